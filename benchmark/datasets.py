@@ -1,0 +1,355 @@
+"""Data sets: a name in `paper_configs/datasets.yaml` -> tensors on the training device."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision import datasets as torchvision_datasets
+
+from benchmark.config import DatasetConfig
+from benchmark.errors import UserError
+
+MEAN, STD = 0.1307, 0.3081
+"""MNIST's pixel mean and deviation, which the released code applies to all four data sets."""
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+SHIPPED = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Normalised samples: `x` (samples, features) float, `y` (samples,) class numbers."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set on its device, and what a result records about it."""
+
+    name: str
+    train: Split
+    test: Split
+    source: str
+    checksum: str
+
+    @property
+    def record(self) -> dict[str, str | int]:
+        return {
+            "name": self.name,
+            "source": self.source,
+            "train_samples": len(self.train),
+            "test_samples": len(self.test),
+            "checksum": self.checksum,
+        }
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Raw bytes of both splits: images (samples, features) uint8, labels (samples,) int64."""
+
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    source: str
+
+    def checksum(self) -> str:
+        digest = hashlib.sha256()
+        for array in (self.train_x, self.train_y, self.test_x, self.test_y):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+
+def search_path(data_root: Path | None = None) -> list[Path]:
+    """Where data are looked for: the given root, $BENCHMARK_DATA, ./data."""
+    named = [data_root, os.environ.get("BENCHMARK_DATA") or None, "data"]
+    return list(dict.fromkeys(Path(root) for root in named if root is not None))
+
+
+def load(
+    name: str,
+    config: DatasetConfig,
+    *,
+    data_root: Path | None = None,
+    device: torch.device | str = "cpu",
+    download: bool = True,
+) -> Dataset:
+    """Find, check and normalise a data set; `UserError` if it is not to be had or not as declared."""
+    pixels = _READERS[config.kind](name, config, search_path(data_root), download)
+    checksum = pixels.checksum()
+    _check(name, config, pixels, checksum)
+
+    def split(x: np.ndarray, y: np.ndarray) -> Split:
+        tensor = torch.from_numpy(x).to(device).to(torch.float32)
+        tensor.div_(255).sub_(MEAN).div_(STD)
+        return Split(tensor, torch.from_numpy(y).to(device))
+
+    return Dataset(
+        name,
+        split(pixels.train_x, pixels.train_y),
+        split(pixels.test_x, pixels.test_y),
+        pixels.source,
+        checksum,
+    )
+
+
+def _check(name: str, config: DatasetConfig, pixels: _Pixels, checksum: str) -> None:
+    for part, x, y in (
+        ("training", pixels.train_x, pixels.train_y),
+        ("test", pixels.test_x, pixels.test_y),
+    ):
+        if len(x) == 0 or len(x) != len(y):
+            raise UserError(f"data set {name}: {len(x)} {part} images for {len(y)} labels")
+        if x.shape[1] != config.inputs:
+            raise UserError(
+                f"data set {name}: {part} images have {x.shape[1]} values, "
+                f"{config.inputs} declared by image: {list(config.image)}"
+            )
+        if y.min() < 0 or y.max() >= config.classes:
+            raise UserError(
+                f"data set {name}: {part} label {y.max()} found, classes: {config.classes} declared"
+            )
+    if config.checksum is not None and checksum != config.checksum:
+        raise UserError(
+            f"data set {name}: content checksum {checksum[:12]}... found ({pixels.source}), "
+            f"{config.checksum[:12]}... declared; give other data a name of their own in datasets.yaml"
+        )
+
+
+def _not_found(name: str, looked: Sequence[str], advice: str) -> UserError:
+    return UserError(f"data set {name} not found; looked at {', '.join(looked)}; {advice}")
+
+
+def _torchvision(
+    name: str, config: DatasetConfig, roots: Sequence[Path], download: bool
+) -> _Pixels:
+    reader = getattr(torchvision_datasets, str(config.torchvision))
+    # MNIST-like readers use their class name as folder, the CIFAR ones a fixed one.
+    folder = getattr(reader, "base_folder", str(config.torchvision))
+    looked = []
+    for root in roots:
+        looked.append(str(root / folder))
+        try:
+            return _from_torchvision(reader, root, "torchvision files")
+        except RuntimeError:
+            if (root / folder).is_dir() and any((root / folder).rglob("*")):
+                looked[-1] += " (there, but incomplete or damaged)"
+        except (ValueError, AssertionError, EOFError, OSError) as error:
+            raise UserError(f"data set {name}: {root / folder} is damaged: {error}") from None
+    if config.torchvision == "FashionMNIST":
+        looked.append(str(DEBIAN_FASHION_MNIST))
+        if DEBIAN_FASHION_MNIST.is_dir():
+            return _from_debian(reader)
+    failure = "not downloaded"
+    if download:
+        try:
+            print(f"downloading {name} to {roots[0]}", flush=True)
+            for train in (True, False):
+                reader(roots[0], train=train, download=True)
+            return _from_torchvision(reader, roots[0], "torchvision files")
+        except (URLError, OSError, RuntimeError) as error:
+            failure = f"download failed ({str(error).splitlines()[0]})"
+    raise _not_found(
+        name, looked, f"{failure}; put the files there, or name their folder with --data-root"
+    )
+
+
+def _from_torchvision(reader: Callable[..., object], root: Path, source: str) -> _Pixels:
+    arrays = []
+    for train in (True, False):
+        data = reader(root, train=train, download=False)
+        images = np.asarray(data.data)  # type: ignore[attr-defined]
+        if images.ndim == 4:  # (samples, height, width, channels) -> channels first
+            images = images.transpose(0, 3, 1, 2)
+        arrays.append(images.reshape(len(images), -1))
+        arrays.append(np.asarray(data.targets, dtype=np.int64))  # type: ignore[attr-defined]
+    return _Pixels(*arrays, source=source)
+
+
+def _from_debian(reader: Callable[..., object]) -> _Pixels:
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "FashionMNIST" / "raw"
+        raw.mkdir(parents=True)
+        for packed in DEBIAN_FASHION_MNIST.glob("*-ubyte.gz"):
+            with gzip.open(packed) as source, open(raw / packed.stem, "wb") as target:
+                shutil.copyfileobj(source, target)
+        return _from_torchvision(reader, Path(folder), "Debian package dataset-fashion-mnist")
+
+
+def _shipped(
+    name: str, config: DatasetConfig, roots: Sequence[Path], download: bool
+) -> _Pixels:
+    with np.load(SHIPPED / f"{name}.npz") as arrays:
+        x, y = arrays["x"], arrays["y"].astype(np.int64)
+        train = int(arrays["train_samples"])
+    return _Pixels(x[:train], y[:train], x[train:], y[train:], "shipped with the package")
+
+
+def _image_folder(
+    name: str, config: DatasetConfig, roots: Sequence[Path], download: bool
+) -> _Pixels:
+    """`<root>/<folder>/{train,test}/<class>/*.jpg|png`, or the same packed as a tar archive."""
+    folder, archive = config.folder or name, config.archive
+    looked = []
+    for root in roots:
+        looked.append(str(root / folder))
+        if (root / folder).is_dir():
+            files = _Folder(root / folder)
+            return _decode(name, config, files.listing(), files.open, "image folder")
+        if archive is not None:
+            looked.append(str(root / archive))
+            if (root / archive).is_file():
+                return _decode_archive(name, config, root / archive, folder)
+    raise _not_found(
+        name,
+        looked,
+        f"expected {folder}/{{train,test}}/<class>/*.jpg|png below a --data-root folder",
+    )
+
+
+class _Folder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def listing(self) -> list[tuple[str, int, int]]:
+        found = []
+        for file in self.path.rglob("*"):
+            if file.is_file():
+                status = file.stat()
+                inside = file.relative_to(self.path).as_posix()
+                found.append((inside, status.st_size, status.st_mtime_ns))
+        return found
+
+    def open(self, inside: Sequence[str]) -> Iterator[tuple[str, IO[bytes]]]:
+        for member in inside:
+            with open(self.path / member, "rb") as stream:
+                yield member, stream
+
+
+def _decode_archive(name: str, config: DatasetConfig, archive: Path, folder: str) -> _Pixels:
+    def inside(member: tarfile.TarInfo) -> str:
+        return member.name.removeprefix("./").removeprefix(f"{folder}/")
+
+    try:
+        with tarfile.open(archive) as tar:
+            members = {inside(member): member for member in tar if member.isfile()}
+            listing = [(path, member.size, int(member.mtime)) for path, member in members.items()]
+
+            def open_all(wanted: Sequence[str]) -> Iterator[tuple[str, IO[bytes]]]:
+                # In the archive's own order: seeking back in a compressed archive unpacks it again.
+                chosen = set(wanted)
+                for path, member in members.items():
+                    if path in chosen:
+                        stream = tar.extractfile(member)
+                        assert stream is not None
+                        yield path, stream
+
+            return _decode(name, config, listing, open_all, "image folder (archive)")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"data set {name}: {archive} cannot be unpacked: {error}") from None
+
+
+def _decode(
+    name: str,
+    config: DatasetConfig,
+    listing: list[tuple[str, int, int]],
+    open_all: Callable[[Sequence[str]], Iterator[tuple[str, IO[bytes]]]],
+    source: str,
+) -> _Pixels:
+    """Decode once, in one fixed random order a split, and remember the pixels."""
+    images = sorted(
+        entry
+        for entry in listing
+        if entry[0].lower().endswith((".jpg", ".jpeg", ".png")) and len(entry[0].split("/")) == 3
+    )
+    parts = {
+        part: [path for path, *_ in images if path.split("/")[0] == part]
+        for part in ("train", "test")
+    }
+    classes = sorted({path.split("/")[1] for path in parts["train"]})
+    for part, paths in parts.items():
+        found = sorted({path.split("/")[1] for path in paths})
+        if len(found) != config.classes or found != classes:
+            raise UserError(
+                f"data set {name}: {part}/ has images of {len(found)} classes "
+                f"({', '.join(found[:12]) or 'none'}), classes: {config.classes} declared, "
+                f"training has {', '.join(classes[:12]) or 'none'}"
+            )
+    fingerprint = hashlib.sha256(repr((images, config.image)).encode()).hexdigest()[:16]
+    cache = _cache_folder() / f"{name}-{fingerprint}.npz"
+    if cache.is_file():
+        try:
+            with np.load(cache) as arrays:
+                return _Pixels(*(arrays[key] for key in _CACHED), source=source)
+        except (ValueError, OSError, KeyError, EOFError):
+            cache.unlink(missing_ok=True)
+    rows: dict[str, np.ndarray] = {}
+    for path, stream in open_all(parts["train"] + parts["test"]):
+        try:
+            rows[path] = _pixels(stream, config)
+        except (UnidentifiedImageError, OSError) as error:
+            raise UserError(f"data set {name}: {path} is not a readable image: {error}") from None
+    arrays = []
+    for paths in parts.values():
+        # Files come sorted by class, and minibatch statistics at evaluation depend on the order.
+        shuffled = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
+        arrays.append(np.stack([rows[path] for path in shuffled]))
+        labels = [classes.index(path.split("/")[1]) for path in shuffled]
+        arrays.append(np.asarray(labels, dtype=np.int64))
+    _remember(cache, dict(zip(_CACHED, arrays, strict=True)))
+    return _Pixels(*arrays, source=source)
+
+
+_CACHED = ("train_x", "train_y", "test_x", "test_y")
+
+
+def _pixels(stream: IO[bytes], config: DatasetConfig) -> np.ndarray:
+    channels, height, width = config.image
+    with Image.open(stream) as image:
+        converted = image.convert("L" if channels == 1 else "RGB")
+    if converted.size != (width, height):
+        converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+    array = np.asarray(converted)
+    return (array if channels == 1 else array.transpose(2, 0, 1)).reshape(-1)
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) / "fw-dtp-benchmark"
+
+
+def _remember(cache: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Keep decoded pixels; a cache that cannot be written only costs time."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".npz", delete=False) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(file.name, cache)
+    except OSError:
+        pass
+
+
+_READERS: dict[str, Callable[[str, DatasetConfig, Sequence[Path], bool], _Pixels]] = {
+    "torchvision": _torchvision,
+    "shipped": _shipped,
+    "image-folder": _image_folder,
+}

@@ -1,0 +1,5 @@
+"""The one exception that users see as a line of text instead of a traceback."""
+
+
+class UserError(Exception):
+    """Bad input: the message says what was found, where, and what is allowed."""

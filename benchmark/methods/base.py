@@ -1,0 +1,98 @@
+"""What every learning rule offers to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmark.network import Network, initial_weights
+
+Noise = Callable[[Tensor], Tensor]
+"""Called with an activation (R, features, n): fresh eps ~ Normal(0, noise_std^2) of its shape."""
+
+
+class Method:
+    """A learning rule. A subclass names itself, says what it needs, and defines `train_step`.
+
+    One instance trains the `R` replicas of one `Network`; every hyperparameter is an attribute of shape
+    (R, 1, 1). Structural choices shared by all replicas are `options`.
+    """
+
+    name: ClassVar[str]
+    """As printed in Table 2."""
+    hyperparameters: ClassVar[tuple[str, ...]] = ("lr",)
+    """Positive numbers, one a replica."""
+    options: ClassVar[Mapping[str, Any]] = {}
+    """Structural choices with their defaults; the type of the default is the type allowed."""
+    feedback: ClassVar[str] = "none"
+    """What the backward path holds: see `Network`."""
+    learns_feedback: ClassVar[bool] = False
+    normalises_output: ClassVar[bool] = False
+    """Whether the option `batch_norm` extends to the output layer."""
+
+    def __init__(
+        self, network: Network, hyperparameters: Mapping[str, Tensor], options: Mapping[str, Any]
+    ) -> None:
+        self.network = network
+        for name in self.hyperparameters:
+            setattr(self, name, hyperparameters[name])
+        for name, default in self.options.items():
+            setattr(self, name, options.get(name, default))
+
+    @classmethod
+    def network_flags(cls, options: Mapping[str, Any]) -> dict[str, bool]:
+        """Where the method's networks are normalised: `hidden_norm`, `output_norm`."""
+        batch_norm = options.get("batch_norm", False)
+        return {"hidden_norm": batch_norm, "output_norm": batch_norm and cls.normalises_output}
+
+    @property
+    def pretraining_epochs(self) -> int:
+        """Epochs of `pretrain_step` before epoch 1."""
+        return 0
+
+    def pretrain_step(self, x: Tensor, noise: Noise) -> None:
+        """One update on a minibatch `x` (S, in, n) before training proper begins."""
+        raise NotImplementedError(f"{self.name} has no pre-training")
+
+    def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+        """One iteration on a minibatch: `x` (S, in, n), one-hot `y` (R, classes, n).
+
+        Returns the logits (R, classes, n) that the update started from.
+        """
+        raise NotImplementedError
+
+
+def build(
+    method: type[Method],
+    dims: Sequence[int],
+    seeds: Sequence[int],
+    hyperparameters: Mapping[str, float | Sequence[float]],
+    options: Mapping[str, Any] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Method:
+    """A method on freshly initialised networks of widths `dims`, one replica an entry of `seeds`.
+
+    A hyperparameter is one number for all replicas or a sequence with one a replica.
+    """
+    options = {**method.options, **(options or {})}
+    extra = {"decoder_init": options["decoder_init"]} if "decoder_init" in options else {}
+    encoders, feedback = initial_weights(dims, seeds, feedback=method.feedback, dtype=dtype, **extra)
+    network = Network(
+        encoders, feedback, feedback=method.feedback, **method.network_flags(options)
+    ).to(device)
+    values = {
+        name: torch.as_tensor(value, dtype=dtype, device=device).expand(len(seeds)).reshape(-1, 1, 1)
+        for name, value in hyperparameters.items()
+    }
+    return method(network, values, options)
+
+
+def cross_entropy_gradient(logits: Tensor, y: Tensor) -> Tensor:
+    """d/dh_L of the cross-entropy summed over the minibatch: softmax(h_L) - y, (R, classes, n)."""
+    return functional.softmax(logits, dim=1) - y

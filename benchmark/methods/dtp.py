@@ -1,0 +1,31 @@
+"""DTP, difference target propagation (Lee et al. 2015): Equation 8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from benchmark.methods.tp import TP
+from benchmark.network import ForwardPass, norm
+
+
+class DTP(TP):
+    """TP whose targets are corrected by what the decoders get wrong about the activations."""
+
+    name = "DTP"
+    options: ClassVar[Mapping[str, Any]] = {**TP.options, "batch_norm": False}
+
+    batch_norm: bool
+
+    def propagate(self, l: int, target: Tensor, h: ForwardPass) -> Tensor:
+        """Eq. 8: tau_{l-1} = N( g_l(tau_l) + h_{l-1} - g_l(h_l) )."""
+        tau = self.network.g(l)(target) + self.difference(l, h)
+        return norm(tau) if self.batch_norm else tau
+
+    def difference(self, l: int, h: ForwardPass) -> Tensor:
+        """h_{l-1} - g_l(h_l), computed once until g_l changes."""
+        if l not in h.differences:
+            h.differences[l] = h[l - 1] - self.network.g(l)(h[l])
+        return h.differences[l]

@@ -1,0 +1,253 @@
+"""Encoders and decoders of `R` independent networks, trained side by side along the replica axis.
+
+Shapes, everywhere in this package:
+    weights       (R, out, in)
+    activations   (R, features, n)      n samples, one a column, as in the paper's `W_l h_{l-1}`
+    minibatches   (S, features, n)      S divides R; S < R when R / S neighbouring replicas
+                                        (same seed, other hyperparameters) share a minibatch
+Index 0 of every list is a placeholder, so that `W_l` of the paper is `encoders[l]` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmark import streams
+
+DECODER_INIT = 0.01
+"""Learned and fixed decoders start uniform in (-0.01, 0.01): Section "Weak and Strict Conditions"."""
+
+# The paper's code divides by std + 1e-12; layer_norm divides by sqrt(var + eps).
+_EPSILON = 1e-24
+
+
+def norm(z: Tensor) -> Tensor:
+    """Batch norm without affine part or running statistics: (z - mean) / (std + 1e-12).
+
+    `z` is (R, features, n); mean and unbiased standard deviation run over the n samples. (`layer_norm`
+    over the contiguous last axis is the fast way to say this; it divides by the biased deviation.)
+    """
+    return _normalise(z)[0]
+
+
+def _unbiased(n: int) -> float:
+    """The ratio of the biased to the unbiased standard deviation of n samples."""
+    return float(((n - 1) / n) ** 0.5)
+
+
+def _normalise(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    n = z.shape[-1]
+    y, mean, rstd = torch.native_layer_norm(z, (n,), None, None, _EPSILON)
+    return y.mul_(_unbiased(n)), mean, rstd
+
+
+@dataclass
+class Trace:
+    """What one `Layer` computed on one minibatch, kept for its local gradient."""
+
+    input: Tensor  # u
+    preactivation: Tensor  # W u
+    activation: Tensor  # tanh(W u), or W u for a linear layer
+    output: Tensor  # N(activation)
+    mean: Tensor | None = None
+    rstd: Tensor | None = None
+
+
+class Layer(nn.Module):
+    """The map u -> N(phi(W u)) of every replica: an encoder f_l or a decoder g_l (Eq. 12).
+
+    phi is tanh or the identity, N is `norm` or the identity. Weights are updated in place, by closed-form
+    local gradients, so they ask for no autograd.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, weight: Tensor, *, tanh: bool, normalised: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.tanh = tanh
+        self.normalised = normalised
+
+    def linear(self, u: Tensor) -> Tensor:
+        """W u, (R, out, n). Replicas that share a minibatch are one tall matrix product."""
+        replicas, out, width = self.weight.shape
+        shared, _, n = u.shape
+        product = torch.bmm(self.weight.view(shared, replicas // shared * out, width), u)
+        return product.view(replicas, out, n)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """N(phi(W u)), (R, out, n), of an input (R, in, n) or a shared one (S, in, n)."""
+        z = self.linear(u)
+        if self.tanh:
+            z = torch.tanh(z)
+        return norm(z) if self.normalised else z
+
+    def trace(self, u: Tensor) -> Trace:
+        """`forward`, keeping what `backward` needs."""
+        z = self.linear(u)
+        a = torch.tanh(z) if self.tanh else z
+        if not self.normalised:
+            return Trace(u, z, a, a)
+        y, mean, rstd = _normalise(a)
+        return Trace(u, z, a, y, mean, rstd)
+
+    def backward(self, trace: Trace, grad: Tensor) -> Tensor:
+        """The gradient at the preactivation `W u`, given `grad` at the output; both (R, out, n)."""
+        if trace.mean is not None and trace.rstd is not None:
+            n = grad.shape[-1]
+            grad = torch.ops.aten.native_layer_norm_backward(
+                grad * _unbiased(n),
+                trace.activation,
+                (n,),
+                trace.mean,
+                trace.rstd,
+                None,
+                None,
+                [True, False, False],
+            )[0]
+        if self.tanh:
+            grad = torch.ops.aten.tanh_backward(grad, trace.activation)
+        return grad
+
+    def descend(self, step: Tensor, u: Tensor) -> None:
+        """W <- W - step u^T: `step` (R, out, n) is the learning rate times the gradient at `W u`."""
+        replicas, out, width = self.weight.shape
+        shared, _, n = u.shape
+        weight = self.weight.data.view(shared, replicas // shared * out, width)
+        weight.baddbmm_(step.reshape(shared, -1, n), u.transpose(1, 2), alpha=-1.0)
+
+
+class ForwardPass:
+    """The activations h_0..h_L of one minibatch: `h[l]` is h_l, (R, width of layer l, n)."""
+
+    def __init__(self, x: Tensor, encoders: Sequence[Layer]) -> None:
+        self.traces: list[Trace] = []
+        self.x = x
+        for encoder in encoders:
+            self.traces.append(encoder.trace(x))
+            x = self.traces[-1].output
+        # h_{l-1} - g_l(h_l), remembered by l until g_l changes: see methods/dtp.py
+        self.differences: dict[int, Tensor] = {}
+
+    def __getitem__(self, layer: int) -> Tensor:
+        return self.x if layer == 0 else self.traces[layer - 1].output
+
+    def trace(self, layer: int) -> Trace:
+        """What encoder f_l computed."""
+        return self.traces[layer - 1]
+
+
+class Network(nn.Module):
+    """`R` fully connected networks of the same shape.
+
+    `dims` are the widths (input, hidden..., classes). `feedback` says what the backward path holds:
+    ``"none"`` (BP), ``"decoders"`` (the TP family: g_l with B_l (R, in, out), l = 2..L) or
+    ``"alignment"`` (FA: M_l of the shape of W_l, l = 2..L).
+    """
+
+    def __init__(
+        self,
+        encoder_weights: Sequence[Tensor],
+        feedback_weights: Sequence[Tensor],
+        *,
+        feedback: str,
+        hidden_norm: bool = False,
+        output_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.depth = len(encoder_weights)
+        self.dims = [encoder_weights[0].shape[2], *(w.shape[1] for w in encoder_weights)]
+        self.replicas = encoder_weights[0].shape[0]
+        self.hidden_norm = hidden_norm
+        last = self.depth - 1
+        self._encoders = nn.ModuleList(
+            Layer(w, tanh=i < last, normalised=output_norm if i == last else hidden_norm)
+            for i, w in enumerate(encoder_weights)
+        )
+        self._feedback = nn.ModuleList(
+            Layer(b, tanh=feedback == "decoders", normalised=feedback == "decoders" and hidden_norm)
+            for b in feedback_weights
+        )
+
+    def f(self, layer: int) -> Layer:
+        """Encoder f_l, l = 1..L."""
+        return self._encoders[layer - 1]  # type: ignore[return-value]
+
+    def g(self, layer: int) -> Layer:
+        """Decoder g_l, l = 2..L (for FA the layer that holds M_l)."""
+        return self._feedback[layer - 2]  # type: ignore[return-value]
+
+    def pass_forward(self, x: Tensor) -> ForwardPass:
+        """Equation 3: h_l = f_l(h_{l-1}), from a minibatch `x` (S, in, n)."""
+        return ForwardPass(x, self._encoders)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits h_L, (R, classes, n)."""
+        for encoder in self._encoders:
+            x = encoder(x)
+        return x
+
+
+def initial_weights(
+    dims: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    feedback: str,
+    decoder_init: float = DECODER_INIT,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Encoder and feedback weights of one network a seed, drawn on the CPU so every device starts alike.
+
+    W_l is random orthogonal; B_l uniform in (-decoder_init, decoder_init); FA's M_l is normal with the
+    mean and standard deviation of W_l.
+    """
+    encoders: dict[int, list[Tensor]] = {}
+    feedbacks: dict[int, list[Tensor]] = {}
+    for seed in dict.fromkeys(seeds):
+        draw = streams.generator(seed, "encoders")
+        encoders[seed] = [
+            nn.init.orthogonal_(torch.empty(out, width), generator=draw)
+            for width, out in zip(dims[:-1], dims[1:], strict=True)
+        ]
+        draw = streams.generator(seed, "feedback")
+        feedbacks[seed] = [
+            _feedback_weight(weight, feedback, decoder_init, draw) for weight in encoders[seed][1:]
+        ]
+
+    def stack(weights: dict[int, list[Tensor]]) -> list[Tensor]:
+        layers = zip(*(weights[seed] for seed in seeds), strict=True)
+        return [torch.stack(layer).to(dtype) for layer in layers]
+
+    return stack(encoders), stack(feedbacks) if feedback != "none" else []
+
+
+def _feedback_weight(
+    weight: Tensor, feedback: str, decoder_init: float, draw: torch.Generator
+) -> Tensor:
+    if feedback == "alignment":
+        return torch.empty_like(weight).normal_(
+            weight.mean().item(), weight.std().item(), generator=draw
+        )
+    return torch.empty_like(weight.T).uniform_(-decoder_init, decoder_init, generator=draw)
+
+
+def weight_count(dims: Sequence[int]) -> int:
+    """Number of encoder weights of a network with the given widths."""
+    return sum(width * out for width, out in zip(dims[:-1], dims[1:], strict=True))
+
+
+def half_width(inputs: int, hidden_layers: int, width: int, classes: int) -> int:
+    """The hidden width whose encoders plus decoders match the full network's encoders alone (Table 2).
+
+    Decoders are counted one per encoder, as in the paper's 1.1 M.
+    """
+    full = weight_count([inputs, *[width] * hidden_layers, classes])
+
+    def distance(candidate: int) -> int:
+        return abs(2 * weight_count([inputs, *[candidate] * hidden_layers, classes]) - full)
+
+    return min(range(1, width + 1), key=distance)

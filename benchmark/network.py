@@ -100,7 +100,7 @@ class Layer(nn.Module):
         if trace.mean is not None and trace.rstd is not None:
             n = grad.shape[-1]
             grad = torch.ops.aten.native_layer_norm_backward(
-                grad * _unbiased(n),
+                grad,
                 trace.activation,
                 (n,),
                 trace.mean,
@@ -108,7 +108,7 @@ class Layer(nn.Module):
                 None,
                 None,
                 [True, False, False],
-            )[0]
+            )[0].mul_(_unbiased(n))
         if self.tanh:
             grad = torch.ops.aten.tanh_backward(grad, trace.activation)
         return grad

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark import streams
-from benchmark.datasets import Dataset, Split
+from benchmark.datasets import Split
 from benchmark.methods import Method
 from benchmark.network import Network
 
@@ -69,11 +69,11 @@ class Training:
     @property
     def epoch(self) -> int:
         """Epochs of training proper done; zero or less during pre-training."""
-        return self.completed - self.method.pretraining_epochs
+        return self.completed - self.method.pretraining
 
     def run_epoch(self) -> EpochResult | None:
         """Train for one epoch and evaluate; None for an epoch of pre-training."""
-        pretraining = self.completed < self.method.pretraining_epochs
+        pretraining = self.completed < self.method.pretraining
         prefix = "pretraining " if pretraining else ""
         noise = self._noise(f"{prefix}noise")
         order = self._order(f"{prefix}order")
@@ -150,6 +150,3 @@ def evaluate(network: Network, split: Split) -> tuple[Tensor, Tensor]:
         wrong += (logits.argmax(1) != y).sum(1)
         finite &= logits.isfinite().flatten(1).all(1)
     return 100.0 * wrong.to(torch.float64) / len(split), finite
-
-
-__all__ = ["EVALUATION_BATCH", "SEMANTICS", "Dataset", "EpochResult", "Training", "evaluate"]

@@ -38,6 +38,7 @@ class Method:
         self, network: Network, hyperparameters: Mapping[str, Tensor], options: Mapping[str, Any]
     ) -> None:
         self.network = network
+        self.pretraining = self.pretraining_epochs({**self.options, **options})
         for name in self.hyperparameters:
             setattr(self, name, hyperparameters[name])
         for name, default in self.options.items():
@@ -49,8 +50,8 @@ class Method:
         batch_norm = options.get("batch_norm", False)
         return {"hidden_norm": batch_norm, "output_norm": batch_norm and cls.normalises_output}
 
-    @property
-    def pretraining_epochs(self) -> int:
+    @classmethod
+    def pretraining_epochs(cls, options: Mapping[str, Any]) -> int:
         """Epochs of `pretrain_step` before epoch 1."""
         return 0
 

@@ -25,6 +25,7 @@ class DRL(DTP):
             for m in reversed(range(l + 1, depth + 1)):
                 q = g(m)(q) + self.difference(m, h)
             down = g(l).trace(q)
-            gradient = g(l).backward(down, 2 * (down.output + self.difference(l, h) - h[l - 1]))
-            g(l).descend(self.lr_feedback / q.shape[-1] * gradient, q)
+            error = down.output + self.difference(l, h) - h[l - 1]
+            half_gradient = g(l).backward(down, error)
+            g(l).descend(2 * self.lr_feedback / q.shape[-1] * half_gradient, q)
             del h.differences[l]

@@ -28,11 +28,12 @@ class TargetPropagation(Method):
     noise_std: Tensor
     feedback_updates: int
 
-    @property
-    def pretraining_epochs(self) -> int:
-        return self.feedback_updates if self.learns_feedback else 0
+    @classmethod
+    def pretraining_epochs(cls, options: Mapping[str, Any]) -> int:
+        return options["feedback_updates"] if cls.learns_feedback else 0
 
     def pretrain_step(self, x: Tensor, noise: Noise) -> None:
+        """One feedback update a minibatch, as released."""
         self.update_decoders(self.network.pass_forward(x), noise)
 
     def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
@@ -59,8 +60,8 @@ class TargetPropagation(Method):
         """One SGD step on || tau_l - f_l(h_{l-1}) ||^2 for every l (Eq. 6 without its 1 / (2 beta))."""
         for l in range(1, self.network.depth + 1):
             f = self.network.f(l)
-            gradient = f.backward(h.trace(l), 2 * (h[l] - tau[l]))
-            f.descend(self.lr / h.x.shape[-1] * gradient, h[l - 1])
+            half_gradient = f.backward(h.trace(l), h[l] - tau[l])
+            f.descend(2 * self.lr / h.x.shape[-1] * half_gradient, h[l - 1])
 
     def update_decoders(self, h: ForwardPass, noise: Noise) -> None:
         """One SGD step on the feedback loss of every decoder, from g_L down to g_2."""

@@ -23,5 +23,5 @@ class TP(TargetPropagation):
             q = h[l - 1] + noise(h[l - 1])
             up = f(q)
             reconstruction = g.trace(up)
-            gradient = g.backward(reconstruction, 2 * (reconstruction.output - q))
-            g.descend(self.lr_feedback / q.shape[-1] * gradient, up)
+            half_gradient = g.backward(reconstruction, reconstruction.output - q)
+            g.descend(2 * self.lr_feedback / q.shape[-1] * half_gradient, up)

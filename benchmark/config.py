@@ -1,0 +1,356 @@
+"""The YAML files under `paper_configs/`: what they may hold, and errors that say where they don't."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from benchmark.errors import UserError
+from benchmark.methods import METHODS
+from benchmark.network import half_width
+
+PROJECT = Path(__file__).resolve().parent.parent
+CONFIGS = PROJECT / "paper_configs"
+
+Source = Literal["paper", "released code", "search", "guess"]
+"""Where a value of a plan comes from."""
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("the seeds must differ from each other")
+    return seeds
+
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    # Strict: YAML's 1.5 or "5" is no number of epochs, and "yes" no number at all.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DatasetConfig(_Strict):
+    """One entry of `datasets.yaml`."""
+
+    title: str
+    kind: Literal["torchvision", "image-folder", "shipped"]
+    torchvision: Literal["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100"] | None = None
+    folder: str | None = None
+    archive: str | None = None
+    image: list[Annotated[int, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    """Channels, height, width."""
+    classes: int = Field(gt=1)
+    checksum: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetConfig:
+        if (self.kind == "torchvision") != (self.torchvision is not None):
+            raise ValueError("'torchvision' names the reader of kind: torchvision, and of no other")
+        if self.kind != "image-folder" and (self.folder or self.archive):
+            raise ValueError("'folder' and 'archive' go with kind: image-folder")
+        if self.image[0] not in (1, 3):
+            raise ValueError(f"image: {self.image[0]} channels found, 1 or 3 allowed")
+        return self
+
+    @property
+    def inputs(self) -> int:
+        channels, height, width = self.image
+        return channels * height * width
+
+
+class Protocol(_Strict):
+    """How every run of a plan is trained."""
+
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    seeds: Seeds
+    source: Source
+    note: str | None = None
+
+
+class NetworkConfig(_Strict):
+    """Hidden layers of equal width."""
+
+    hidden_layers: int = Field(gt=0)
+    width: int = Field(gt=0)
+    source: Source
+
+
+class Column(_Strict):
+    """One data set of the table."""
+
+    network: str
+    hyperparameters_from: str | None = None
+    """A column whose hyperparameters serve here where a row names none for this one."""
+    addition: bool = False
+    """Not in the paper; trained when its data are at hand or it is asked for by name."""
+
+
+class Hyperparameters(_Strict):
+    """A row's hyperparameters on one data set, and where they come from."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    source: Source
+    note: str | None = None
+
+    @property
+    def values(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.__pydantic_extra__.items()}
+
+
+class Row(_Strict):
+    """One row of the table: a method, its options and hyperparameters."""
+
+    method: str
+    size: Literal["full", "half"] = "full"
+    """half: encoders plus decoders have as many weights as the full network's encoders."""
+    addition: bool = False
+    """Not in the paper."""
+    options: dict[str, Any] = {}
+    hyperparameters: dict[str, Hyperparameters]
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in METHODS:
+            raise ValueError(f"unknown method {name!r}, allowed: {', '.join(METHODS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _taken(self) -> Row:
+        method = METHODS[self.method]
+        for name, value in self.options.items():
+            if name not in method.options:
+                allowed = ", ".join(method.options) or "none"
+                raise ValueError(f"options.{name}: {self.method} takes {allowed}")
+            default = method.options[name]
+            if type(value) is not type(default):
+                raise ValueError(
+                    f"options.{name}: {value!r} found, {type(default).__name__} expected"
+                )
+            if not isinstance(value, bool) and not value > 0:
+                raise ValueError(f"options.{name}: {value!r} found, must be greater than 0")
+        for dataset, given in self.hyperparameters.items():
+            names = set(given.values)
+            wrong = sorted(names.symmetric_difference(method.hyperparameters))
+            if wrong:
+                verb = "is not a hyperparameter" if wrong[0] in names else "is missing"
+                raise ValueError(
+                    f"hyperparameters.{dataset}.{wrong[0]} {verb}; "
+                    f"{self.method} takes {', '.join(method.hyperparameters)}"
+                )
+        return self
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """The options with the method's defaults filled in."""
+        return {**METHODS[self.method].options, **self.options}
+
+
+class PlanConfig(_Strict):
+    """A table to train: rows x columns under one protocol."""
+
+    title: str
+    comparable: bool = True
+    """Whether its numbers may stand beside the paper's."""
+    directory: str = "."
+    """Where its results go, below the results folder."""
+    protocol: Protocol
+    networks: dict[str, NetworkConfig]
+    columns: dict[str, Column] = Field(min_length=1)
+    rows: dict[str, Row] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _references(self) -> PlanConfig:
+        for name, column in self.columns.items():
+            if column.network not in self.networks:
+                raise ValueError(
+                    f"columns.{name}.network: unknown network {column.network!r}, "
+                    f"allowed: {', '.join(self.networks)}"
+                )
+        return self
+
+    def hyperparameters(self, row: str, column: str) -> Hyperparameters | None:
+        """What the row uses on the column; None where the plan has no such cell."""
+        given = self.rows[row].hyperparameters
+        return given.get(column) or given.get(self.columns[column].hyperparameters_from or column)
+
+    def dims(self, row: str, column: str, dataset: DatasetConfig) -> list[int]:
+        """Layer widths of the row's network on the column: input, hidden..., classes."""
+        network = self.networks[self.columns[column].network]
+        width = network.width
+        if self.rows[row].size == "half":
+            width = half_width(dataset.inputs, network.hidden_layers, width, dataset.classes)
+        return [dataset.inputs, *[width] * network.hidden_layers, dataset.classes]
+
+
+class PaperCell(_Strict):
+    """A number of the paper: mean and the +- printed behind it."""
+
+    mean: float
+    std: float
+
+
+class PaperTable(_Strict):
+    """One table of the paper."""
+
+    n: int
+    spread: str
+    unit: str
+    cells: dict[str, dict[str, PaperCell]]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file; `UserError` names file and line."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        return yaml.load(text, _UniqueKeys)
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+    except (yaml.YAMLError, TypeError) as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"{file}: not valid YAML: {message}") from None
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: a mapping expected, {type(content).__name__} found")
+    return content
+
+
+def _one_line(file: Path, error: ValidationError) -> UserError:
+    """The first problem: file, key path, what was found and what is allowed."""
+    problems = error.errors()
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "__pydantic_extra__")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key"
+    elif first["type"] not in ("value_error", "missing"):
+        message = f"{first['input']!r} found; {message[0].lower()}{message[1:]}"
+    elif first["type"] == "missing":
+        message = "this key is required"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return UserError(f"{file}: {where + ': ' if where else ''}{message}{more}")
+
+
+def merge(base: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `delta` on top: mappings merge key by key, null removes, anything else replaces."""
+    merged = dict(base)
+    for key, value in delta.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def plan_file(plan: str) -> Path:
+    """The file of a plan given by name (`table2`) or by path."""
+    if plan.endswith((".yaml", ".yml")):
+        return Path(plan)
+    file = CONFIGS / f"{plan}.yaml"
+    if not file.is_file():
+        known = sorted(
+            path.stem for path in CONFIGS.glob("*.yaml") if "rows" in _read_mapping(path)
+        )
+        raise UserError(
+            f"unknown plan {plan!r}, allowed: {', '.join(known)}, or a path ending in .yaml"
+        )
+    return file
+
+
+def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's mapping with its `base` files merged in below it."""
+    content = _read_mapping(file)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UserError(f"{file}: base: {base!r} found; the name of a YAML file beside it expected")
+    parent = file.parent / base
+    if parent.resolve() in (*above, file.resolve()):
+        raise UserError(f"{file}: base: {base} leads back to this file")
+    return merge(_resolved(parent, (*above, file.resolve())), content)
+
+
+def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
+    """A plan by name or path, its columns checked against the known data sets."""
+    file = plan_file(plan)
+    try:
+        config = PlanConfig.model_validate(_resolved(file))
+    except ValidationError as error:
+        raise _one_line(file, error) from None
+    allowed = ", ".join(datasets)
+    for name in config.columns:
+        if name not in datasets:
+            raise UserError(f"{file}: columns.{name}: unknown data set, allowed: {allowed}")
+    for label, row in config.rows.items():
+        for name in row.hyperparameters:
+            if name not in datasets:
+                raise UserError(
+                    f"{file}: rows.{label}.hyperparameters.{name}: unknown data set, "
+                    f"allowed: {allowed}"
+                )
+    return config
+
+
+def load_datasets(file: Path = CONFIGS / "datasets.yaml") -> dict[str, DatasetConfig]:
+    """The known data sets by name."""
+    return {
+        str(name): _validated(DatasetConfig, entry, file, str(name))
+        for name, entry in _read_mapping(file).items()
+    }
+
+
+def load_paper_values(file: Path = CONFIGS / "paper_values.yaml") -> dict[str, PaperTable]:
+    """The paper's own numbers, table by table: only ever the comparison."""
+    return {
+        str(name): _validated(PaperTable, entry, file, str(name))
+        for name, entry in _read_mapping(file).items()
+    }
+
+
+def _validated(kind: type[Model], entry: Any, file: Path, key: str) -> Model:
+    try:
+        return kind.model_validate(entry)
+    except ValidationError as error:
+        line = str(_one_line(file, error)).removeprefix(f"{file}: ")
+        raise UserError(f"{file}: {key}.{line}") from None

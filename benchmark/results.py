@@ -1,0 +1,214 @@
+"""The store under `results/`: the only module that knows its files.
+
+    runs/<data set>/<row>-<key>/run.yaml     what was run, when, on what, and a checksum of
+    runs/<data set>/<row>-<key>/epochs.csv   every epoch's train loss and test error per seed
+    partial/<key>/checkpoint.pt              a run under way (not for version control)
+
+A run appears under `runs/` by one rename, when it is complete. Its key is a hash of everything that can
+change its numbers and of nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pandas as pd
+import torch
+import yaml
+
+from benchmark.config import read_yaml
+from benchmark.errors import UserError
+
+EPOCH_COLUMNS = ("epoch", "seed", "train_loss", "test_error", "diverged")
+
+
+def key_of(spec: Mapping[str, Any]) -> str:
+    """Twelve hex digits for a specification (nested mappings of plain values)."""
+    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def slug(label: str) -> str:
+    """A label as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "run"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A complete run as read from the store."""
+
+    folder: Path
+    record: dict[str, Any]
+    epochs: pd.DataFrame
+    """Columns `EPOCH_COLUMNS`, one row an epoch and seed."""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return self.record["spec"]
+
+    @property
+    def final(self) -> pd.DataFrame:
+        """The last epoch, one row a seed, indexed by seed."""
+        last = self.epochs[self.epochs["epoch"] == self.spec["epochs"]]
+        return last.set_index("seed")
+
+
+class Store:
+    """Complete and partial runs below one results folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, key: str) -> Path | None:
+        """Where a complete run lies, or None."""
+        found = sorted(self.root.glob(f"runs/*/*-{key}"))
+        return found[0] if found else None
+
+    def load(self, key: str) -> StoredRun | None:
+        """A complete run by its key, checked; `UserError` if its files are damaged."""
+        folder = self.folder(key)
+        return None if folder is None else _read(folder)
+
+    def all(self) -> Iterator[StoredRun]:
+        """Every complete run; `UserError` at the first damaged one."""
+        for folder in self.folders():
+            yield _read(folder)
+
+    def folders(self) -> list[Path]:
+        """The folders of all complete runs."""
+        return sorted(path for path in self.root.glob("runs/*/*") if path.is_dir())
+
+    def problems(self) -> list[str]:
+        """What is wrong with the store, one line a damaged run."""
+        found = []
+        for folder in self.folders():
+            try:
+                _read(folder)
+            except UserError as error:
+                found.append(str(error))
+        return found
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """Hold a run for this process; `UserError` if another one trains it."""
+        lock = self._partial(key) / "lock"
+        self._make(lock.parent)
+        try:
+            with filelock.FileLock(lock, timeout=0):
+                yield
+        except filelock.Timeout:
+            raise UserError(f"run {key} is being trained by another process") from None
+        # Nothing left to continue: the folder goes too.
+        if not (lock.parent / "checkpoint.pt").exists():
+            shutil.rmtree(lock.parent, ignore_errors=True)
+
+    def checkpoint(self, key: str) -> dict[str, Any] | None:
+        """The newest state of a run under way, or None."""
+        file = self._partial(key) / "checkpoint.pt"
+        if not file.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+        except Exception as error:  # torch.load raises nearly anything on a damaged file
+            raise UserError(
+                f"{file} is damaged ({type(error).__name__}); delete it to start this run again"
+            ) from None
+        return state
+
+    def save_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
+        """Replace a run's checkpoint in one step."""
+        self._make(self._partial(key))
+        with atomic_file(self._partial(key) / "checkpoint.pt") as stream:
+            torch.save(dict(state), stream)
+
+    def commit(self, label: str, record: Mapping[str, Any], epochs: pd.DataFrame) -> Path:
+        """Make a finished run part of the store, then forget its checkpoint."""
+        spec = record["spec"]
+        key = key_of(spec)
+        target = self.root / "runs" / spec["dataset"]["name"] / f"{slug(label)}-{key}"
+        self._make(target.parent)
+        self._make(self._partial(key))
+        csv = epochs.to_csv(index=False, columns=list(EPOCH_COLUMNS), lineterminator="\n")
+        full = {"key": key, "label": label, **record, "epochs_sha256": _sha256(csv)}
+        text = yaml.safe_dump(full, sort_keys=False, allow_unicode=True)
+        new = Path(tempfile.mkdtemp(dir=self._partial(key)))
+        new.chmod(0o755)
+        for name, content in (("epochs.csv", csv), ("run.yaml", text)):
+            with atomic_file(new / name) as stream:
+                stream.write(content.encode())
+        if not target.exists():
+            os.rename(new, target)
+            _sync(target.parent)
+        (self._partial(key) / "checkpoint.pt").unlink(missing_ok=True)
+        return target
+
+    def _partial(self, key: str) -> Path:
+        return self.root / "partial" / key
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"results folder {self.root}: {error.strerror}: {folder}") from None
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Any]:
+    """A binary stream whose content replaces `target` as a whole, or not at all."""
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as new:
+        try:
+            yield new
+            new.flush()
+            os.fsync(new.fileno())
+        except BaseException:
+            os.unlink(new.name)
+            raise
+    os.chmod(new.name, 0o644)
+    os.replace(new.name, target)
+    _sync(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(folder: Path) -> StoredRun:
+    record = read_yaml(folder / "run.yaml")
+    if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
+        raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
+    if record.get("key") != key_of(record["spec"]) or not folder.name.endswith(f"-{record['key']}"):
+        raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
+    try:
+        csv = (folder / "epochs.csv").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / 'epochs.csv'}: cannot be read: {error}") from None
+    if record.get("epochs_sha256") != _sha256(csv):
+        raise UserError(f"{folder / 'epochs.csv'}: changed since the run was stored")
+    epochs = pd.read_csv(StringIO(csv))
+    spec = record["spec"]
+    expected = {(e, s) for e in range(1, spec["epochs"] + 1) for s in spec["seeds"]}
+    if set(zip(epochs["epoch"], epochs["seed"], strict=True)) != expected or len(epochs) != len(
+        expected
+    ):
+        raise UserError(f"{folder / 'epochs.csv'}: not every epoch and seed of the run is there")
+    return StoredRun(folder, record, epochs)

@@ -1,0 +1,244 @@
+"""From a plan to stored results: which runs there are, which are missing, and training those."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+import torch
+
+from benchmark import provenance
+from benchmark.config import DatasetConfig, PlanConfig
+from benchmark.datasets import Dataset
+from benchmark.errors import UserError
+from benchmark.memory import keep_freed_memory
+from benchmark.methods import METHODS, Method, build
+from benchmark.results import EPOCH_COLUMNS, Store, key_of, slug
+from benchmark.training import SEMANTICS, EpochResult, Training
+
+CHECKPOINT_SECONDS = 30.0
+"""A checkpoint younger than this is not replaced at the end of an epoch."""
+
+
+class State(StrEnum):
+    """What the store has of a run."""
+
+    STORED = "stored"
+    PARTIAL = "partial"
+    STALE = "stale"  # the row is stored on this data set, but with another specification
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row on one data set with all its seeds as replicas."""
+
+    row: str
+    column: str
+    method: str
+    options: dict[str, Any]
+    hyperparameters: dict[str, float]
+    dims: list[int]
+    seeds: list[int]
+    epochs: int
+    batch_size: int
+    checksum: str | None
+    """Of the data set's content, where `datasets.yaml` declares one."""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Everything that can change the numbers."""
+        return {
+            "semantics": SEMANTICS,
+            "method": self.method,
+            "options": self.options,
+            "hyperparameters": self.hyperparameters,
+            "dims": self.dims,
+            "dataset": {"name": self.column, "checksum": self.checksum},
+            "seeds": self.seeds,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "precision": "float32",
+        }
+
+    @property
+    def key(self) -> str:
+        return key_of(self.spec)
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs, feedback pre-training included."""
+        return self.epochs + METHODS[self.method].pretraining_epochs(self.options)
+
+    def build(self, device: torch.device | str) -> Method:
+        """The method on freshly initialised networks."""
+        method = METHODS[self.method]
+        return build(
+            method, self.dims, self.seeds, self.hyperparameters, self.options, device=device
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan under the settings of one command."""
+
+    name: str
+    config: PlanConfig
+    datasets: Mapping[str, DatasetConfig]
+
+    def run(self, row: str, column: str) -> Run | None:
+        """The run behind a cell; None where the plan has none."""
+        given = self.config.hyperparameters(row, column)
+        if given is None:
+            return None
+        config, dataset = self.config.rows[row], self.datasets[column]
+        protocol = self.config.protocol
+        return Run(
+            row=row,
+            column=column,
+            method=config.method,
+            options=config.all_options,
+            hyperparameters=given.values,
+            dims=self.config.dims(row, column, dataset),
+            seeds=list(protocol.seeds),
+            epochs=protocol.epochs,
+            batch_size=protocol.batch_size,
+            checksum=dataset.checksum,
+        )
+
+    def runs(self, rows: Sequence[str], columns: Sequence[str]) -> list[Run]:
+        """The runs of the given rows and columns, data set by data set."""
+        found = (self.run(row, column) for column in columns for row in rows)
+        return [run for run in found if run is not None]
+
+    def with_protocol(self, seeds: Sequence[int] | None, epochs: int | None) -> Plan:
+        """The plan under other seeds or epochs; it gets a name of its own."""
+        changes: dict[str, Any] = {}
+        name = self.name
+        if seeds is not None and list(seeds) != self.config.protocol.seeds:
+            changes["seeds"] = list(seeds)
+            name += "-seeds-" + "-".join(map(str, seeds))
+        if epochs is not None and epochs != self.config.protocol.epochs:
+            changes["epochs"] = epochs
+            name += f"-{epochs}-epochs"
+        protocol = self.config.protocol.model_copy(update=changes)
+        return Plan(name, self.config.model_copy(update={"protocol": protocol}), self.datasets)
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run's state in the store, and what there is to know about it."""
+
+    run: Run
+    state: State
+    detail: str = ""
+    seconds_per_epoch: float | None = None
+    """Of a partial run, as measured so far."""
+    epochs_done: int = 0
+    """Pre-training included."""
+
+
+def status(run: Run, store: Store) -> Status:
+    """What the store has of a run."""
+    if store.folder(run.key) is not None:
+        return Status(run, State.STORED, epochs_done=run.total_epochs)
+    checkpoint = store.checkpoint(run.key)
+    if checkpoint is not None:
+        done = checkpoint["training"]["completed"]
+        return Status(
+            run,
+            State.PARTIAL,
+            f"{done} of {run.total_epochs} epochs",
+            checkpoint["seconds"] / max(done, 1),
+            done,
+        )
+    for folder in store.folders():
+        if folder.parent.name == run.column and folder.name.rsplit("-", 1)[0] == slug(run.row):
+            stored = store.load(folder.name.rsplit("-", 1)[1])
+            if stored is not None:
+                return Status(run, State.STALE, f"stored with {_differences(stored.spec, run.spec)}")
+    return Status(run, State.MISSING)
+
+
+def _differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str = "") -> str:
+    """`lr 0.1 instead of 0.2, ...`: what a stored specification has other than the planned one."""
+    parts = []
+    for name in sorted({*stored, *planned}):
+        old, new = stored.get(name), planned.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            if old != new:
+                parts.append(_differences(old, new, f"{path}{name}."))
+        elif old != new:
+            parts.append(f"{path}{name} {old} instead of {new}")
+    return ", ".join(parts)
+
+
+Progress = Callable[[int, EpochResult | None], None]
+"""Called after every epoch with the epochs done (pre-training included) and what the epoch measured."""
+
+
+def execute(
+    run: Run, dataset: Dataset, store: Store, device: torch.device, progress: Progress
+) -> None:
+    """Train a run from its checkpoint, or from the start, and store it; nothing if it is stored."""
+    keep_freed_memory()
+    with store.claim(run.key):
+        if store.folder(run.key) is not None:
+            return
+        training = Training(
+            run.build(device), run.seeds, dataset.train, dataset.test, batch_size=run.batch_size
+        )
+        started, seconds, sittings, rows = provenance.now(), 0.0, 0, []
+        checkpoint = store.checkpoint(run.key)
+        if checkpoint is not None:
+            if checkpoint["data"] != dataset.checksum:
+                raise UserError(
+                    f"run {run.key} ({run.row} on {run.column}) was begun on data with checksum "
+                    f"{checkpoint['data'][:12]}..., {dataset.checksum[:12]}... found now"
+                )
+            training.load_state_dict(checkpoint["training"])
+            started, seconds = checkpoint["started"], checkpoint["seconds"]
+            sittings, rows = checkpoint["sittings"], checkpoint["rows"]
+        saved = clock = time.monotonic()
+        while training.completed < run.total_epochs:
+            result = training.run_epoch()
+            if result is not None:
+                rows += _rows(run, result)
+            now = time.monotonic()
+            seconds, clock = seconds + now - clock, now
+            if now - saved >= CHECKPOINT_SECONDS:
+                state = {
+                    "training": training.state_dict(),
+                    "data": dataset.checksum,
+                    "started": started,
+                    "seconds": seconds,
+                    "sittings": sittings + 1,
+                    "rows": rows,
+                }
+                store.save_checkpoint(run.key, state)
+                saved = now
+            progress(training.completed, result)
+        record = {
+            "row": run.row,
+            "spec": run.spec,
+            "data": dataset.record,
+            "started": started,
+            "finished": provenance.now(),
+            "training_seconds": round(seconds, 1),
+            "sittings": sittings + 1,
+            "device": provenance.device_name(device),
+            "versions": provenance.versions(),
+        }
+        store.commit(run.row, record, pd.DataFrame(rows, columns=list(EPOCH_COLUMNS)))
+
+
+def _rows(run: Run, result: EpochResult) -> list[list[Any]]:
+    """One row of `EPOCH_COLUMNS` a seed."""
+    measured = zip(result.train_loss, result.test_error, result.diverged, strict=True)
+    return [
+        [result.epoch, seed, *values] for seed, values in zip(run.seeds, measured, strict=True)
+    ]

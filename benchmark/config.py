@@ -56,6 +56,8 @@ class DatasetConfig(_Strict):
     image: list[Annotated[int, Field(gt=0)]] = Field(min_length=3, max_length=3)
     """Channels, height, width."""
     classes: int = Field(gt=1)
+    train_samples: int | None = Field(default=None, gt=0)
+    """Serves estimates of the time an epoch takes, nothing else."""
     checksum: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
@@ -142,9 +144,7 @@ class Row(_Strict):
                 raise ValueError(f"options.{name}: {self.method} takes {allowed}")
             default = method.options[name]
             if type(value) is not type(default):
-                raise ValueError(
-                    f"options.{name}: {value!r} found, {type(default).__name__} expected"
-                )
+                raise ValueError(f"options.{name}: {value!r} found, {type(default).__name__} expected")
             if not isinstance(value, bool) and not value > 0:
                 raise ValueError(f"options.{name}: {value!r} found, must be greater than 0")
         for dataset, given in self.hyperparameters.items():
@@ -288,12 +288,8 @@ def plan_file(plan: str) -> Path:
         return Path(plan)
     file = CONFIGS / f"{plan}.yaml"
     if not file.is_file():
-        known = sorted(
-            path.stem for path in CONFIGS.glob("*.yaml") if "rows" in _read_mapping(path)
-        )
-        raise UserError(
-            f"unknown plan {plan!r}, allowed: {', '.join(known)}, or a path ending in .yaml"
-        )
+        known = sorted(path.stem for path in CONFIGS.glob("*.yaml") if "rows" in _read_mapping(path))
+        raise UserError(f"unknown plan {plan!r}, allowed: {', '.join(known)}, or a path ending in .yaml")
     return file
 
 
@@ -326,8 +322,7 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
         for name in row.hyperparameters:
             if name not in datasets:
                 raise UserError(
-                    f"{file}: rows.{label}.hyperparameters.{name}: unknown data set, "
-                    f"allowed: {allowed}"
+                    f"{file}: rows.{label}.hyperparameters.{name}: unknown data set, allowed: {allowed}"
                 )
     return config
 

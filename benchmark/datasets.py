@@ -66,16 +66,16 @@ class Dataset:
 class _Pixels:
     """Raw bytes of both splits: images (samples, features) uint8, labels (samples,) int64."""
 
+    source: str
     train_x: np.ndarray
     train_y: np.ndarray
     test_x: np.ndarray
     test_y: np.ndarray
-    source: str
 
     def checksum(self) -> str:
         digest = hashlib.sha256()
         for array in (self.train_x, self.train_y, self.test_x, self.test_y):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
@@ -139,9 +139,7 @@ def _not_found(name: str, looked: Sequence[str], advice: str) -> UserError:
     return UserError(f"data set {name} not found; looked at {', '.join(looked)}; {advice}")
 
 
-def _torchvision(
-    name: str, config: DatasetConfig, roots: Sequence[Path], download: bool
-) -> _Pixels:
+def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
     reader = getattr(torchvision_datasets, str(config.torchvision))
     # MNIST-like readers use their class name as folder, the CIFAR ones a fixed one.
     folder = getattr(reader, "base_folder", str(config.torchvision))
@@ -168,9 +166,7 @@ def _torchvision(
             return _from_torchvision(reader, roots[0], "torchvision files")
         except (URLError, OSError, RuntimeError) as error:
             failure = f"download failed ({str(error).splitlines()[0]})"
-    raise _not_found(
-        name, looked, f"{failure}; put the files there, or name their folder with --data-root"
-    )
+    raise _not_found(name, looked, f"{failure}; put the files there, or name their folder with --data-root")
 
 
 def _from_torchvision(reader: Callable[..., object], root: Path, source: str) -> _Pixels:
@@ -182,7 +178,7 @@ def _from_torchvision(reader: Callable[..., object], root: Path, source: str) ->
             images = images.transpose(0, 3, 1, 2)
         arrays.append(images.reshape(len(images), -1))
         arrays.append(np.asarray(data.targets, dtype=np.int64))  # type: ignore[attr-defined]
-    return _Pixels(*arrays, source=source)
+    return _Pixels(source, *arrays)
 
 
 def _from_debian(reader: Callable[..., object]) -> _Pixels:
@@ -195,18 +191,14 @@ def _from_debian(reader: Callable[..., object]) -> _Pixels:
         return _from_torchvision(reader, Path(folder), "Debian package dataset-fashion-mnist")
 
 
-def _shipped(
-    name: str, config: DatasetConfig, roots: Sequence[Path], download: bool
-) -> _Pixels:
+def _shipped(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
     with np.load(SHIPPED / f"{name}.npz") as arrays:
         x, y = arrays["x"], arrays["y"].astype(np.int64)
         train = int(arrays["train_samples"])
-    return _Pixels(x[:train], y[:train], x[train:], y[train:], "shipped with the package")
+    return _Pixels("shipped with the package", x[:train], y[:train], x[train:], y[train:])
 
 
-def _image_folder(
-    name: str, config: DatasetConfig, roots: Sequence[Path], download: bool
-) -> _Pixels:
+def _image_folder(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
     """`<root>/<folder>/{train,test}/<class>/*.jpg|png`, or the same packed as a tar archive."""
     folder, archive = config.folder or name, config.archive
     looked = []
@@ -281,10 +273,7 @@ def _decode(
         for entry in listing
         if entry[0].lower().endswith((".jpg", ".jpeg", ".png")) and len(entry[0].split("/")) == 3
     )
-    parts = {
-        part: [path for path, *_ in images if path.split("/")[0] == part]
-        for part in ("train", "test")
-    }
+    parts = {part: [path for path, *_ in images if path.split("/")[0] == part] for part in ("train", "test")}
     classes = sorted({path.split("/")[1] for path in parts["train"]})
     for part, paths in parts.items():
         found = sorted({path.split("/")[1] for path in paths})
@@ -299,7 +288,7 @@ def _decode(
     if cache.is_file():
         try:
             with np.load(cache) as arrays:
-                return _Pixels(*(arrays[key] for key in _CACHED), source=source)
+                return _Pixels(source, *(arrays[key] for key in _CACHED))
         except (ValueError, OSError, KeyError, EOFError):
             cache.unlink(missing_ok=True)
     rows: dict[str, np.ndarray] = {}
@@ -316,7 +305,7 @@ def _decode(
         labels = [classes.index(path.split("/")[1]) for path in shuffled]
         arrays.append(np.asarray(labels, dtype=np.int64))
     _remember(cache, dict(zip(_CACHED, arrays, strict=True)))
-    return _Pixels(*arrays, source=source)
+    return _Pixels(source, *arrays)
 
 
 _CACHED = ("train_x", "train_y", "test_x", "test_y")

@@ -225,13 +225,9 @@ def initial_weights(
     return stack(encoders), stack(feedbacks) if feedback != "none" else []
 
 
-def _feedback_weight(
-    weight: Tensor, feedback: str, decoder_init: float, draw: torch.Generator
-) -> Tensor:
+def _feedback_weight(weight: Tensor, feedback: str, decoder_init: float, draw: torch.Generator) -> Tensor:
     if feedback == "alignment":
-        return torch.empty_like(weight).normal_(
-            weight.mean().item(), weight.std().item(), generator=draw
-        )
+        return torch.empty_like(weight).normal_(weight.mean().item(), weight.std().item(), generator=draw)
     return torch.empty_like(weight.T).uniform_(-decoder_init, decoder_init, generator=draw)
 
 

@@ -7,19 +7,22 @@ drawn, and what the released code computed from them. Its file name says the met
 
 from __future__ import annotations
 
+import itertools
 import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.errors import UserError
-from benchmark.methods import METHODS, Method
+from benchmark.methods import METHODS, Method, Noise
+from benchmark.methods.target_propagation import TargetPropagation
 from benchmark.network import ForwardPass, Network
 
 QUANTITIES = ("W", "B", "tau", "logits")
@@ -45,7 +48,8 @@ class Deviation:
     file: Path
     method: str
     steps: int
-    largest: dict[str, float] = field(default_factory=lambda: dict.fromkeys(QUANTITIES, 0.0))
+    largest: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
+    """None for a quantity that the method does not have."""
 
     def record(self, quantity: str, ours: Tensor, released: np.ndarray, where: str) -> None:
         """Compare one replica's `ours` (features, n) or (out, in) with the trace's array."""
@@ -55,12 +59,12 @@ class Deviation:
             )
         difference = float((ours - torch.from_numpy(released).to(ours)).abs().max())
         # NaN compares false with everything, so it must not pass as small.
-        self.largest[quantity] = max(
-            self.largest[quantity], float("inf") if np.isnan(difference) else difference
-        )
+        seen = self.largest[quantity] or 0.0
+        self.largest[quantity] = max(seen, float("inf") if np.isnan(difference) else difference)
 
     def exceeds(self, tolerance: float) -> bool:
-        return any(value > tolerance for value in self.largest.values())
+        """Whether anything differs by more than `tolerance`."""
+        return any(value is not None and value > tolerance for value in self.largest.values())
 
 
 class _TraceFile:
@@ -93,7 +97,7 @@ def _traced_method(file: Path) -> tuple[type[Method], dict[str, Any]]:
     raise UserError(f"{file}: the file name must begin with one of {', '.join(TRACED)}")
 
 
-def replay(file: Path, device: str = "cpu") -> Deviation:
+def replay(file: Path, device: torch.device | str = "cpu") -> Deviation:
     """Run one trace through the production code; raises `UserError` for a file that is not a trace."""
     method_class, options = _traced_method(file)
     trace = _TraceFile(file)
@@ -121,37 +125,45 @@ def replay(file: Path, device: str = "cpu") -> Deviation:
 
 
 def _replay_step(
-    method: Method, trace: _TraceFile, step: int, deviation: Deviation, device: str
+    method: Method, trace: _TraceFile, step: int, deviation: Deviation, device: torch.device | str
 ) -> None:
     network, depth = method.network, method.network.depth
     x = torch.from_numpy(trace["x"][step]).to(device).T[None]
     labels = torch.from_numpy(trace["y"][step]).to(device)
     y = torch.eye(network.dims[-1], device=device)[labels].T[None]
-    drawn = _drawn_noise(trace, step, method)
-    updates = iter(range(method.feedback_updates if method.learns_feedback else 0))
+    drawn = _drawn_noise(trace, step)
+    updates = itertools.count()
 
     def noise(like: Tensor) -> Tensor:
-        return torch.from_numpy(next(drawn)).to(like.device).T[None]
+        injected = next(drawn, None)
+        if injected is None:
+            raise UserError(f"{trace.file}: step {step} has less noise than its feedback updates draw")
+        return torch.from_numpy(injected).to(like.device).T[None]
 
-    def checked_update(h: ForwardPass, noise: Any) -> None:
-        type(method).update_decoders(method, h, noise)
+    def checked_update(h: ForwardPass, noise: Noise) -> None:
+        update_decoders(h, noise)
         update = next(updates)
         for layer in range(2, depth + 1):
             name = f"s{step}_u{update}_B{layer - 1}"
             deviation.record("B", network.g(layer).weight[0], trace[name], name)
 
     def checked_targets(h: ForwardPass, y: Tensor) -> dict[int, Tensor]:
-        tau = type(method).targets(method, h, y)
+        tau = targets(h, y)
         for layer in range(1, depth + 1):
             name = f"s{step}_tau{layer}"
             deviation.record("tau", tau[layer][0].T, trace[name], name)
         return tau
 
-    # The instance's own step functions, each with a comparison behind it.
-    if method.feedback == "decoders":
-        method.update_decoders = checked_update  # type: ignore[attr-defined]
-        method.targets = checked_targets  # type: ignore[attr-defined]
-    method.train_step(x, y, noise)
+    # The method's own step functions, each with a comparison behind it.
+    if isinstance(method, TargetPropagation):
+        update_decoders, targets = method.update_decoders, method.targets
+        with (
+            mock.patch.object(method, "update_decoders", checked_update),
+            mock.patch.object(method, "targets", checked_targets),
+        ):
+            method.train_step(x, y, noise)
+    else:
+        method.train_step(x, y, noise)
     for layer in range(1, depth + 1):
         name = f"s{step}_W{layer - 1}"
         deviation.record("W", network.f(layer).weight[0], trace[name], name)
@@ -159,12 +171,13 @@ def _replay_step(
     deviation.record("logits", network(x)[0].T, trace[name], name)
 
 
-def _drawn_noise(trace: _TraceFile, step: int, method: Method) -> Iterator[np.ndarray]:
+def _drawn_noise(trace: _TraceFile, step: int) -> Iterator[np.ndarray]:
     """The noise of one step in the order in which it was drawn."""
-    if not method.learns_feedback:
-        return
-    for update in range(method.feedback_updates):
-        count = 0
-        while f"s{step}_u{update}_noise{count}" in trace.arrays:
-            yield trace[f"s{step}_u{update}_noise{count}"]
-            count += 1
+    for update in itertools.count():
+        if f"s{step}_u{update}_noise0" not in trace.arrays:
+            return
+        for number in itertools.count():
+            name = f"s{step}_u{update}_noise{number}"
+            if name not in trace.arrays:
+                break
+            yield trace[name]

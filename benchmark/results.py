@@ -207,8 +207,6 @@ def _read(folder: Path) -> StoredRun:
     epochs = pd.read_csv(StringIO(csv))
     spec = record["spec"]
     expected = {(e, s) for e in range(1, spec["epochs"] + 1) for s in spec["seeds"]}
-    if set(zip(epochs["epoch"], epochs["seed"], strict=True)) != expected or len(epochs) != len(
-        expected
-    ):
+    if set(zip(epochs["epoch"], epochs["seed"], strict=True)) != expected or len(epochs) != len(expected):
         raise UserError(f"{folder / 'epochs.csv'}: not every epoch and seed of the run is there")
     return StoredRun(folder, record, epochs)

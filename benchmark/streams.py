@@ -12,9 +12,7 @@ import torch
 PURPOSES = ("encoders", "feedback", "order", "noise", "pretraining order", "pretraining noise")
 
 
-def generator(
-    seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def generator(seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator for one (seed, purpose, epoch); `purpose` is one of `PURPOSES`."""
     state = np.random.SeedSequence([seed, PURPOSES.index(purpose), epoch]).generate_state(1)
     return torch.Generator(device).manual_seed(int(state[0]))

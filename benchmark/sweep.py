@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -77,9 +77,7 @@ class Run:
     def build(self, device: torch.device | str) -> Method:
         """The method on freshly initialised networks."""
         method = METHODS[self.method]
-        return build(
-            method, self.dims, self.seeds, self.hyperparameters, self.options, device=device
-        )
+        return build(method, self.dims, self.seeds, self.hyperparameters, self.options, device=device)
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,13 @@ class Plan:
     """A plan under the settings of one command."""
 
     name: str
+    """Of its tables: tells those of a changed protocol from those of the plan as written."""
     config: PlanConfig
     datasets: Mapping[str, DatasetConfig]
+    source: str
+    """The plan as a command names it."""
+    changes: tuple[str, ...] = ()
+    """The options of a command that change the protocol."""
 
     def run(self, row: str, column: str) -> Run | None:
         """The run behind a cell; None where the plan has none."""
@@ -117,16 +120,19 @@ class Plan:
 
     def with_protocol(self, seeds: Sequence[int] | None, epochs: int | None) -> Plan:
         """The plan under other seeds or epochs; it gets a name of its own."""
-        changes: dict[str, Any] = {}
-        name = self.name
+        update: dict[str, Any] = {}
+        name, changes = self.name, self.changes
         if seeds is not None and list(seeds) != self.config.protocol.seeds:
-            changes["seeds"] = list(seeds)
+            update["seeds"] = list(seeds)
             name += "-seeds-" + "-".join(map(str, seeds))
+            changes += ("--seeds", ",".join(map(str, seeds)))
         if epochs is not None and epochs != self.config.protocol.epochs:
-            changes["epochs"] = epochs
+            update["epochs"] = epochs
             name += f"-{epochs}-epochs"
-        protocol = self.config.protocol.model_copy(update=changes)
-        return Plan(name, self.config.model_copy(update={"protocol": protocol}), self.datasets)
+            changes += ("--epochs", str(epochs))
+        protocol = self.config.protocol.model_copy(update=update)
+        config = self.config.model_copy(update={"protocol": protocol})
+        return replace(self, name=name, config=config, changes=changes)
 
 
 @dataclass(frozen=True)
@@ -181,9 +187,7 @@ Progress = Callable[[int, EpochResult | None], None]
 """Called after every epoch with the epochs done (pre-training included) and what the epoch measured."""
 
 
-def execute(
-    run: Run, dataset: Dataset, store: Store, device: torch.device, progress: Progress
-) -> None:
+def execute(run: Run, dataset: Dataset, store: Store, device: torch.device, progress: Progress) -> None:
     """Train a run from its checkpoint, or from the start, and store it; nothing if it is stored."""
     keep_freed_memory()
     with store.claim(run.key):
@@ -239,6 +243,4 @@ def execute(
 def _rows(run: Run, result: EpochResult) -> list[list[Any]]:
     """One row of `EPOCH_COLUMNS` a seed."""
     measured = zip(result.train_loss, result.test_error, result.diverged, strict=True)
-    return [
-        [result.epoch, seed, *values] for seed, values in zip(run.seeds, measured, strict=True)
-    ]
+    return [[result.epoch, seed, *values] for seed, values in zip(run.seeds, measured, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,23 +73,16 @@ class Training:
 
     def run_epoch(self) -> EpochResult | None:
         """Train for one epoch and evaluate; None for an epoch of pre-training."""
-        pretraining = self.completed < self.method.pretraining
-        prefix = "pretraining " if pretraining else ""
-        noise = self._noise(f"{prefix}noise")
-        order = self._order(f"{prefix}order")
-        loss = torch.zeros(self.method.network.replicas, device=self.device)
-        for first in range(0, len(self.train), self.batch_size):
-            picked = order[:, first : first + self.batch_size]
-            x = self.train.x[picked].transpose(1, 2)
-            if pretraining:
+        if self.completed < self.method.pretraining:
+            order, noise = self._order("pretraining order"), self._noise("pretraining noise")
+            for x, _ in self._minibatches(order):
                 self.method.pretrain_step(x, noise)
-                continue
-            y = self._per_replica(self.one_hot[self.train.y[picked]].transpose(1, 2))
-            logits = self.method.train_step(x, y, noise)
-            loss -= (functional.log_softmax(logits, dim=1) * y).sum((1, 2))
-        self.completed += 1
-        if pretraining:
+            self.completed += 1
             return None
+        loss = torch.zeros(self.method.network.replicas, device=self.device)
+        for minibatch_loss in self.iterations():
+            loss += minibatch_loss
+        self.completed += 1
         error, finite = evaluate(self.method.network, self.test)
         loss /= len(self.train)
         return EpochResult(
@@ -99,20 +92,30 @@ class Training:
             diverged=(~(finite & loss.isfinite())).tolist(),
         )
 
+    def iterations(self) -> Iterator[Tensor]:
+        """Train through one epoch, minibatch by minibatch; yields each one's summed loss (R,)."""
+        order, noise = self._order("order"), self._noise("noise")
+        for x, y in self._minibatches(order):
+            logits = self.method.train_step(x, y, noise)
+            yield -(functional.log_softmax(logits, dim=1) * y).sum((1, 2))
+
+    def _minibatches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs (S, in, n) and one-hot classes (R, classes, n), the last one with what is left."""
+        for first in range(0, len(self.train), self.batch_size):
+            picked = order[:, first : first + self.batch_size]
+            classes = self.one_hot[self.train.y[picked]].transpose(1, 2)
+            yield self.train.x[picked].transpose(1, 2), self._per_replica(classes)
+
     def _order(self, purpose: str) -> Tensor:
         """The epoch's sample order (S, samples), drawn on the CPU so that every device sees the same."""
         orders = [
-            torch.randperm(
-                len(self.train), generator=streams.generator(seed, purpose, self.completed)
-            )
+            torch.randperm(len(self.train), generator=streams.generator(seed, purpose, self.completed))
             for seed in self.streams
         ]
         return torch.stack(orders).to(self.device)
 
     def _noise(self, purpose: str) -> Any:
-        generators = [
-            streams.generator(seed, purpose, self.completed, self.device) for seed in self.streams
-        ]
+        generators = [streams.generator(seed, purpose, self.completed, self.device) for seed in self.streams]
 
         def noise(like: Tensor) -> Tensor:
             drawn = torch.stack(

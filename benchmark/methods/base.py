@@ -55,6 +55,11 @@ class Method:
         """Epochs of `pretrain_step` before epoch 1."""
         return 0
 
+    @classmethod
+    def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int:
+        """Multiply-adds of matrix products that one `train_step` needs, per sample and replica."""
+        raise NotImplementedError
+
     def pretrain_step(self, x: Tensor, noise: Noise) -> None:
         """One update on a minibatch `x` (S, in, n) before training proper begins."""
         raise NotImplementedError(f"{self.name} has no pre-training")
@@ -84,9 +89,9 @@ def build(
     options = {**method.options, **(options or {})}
     extra = {"decoder_init": options["decoder_init"]} if "decoder_init" in options else {}
     encoders, feedback = initial_weights(dims, seeds, feedback=method.feedback, dtype=dtype, **extra)
-    network = Network(
-        encoders, feedback, feedback=method.feedback, **method.network_flags(options)
-    ).to(device)
+    network = Network(encoders, feedback, feedback=method.feedback, **method.network_flags(options)).to(
+        device
+    )
     values = {
         name: torch.as_tensor(value, dtype=dtype, device=device).expand(len(seeds)).reshape(-1, 1, 1)
         for name, value in hyperparameters.items()

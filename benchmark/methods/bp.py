@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from benchmark.methods.base import Method, Noise, cross_entropy_gradient
+from benchmark.network import weight_count
 
 
 class BP(Method):
@@ -22,6 +23,11 @@ class BP(Method):
 
     lr: Tensor
     as_released: bool
+
+    @classmethod
+    def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int:
+        """Activations and weight gradients of every layer, errors of all but the first."""
+        return 2 * weight_count(dims) + weight_count(dims[1:])
 
     def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         h = self.network.pass_forward(x)

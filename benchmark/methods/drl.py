@@ -1,8 +1,10 @@
 """DRL, difference reconstruction loss (Meulemans et al. 2020)."""
 
+from collections.abc import Sequence
+
 from benchmark.methods.base import Noise
 from benchmark.methods.dtp import DTP
-from benchmark.network import ForwardPass
+from benchmark.network import ForwardPass, weight_count
 
 
 class DRL(DTP):
@@ -11,6 +13,12 @@ class DRL(DTP):
     name = "DRL"
     options = {name: value for name, value in DTP.options.items() if name != "batch_norm"}
     batch_norm = False
+
+    @classmethod
+    def feedback_multiply_adds(cls, dims: Sequence[int], updates: int) -> int:
+        """An update of B_l: l..L up, L..l down, the weight gradient; corrections once more than updates."""
+        sweeps = sum(2 * weight_count(dims[l - 1 :]) for l in range(2, len(dims)))
+        return updates * sweeps + (2 * updates + 1) * weight_count(dims[1:])
 
     def update_decoders(self, h: ForwardPass, noise: Noise) -> None:
         """|| h_{l-1} - q ||^2, where q = h_{l-1} + eps goes up to the output and down again.

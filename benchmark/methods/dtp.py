@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from benchmark.methods.tp import TP
-from benchmark.network import ForwardPass, norm
+from benchmark.network import ForwardPass, norm, weight_count
 
 
 class DTP(TP):
@@ -18,6 +18,11 @@ class DTP(TP):
     options: ClassVar[Mapping[str, Any]] = {**TP.options, "batch_norm": False}
 
     batch_norm: bool
+
+    @classmethod
+    def feedback_multiply_adds(cls, dims: Sequence[int], updates: int) -> int:
+        """TP's, and g_l(h_l) for every correction."""
+        return super().feedback_multiply_adds(dims, updates) + weight_count(dims[1:])
 
     def propagate(self, l: int, target: Tensor, h: ForwardPass) -> Tensor:
         """Eq. 8: tau_{l-1} = N( g_l(tau_l) + h_{l-1} - g_l(h_l) )."""

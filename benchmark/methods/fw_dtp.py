@@ -13,7 +13,7 @@ class FWDTP(DTP):
     """DTP that never trains its decoders. The paper's rows use batch norm, on the output layer too."""
 
     name = "FW-DTP"
-    hyperparameters = ("lr", "stepsize")
+    hyperparameters: ClassVar[tuple[str, ...]] = ("lr", "stepsize")
     options: ClassVar[Mapping[str, Any]] = {"decoder_init": DECODER_INIT, "batch_norm": True}
     learns_feedback = False
     normalises_output = True

@@ -1,8 +1,10 @@
 """L-DRL, local difference reconstruction loss (Ernoult et al. 2022)."""
 
+from collections.abc import Sequence
+
 from benchmark.methods.base import Noise
 from benchmark.methods.dtp import DTP
-from benchmark.network import ForwardPass
+from benchmark.network import ForwardPass, weight_count
 
 
 class LDRL(DTP):
@@ -11,6 +13,11 @@ class LDRL(DTP):
     name = "L-DRL"
     options = {name: value for name, value in DTP.options.items() if name != "batch_norm"}
     batch_norm = False
+
+    @classmethod
+    def feedback_multiply_adds(cls, dims: Sequence[int], updates: int) -> int:
+        """An update of B_l: f_l(q), g_l of it and of r, two weight gradients; corrections as in DRL."""
+        return (6 * updates + 1) * weight_count(dims[1:])
 
     def update_decoders(self, h: ForwardPass, noise: Noise) -> None:
         """- <q - h_{l-1}, q_rec - h_{l-1}> + 1/2 || r_rec - h_{l-1} ||^2, with the correction c constant:

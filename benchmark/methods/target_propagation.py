@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from benchmark.methods.base import Method, Noise, cross_entropy_gradient
-from benchmark.network import DECODER_INIT, ForwardPass
+from benchmark.network import DECODER_INIT, ForwardPass, weight_count
 
 
 class TargetPropagation(Method):
     """Feedback updates, then targets from the output down, then one local step an encoder."""
 
-    hyperparameters = ("lr", "stepsize", "lr_feedback", "noise_std")
+    hyperparameters: ClassVar[tuple[str, ...]] = ("lr", "stepsize", "lr_feedback", "noise_std")
     options: ClassVar[Mapping[str, Any]] = {
         "feedback_updates": 5,
         "decoder_init": DECODER_INIT,
@@ -31,6 +31,18 @@ class TargetPropagation(Method):
     @classmethod
     def pretraining_epochs(cls, options: Mapping[str, Any]) -> int:
         return options["feedback_updates"] if cls.learns_feedback else 0
+
+    @classmethod
+    def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int:
+        """Activations and weight gradients of every layer; targets and feedback of all but the first."""
+        updates = options["feedback_updates"] if cls.learns_feedback else 0
+        feedback = cls.feedback_multiply_adds(dims, updates)
+        return 2 * weight_count(dims) + weight_count(dims[1:]) + feedback
+
+    @classmethod
+    def feedback_multiply_adds(cls, dims: Sequence[int], updates: int) -> int:
+        """Those of `updates` feedback updates and of the corrections of the targets."""
+        raise NotImplementedError
 
     def pretrain_step(self, x: Tensor, noise: Noise) -> None:
         """One feedback update a minibatch, as released."""

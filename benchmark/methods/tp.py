@@ -1,16 +1,23 @@
 """TP, target propagation (Bengio 2014): section "Overview", Equations 4-7."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from benchmark.methods.base import Noise
 from benchmark.methods.target_propagation import TargetPropagation
-from benchmark.network import ForwardPass
+from benchmark.network import ForwardPass, weight_count
 
 
 class TP(TargetPropagation):
     """Targets through the decoders as they are; decoders learn to reconstruct."""
 
     name = "TP"
+
+    @classmethod
+    def feedback_multiply_adds(cls, dims: Sequence[int], updates: int) -> int:
+        """An update of B_l: f_l(q), g_l and the weight gradient."""
+        return 3 * updates * weight_count(dims[1:])
 
     def propagate(self, l: int, target: Tensor, h: ForwardPass) -> Tensor:
         """tau_{l-1} = g_l(tau_l)."""

@@ -1,0 +1,243 @@
+"""The commands of `python -m benchmark`: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+
+from benchmark import datasets, provenance, replay, timing
+from benchmark.config import load_paper_values
+from benchmark.errors import UserError
+from benchmark.options import (
+    RESULTS,
+    DataRoot,
+    Datasets,
+    DeviceName,
+    Epochs,
+    Methods,
+    PlanName,
+    Results,
+    Seeds,
+    Selection,
+    console,
+    pick_device,
+    run_app,
+)
+from benchmark.report import table2
+from benchmark.sweep import Run, State, Status, execute
+from benchmark.training import EpochResult
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Trains the methods of the FW-DTP paper and rebuilds its tables from stored results.",
+)
+
+
+@app.command()
+def plan(
+    name: PlanName,
+    dataset: Datasets = None,
+    method: Methods = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    results: Results = RESULTS,
+    device: DeviceName = "auto",
+) -> None:
+    """List a plan's runs, their states, and an estimate of the time left on this machine."""
+    chosen = Selection(name, dataset, method, seeds, epochs, results)
+    on = pick_device(device)
+    table = Table("row", "data set", "state", "key", "time left", "note")
+    statuses = chosen.statuses()
+    left = timing.seconds_left(statuses, chosen.plan, on)
+    for found, seconds in zip(statuses, left, strict=True):
+        table.add_row(*_state_cells(found), duration(seconds) if seconds else "", found.detail)
+    console.print(table)
+    where = provenance.device_name(on)
+    console.print(f"time left: about {duration(sum(left))}, measured here on {where}", markup=False)
+
+
+@app.command("status")
+def status_command(
+    name: PlanName = "table2",
+    dataset: Datasets = None,
+    method: Methods = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    results: Results = RESULTS,
+) -> None:
+    """Say what is stored, missing, partial or stale, and whether the store is intact."""
+    chosen = Selection(name, dataset, method, seeds, epochs, results)
+    problems = chosen.store.problems()
+    table = Table("row", "data set", "state", "key", "note")
+    for found in [] if problems else chosen.statuses():
+        table.add_row(*_state_cells(found), found.detail)
+    if problems:
+        raise UserError("; ".join(problems))
+    console.print(table)
+    console.print(f"store intact: {len(chosen.store.folders())} complete runs")
+
+
+def _state_cells(found: Status) -> tuple[str, str, str, str]:
+    return found.run.row, found.run.column, found.state.value, found.run.key
+
+
+@app.command()
+def run(
+    name: PlanName,
+    dataset: Datasets = None,
+    method: Methods = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    data_root: DataRoot = None,
+    results: Results = RESULTS,
+    device: DeviceName = "auto",
+    report: Annotated[bool, typer.Option(help="Rebuild the table afterwards.")] = False,
+) -> None:
+    """Train what is missing of a plan; interrupted runs go on where they stopped."""
+    chosen = Selection(name, dataset, method, seeds, epochs, results)
+    on = pick_device(device)
+    if data_root is not None and not data_root.is_dir():
+        raise UserError(f"--data-root: {data_root} is not a folder")
+    failures = []
+    waiting = [found.run for found in chosen.statuses() if found.state is not State.STORED]
+    for column in chosen.columns:
+        here = [run for run in waiting if run.column == column]
+        addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
+        try:
+            if here:
+                _train_column(chosen, column, here, data_root, on, download=not addition)
+        except UserError as error:
+            if addition:
+                console.print(f"skipped (not in the paper): {error}", markup=False)
+            else:
+                failures.append(str(error))
+                print(f"error: {error}", file=sys.stderr)
+    if report:
+        _report(chosen)
+    if failures:
+        raise UserError(
+            f"{len(failures)} of {len(chosen.columns)} data sets not trained: " + "; ".join(failures)
+        )
+
+
+def _train_column(
+    chosen: Selection,
+    column: str,
+    runs: Sequence[Run],
+    data_root: Path | None,
+    device: torch.device,
+    *,
+    download: bool,
+) -> None:
+    data = datasets.load(
+        column,
+        chosen.plan.datasets[column],
+        data_root=data_root,
+        device=device,
+        download=download,
+    )
+    console.print(
+        f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
+        markup=False,
+    )
+    for number, run in enumerate(runs, 1):
+        heading = f"{number}/{len(runs)} {run.row}"
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("epoch {task.completed}/{task.total}  {task.fields[error]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+        ) as bar:
+            task = bar.add_task(heading, total=run.total_epochs, error="")
+            execute(run, data, chosen.store, device, _bar_updater(bar, task))
+        stored = chosen.store.load(run.key)
+        assert stored is not None
+        console.print(
+            f"  {stored.folder.relative_to(chosen.root)}: {_errors(list(stored.final['test_error']))}"
+        )
+
+
+def _bar_updater(bar: Progress, task: TaskID) -> Callable[[int, EpochResult | None], None]:
+    def update(done: int, result: EpochResult | None) -> None:
+        shown = "feedback pre-training" if result is None else _errors(result.test_error)
+        bar.update(task, completed=done, error=shown)
+
+    return update
+
+
+def _errors(errors: Sequence[float]) -> str:
+    return f"test error {sum(errors) / len(errors):.2f} % over {len(errors)} seeds"
+
+
+@app.command("report")
+def report_command(
+    name: PlanName,
+    dataset: Datasets = None,
+    method: Methods = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    results: Results = RESULTS,
+) -> None:
+    """Rebuild a plan's table from the store, beside the paper's numbers."""
+    _report(Selection(name, dataset, method, seeds, epochs, results))
+
+
+def _report(chosen: Selection) -> None:
+    table = table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
+    table2.show(table, console, chosen.rows, chosen.columns)
+    for file in table2.write(table, chosen.root / "tables"):
+        console.print(f"written: {file}", markup=False)
+
+
+@app.command("replay")
+def replay_command(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.npz...", help="Reference traces.")],
+    tolerance: Annotated[float, typer.Option(help="Largest deviation allowed.")] = 1e-5,
+    device: DeviceName = "auto",
+) -> None:
+    """Replay traces of the released code through the code that trains."""
+    if not tolerance >= 0:
+        raise UserError(f"--tolerance: {tolerance} found, must be 0 or more")
+    on = pick_device(device)
+    table = Table(Column("file", overflow="fold"), "method", "steps", *replay.QUANTITIES, "")
+    deviations = [replay.replay(file, on) for file in files]
+    for deviation in deviations:
+        cells = ["-" if value is None else f"{value:.1e}" for value in deviation.largest.values()]
+        verdict = "differs" if deviation.exceeds(tolerance) else "equal"
+        table.add_row(deviation.file.name, deviation.method, str(deviation.steps), *cells, verdict)
+    console.print(table)
+    differing = [str(deviation.file) for deviation in deviations if deviation.exceeds(tolerance)]
+    if differing:
+        raise UserError(f"deviation above {tolerance:g}: {', '.join(differing)}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def main() -> None:
+    """Run a command; a `UserError` becomes one line and exit status 1."""
+    run_app(app)

@@ -1,0 +1,125 @@
+"""Options that the commands share, and how a command fails."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from benchmark.config import PROJECT, load_datasets, load_plan
+from benchmark.errors import UserError
+from benchmark.results import Store
+from benchmark.sweep import Plan, Status, status
+
+console = Console(soft_wrap=True, highlight=False)
+
+PlanName = Annotated[
+    str, typer.Argument(metavar="PLAN", help="A file of paper_configs/ (table2, quick) or a path.")
+]
+Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only these columns (repeat, or a,b).")]
+Methods = Annotated[list[str] | None, typer.Option("--method", help="Only these rows (repeat, or a,b).")]
+Seeds = Annotated[str | None, typer.Option(help="Other seeds than the plan's: 1,2,3 or 1-5.")]
+Epochs = Annotated[int | None, typer.Option(help="Other epochs than the plan's.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder to look for data in, first.")]
+Results = Annotated[Path, typer.Option(help="Folder of the results store.")]
+DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes cuda if it can.")]
+
+RESULTS = PROJECT / "results"
+
+
+class Selection:
+    """A plan, narrowed by the options that `plan`, `run`, `status` and `report` share."""
+
+    def __init__(
+        self,
+        plan: str,
+        dataset: list[str] | None,
+        method: list[str] | None,
+        seeds: str | None,
+        epochs: int | None,
+        results: Path,
+    ) -> None:
+        if epochs is not None and epochs < 1:
+            raise UserError(f"--epochs: {epochs} found, must be 1 or more")
+        catalogue = load_datasets()
+        name = Path(plan).stem
+        config = load_plan(plan, catalogue)
+        written = Plan(name, config, catalogue, source=plan)
+        self.plan = written.with_protocol(None if seeds is None else parse_numbers("--seeds", seeds), epochs)
+        self.rows = _chosen("--method", method, list(config.rows))
+        self.columns = _chosen("--dataset", dataset, list(config.columns))
+        self.named_columns = dataset is not None
+        self.root = results / config.directory
+        if self.root.exists() and not self.root.is_dir():
+            raise UserError(f"--results: {self.root} is not a folder")
+        self.store = Store(self.root)
+
+    def statuses(self) -> list[Status]:
+        return [status(run, self.store) for run in self.plan.runs(self.rows, self.columns)]
+
+
+def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:
+    """`1,2,3` or `1-5` or both; each number once and none below `least`."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
+        if match is None:
+            raise UserError(f"{option}: {text!r} found, allowed: whole numbers such as 1,2,3 or 1-5")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first >= 10_000:
+            raise UserError(f"{option}: {text!r} found, allowed: at most 10000 numbers")
+        numbers += range(first, last + 1)
+    if not numbers or len(set(numbers)) != len(numbers) or min(numbers) < least:
+        raise UserError(f"{option}: {text!r} found, allowed: numbers from {least}, each once")
+    return numbers
+
+
+def _chosen(option: str, given: list[str] | None, allowed: list[str]) -> list[str]:
+    if given is None:
+        return allowed
+    by_lower = {name.lower(): name for name in allowed}
+    names = [name.strip() for entry in given for name in entry.split(",")]
+    for name in names:
+        if name.lower() not in by_lower:
+            raise UserError(f"{option}: {name!r} found, allowed: {', '.join(allowed)}")
+    chosen = {by_lower[name.lower()] for name in names}
+    return [name for name in allowed if name in chosen]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device to train on; `UserError` when there is none of that name."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        found = f"cpu, {torch.cuda.device_count()} CUDA devices"
+        raise UserError(f"--device: {name!r} cannot be used, found here: {found}") from None
+    return device
+
+
+def run_app(application: typer.Typer) -> None:
+    """Run a typer application with this project's manner of failing."""
+    try:
+        status = application(standalone_mode=False)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        # typer's usage errors come from click or from its own copy of it; both have this method.
+        if hasattr(error, "format_message"):
+            print(f"error: {error.format_message()}", file=sys.stderr)
+            sys.exit(2)
+        raise
+    sys.exit(status if isinstance(status, int) else 0)

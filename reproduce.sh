@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Rebuilds what the paper shows: ./reproduce.sh TARGET [options passed on].
+set -euo pipefail
+calling_folder=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+project=$PWD
+
+targets() {
+    cat <<'TEXT'
+usage: ./reproduce.sh TARGET [options]
+  quick    train every row of Table 2 on a small data set that ships with the project; show the table
+  table1   Table 1, measured (not built yet)
+  table2   train what is missing of Table 2 and rebuild it beside the paper's numbers
+  table3   Table 3, cost of each method (not built yet)
+  figure2  Figure 2, Jacobian conditions (not built yet)
+  figure3  Figure 3, hyperparameter sensitivity (not built yet)
+  all      everything above (not built yet)
+  status   what is stored, missing, partial or stale
+  test     run the tests
+options go to the command behind the target; ./reproduce.sh table2 --help lists them
+TEXT
+}
+
+fail() {
+    echo "reproduce.sh: $1" >&2
+    exit "${2:-1}"
+}
+
+if [ $# -eq 0 ]; then
+    targets
+    exit 0
+fi
+target=$1
+shift
+case $target in
+    quick | table2 | status | test) ;;
+    table1 | table3 | figure2 | figure3 | all) fail "$target is not built yet; see CHANGELOG.md" 3 ;;
+    -h | --help | help) targets && exit 0 ;;
+    *) fail "unknown target '$target', allowed: quick table1 table2 table3 figure2 figure3 all status test" 2 ;;
+esac
+
+has_package() {
+    "$1" -c 'import sys, benchmark, torch, torchvision, typer; from pathlib import Path
+sys.exit(Path(benchmark.__file__).resolve().parent.parent != Path(sys.argv[1]).resolve())' "$PWD" 2>/dev/null
+}
+
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && has_package python; then
+    python=python
+elif [ -f .venv/.installed ] && cmp -s .venv/.installed pyproject.toml && has_package .venv/bin/python; then
+    python=$project/.venv/bin/python
+else
+    base=${PYTHON:-python3}
+    command -v "$base" >/dev/null || fail "Python 3.11 or newer is needed, '$base' was not found (name another with PYTHON=...)"
+    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "Python 3.11 or newer is needed, $("$base" -V 2>&1) found (name another with PYTHON=...)"
+    echo "installing into .venv (PyTorch is several GB, some minutes)" >&2
+    pins=(-c constraints.txt)
+    [ -z "${REPRODUCE_UNPINNED:-}" ] || pins=()
+    "$base" -m venv .venv || fail "$base -m venv .venv failed (on Debian: apt install python3-venv)"
+    .venv/bin/python -m pip install --progress-bar on ${pins[@]+"${pins[@]}"} -e '.[dev]' >&2 ||
+        fail "the installation failed, see above; REPRODUCE_UNPINNED=1 takes the newest versions instead of constraints.txt"
+    cp pyproject.toml .venv/.installed
+    python=$project/.venv/bin/python
+fi
+
+if [ "$target" = test ]; then
+    exec "$python" -m pytest "$@"
+fi
+cd "$calling_folder" # paths among the options are meant from there
+case $target in
+    quick | table2) exec "$python" -m benchmark run "$target" --report "$@" ;;
+    status) exec "$python" -m benchmark status "$@" ;;
+esac

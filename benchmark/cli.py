@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -127,7 +126,7 @@ def run(
                 console.print(f"skipped (not in the paper): {error}", markup=False)
             else:
                 failures.append(str(error))
-                print(f"error: {error}", file=sys.stderr)
+                console.print(f"not trained: {error}", markup=False)
     if report:
         _report(chosen)
     if failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -145,8 +146,8 @@ class Row(_Strict):
             default = method.options[name]
             if type(value) is not type(default):
                 raise ValueError(f"options.{name}: {value!r} found, {type(default).__name__} expected")
-            if not isinstance(value, bool) and not value > 0:
-                raise ValueError(f"options.{name}: {value!r} found, must be greater than 0")
+            if not isinstance(value, bool) and not 0 < value < math.inf:
+                raise ValueError(f"options.{name}: {value!r} found, must be finite and greater than 0")
         for dataset, given in self.hyperparameters.items():
             names = set(given.values)
             wrong = sorted(names.symmetric_difference(method.hyperparameters))
@@ -220,9 +221,15 @@ class PaperTable(_Strict):
 class _UniqueKeys(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word; here that is an error."""
 
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.deep_construct = True  # an alias inside its own anchor is an error, not a cycle
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -236,12 +243,13 @@ def read_yaml(file: Path) -> Any:
     """The content of a YAML file; `UserError` names file and line."""
     try:
         text = file.read_text(encoding="utf-8")
-        return yaml.load(text, _UniqueKeys)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from None
-    except (yaml.YAMLError, TypeError) as error:
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except Exception as error:  # PyYAML lets through what its constructors raise
         message = " ".join(str(error).split())
         raise UserError(f"{file}: not valid YAML: {message}") from None
 
@@ -253,11 +261,11 @@ def _read_mapping(file: Path) -> dict[str, Any]:
     return content
 
 
-def _one_line(file: Path, error: ValidationError) -> UserError:
-    """The first problem: file, key path, what was found and what is allowed."""
+def _one_line(file: Path, error: ValidationError, *above: str) -> UserError:
+    """The first problem: file, key path (below `above`), what was found and what is allowed."""
     problems = error.errors()
     first = problems[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "__pydantic_extra__")
+    where = ".".join(str(p) for p in (*above, *first["loc"]) if p != "__pydantic_extra__")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key"
@@ -266,7 +274,8 @@ def _one_line(file: Path, error: ValidationError) -> UserError:
     elif first["type"] == "missing":
         message = "this key is required"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return UserError(f"{file}: {where + ': ' if where else ''}{message}{more}")
+    line = f"{where + ': ' if where else ''}{message}{more}"
+    return UserError(f"{file}: {' '.join(line.split())}")
 
 
 def merge(base: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,8 +284,9 @@ def merge(base: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in delta.items():
         if value is None:
             merged.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
+        elif isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
         else:
             merged[key] = value
     return merged
@@ -315,9 +325,14 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
     except ValidationError as error:
         raise _one_line(file, error) from None
     allowed = ", ".join(datasets)
-    for name in config.columns:
+    for name, column in config.columns.items():
         if name not in datasets:
             raise UserError(f"{file}: columns.{name}: unknown data set, allowed: {allowed}")
+        if column.hyperparameters_from not in (None, *datasets):
+            raise UserError(
+                f"{file}: columns.{name}.hyperparameters_from: unknown data set "
+                f"{column.hyperparameters_from!r}, allowed: {allowed}"
+            )
     for label, row in config.rows.items():
         for name in row.hyperparameters:
             if name not in datasets:
@@ -347,5 +362,4 @@ def _validated(kind: type[Model], entry: Any, file: Path, key: str) -> Model:
     try:
         return kind.model_validate(entry)
     except ValidationError as error:
-        line = str(_one_line(file, error)).removeprefix(f"{file}: ")
-        raise UserError(f"{file}: {key}.{line}") from None
+        raise _one_line(file, error, key) from None

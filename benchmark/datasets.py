@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.error import URLError
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision import datasets as torchvision_datasets
 
@@ -125,14 +127,19 @@ def _check(name: str, config: DatasetConfig, pixels: _Pixels, checksum: str) -> 
                 f"{config.inputs} declared by image: {list(config.image)}"
             )
         if y.min() < 0 or y.max() >= config.classes:
+            wrong = y.min() if y.min() < 0 else y.max()
             raise UserError(
-                f"data set {name}: {part} label {y.max()} found, classes: {config.classes} declared"
+                f"data set {name}: {part} label {wrong} found, classes: {config.classes} declared"
             )
     if config.checksum is not None and checksum != config.checksum:
         raise UserError(
             f"data set {name}: content checksum {checksum[:12]}... found ({pixels.source}), "
             f"{config.checksum[:12]}... declared; give other data a name of their own in datasets.yaml"
         )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _not_found(name: str, looked: Sequence[str], advice: str) -> UserError:
@@ -151,12 +158,17 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
         except RuntimeError:
             if (root / folder).is_dir() and any((root / folder).rglob("*")):
                 looked[-1] += " (there, but incomplete or damaged)"
-        except (ValueError, AssertionError, EOFError, OSError) as error:
-            raise UserError(f"data set {name}: {root / folder} is damaged: {error}") from None
+        except Exception as error:  # torchvision checks little: KeyError, TypeError, ...
+            reason = _reason(error)
+            raise UserError(f"data set {name}: {root / folder} is damaged: {reason}") from None
     if config.torchvision == "FashionMNIST":
         looked.append(str(DEBIAN_FASHION_MNIST))
         if DEBIAN_FASHION_MNIST.is_dir():
-            return _from_debian(reader)
+            try:
+                return _from_debian(reader)
+            except Exception as error:
+                reason = _reason(error)
+                raise UserError(f"data set {name}: {DEBIAN_FASHION_MNIST} is damaged: {reason}") from None
     failure = "not downloaded"
     if download:
         try:
@@ -164,8 +176,8 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
             for train in (True, False):
                 reader(roots[0], train=train, download=True)
             return _from_torchvision(reader, roots[0], "torchvision files")
-        except (URLError, OSError, RuntimeError) as error:
-            failure = f"download failed ({str(error).splitlines()[0]})"
+        except Exception as error:
+            failure = f"download failed ({_reason(error)})"
     raise _not_found(name, looked, f"{failure}; put the files there, or name their folder with --data-root")
 
 
@@ -192,7 +204,11 @@ def _from_debian(reader: Callable[..., object]) -> _Pixels:
 
 
 def _shipped(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
-    with np.load(SHIPPED / f"{name}.npz") as arrays:
+    file = SHIPPED / f"{name}.npz"
+    if not file.is_file():
+        shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.npz")))
+        raise UserError(f"data set {name}: kind: shipped, but the package ships only {shipped}")
+    with np.load(file) as arrays:
         x, y = arrays["x"], arrays["y"].astype(np.int64)
         train = int(arrays["train_samples"])
     return _Pixels("shipped with the package", x[:train], y[:train], x[train:], y[train:])
@@ -256,8 +272,9 @@ def _decode_archive(name: str, config: DatasetConfig, archive: Path, folder: str
                         yield path, stream
 
             return _decode(name, config, listing, open_all, "image folder (archive)")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"data set {name}: {archive} cannot be unpacked: {error}") from None
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        reason = _reason(error)
+        raise UserError(f"data set {name}: {archive} cannot be unpacked: {reason}") from None
 
 
 def _decode(
@@ -289,14 +306,15 @@ def _decode(
         try:
             with np.load(cache) as arrays:
                 return _Pixels(source, *(arrays[key] for key in _CACHED))
-        except (ValueError, OSError, KeyError, EOFError):
+        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile):
             cache.unlink(missing_ok=True)
     rows: dict[str, np.ndarray] = {}
     for path, stream in open_all(parts["train"] + parts["test"]):
         try:
             rows[path] = _pixels(stream, config)
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"data set {name}: {path} is not a readable image: {error}") from None
+        except Exception as error:  # a damaged PNG raises SyntaxError or ValueError, too
+            reason = _reason(error)
+            raise UserError(f"data set {name}: {path} is not a readable image: {reason}") from None
     arrays = []
     for paths in parts.values():
         # Files come sorted by class, and minibatch statistics at evaluation depend on the order.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -210,8 +211,7 @@ def initial_weights(
     for seed in dict.fromkeys(seeds):
         draw = streams.generator(seed, "encoders")
         encoders[seed] = [
-            nn.init.orthogonal_(torch.empty(out, width), generator=draw)
-            for width, out in zip(dims[:-1], dims[1:], strict=True)
+            nn.init.orthogonal_(torch.empty(out, width), generator=draw) for width, out in pairwise(dims)
         ]
         draw = streams.generator(seed, "feedback")
         feedbacks[seed] = [
@@ -233,7 +233,7 @@ def _feedback_weight(weight: Tensor, feedback: str, decoder_init: float, draw: t
 
 def weight_count(dims: Sequence[int]) -> int:
     """Number of encoder weights of a network with the given widths."""
-    return sum(width * out for width, out in zip(dims[:-1], dims[1:], strict=True))
+    return sum(width * out for width, out in pairwise(dims))
 
 
 def half_width(inputs: int, hidden_layers: int, width: int, classes: int) -> int:

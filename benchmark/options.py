@@ -55,8 +55,9 @@ class Selection:
         self.columns = _chosen("--dataset", dataset, list(config.columns))
         self.named_columns = dataset is not None
         self.root = results / config.directory
-        if self.root.exists() and not self.root.is_dir():
-            raise UserError(f"--results: {self.root} is not a folder")
+        for folder in (results, self.root):
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"--results: {folder} is not a folder")
         self.store = Store(self.root)
 
     def statuses(self) -> list[Status]:
@@ -113,13 +114,17 @@ def run_app(application: typer.Typer) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:  # a full disk, a read-only folder
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         print("interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         # typer's usage errors come from click or from its own copy of it; both have this method.
         if hasattr(error, "format_message"):
-            print(f"error: {error.format_message()}", file=sys.stderr)
+            if message := error.format_message():  # without arguments there is the help instead
+                print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
         raise
     sys.exit(status if isinstance(status, int) else 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import zipfile
-from collections.abc import Iterator
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,8 @@ class Deviation:
     largest: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
     """None for a quantity that the method does not have."""
 
-    def record(self, quantity: str, ours: Tensor, released: np.ndarray, where: str) -> None:
-        """Compare one replica's `ours` (features, n) or (out, in) with the trace's array."""
-        if ours.shape != released.shape:
-            raise UserError(
-                f"{self.file}: {where}: shape {released.shape} found, {tuple(ours.shape)} expected"
-            )
+    def record(self, quantity: str, ours: Tensor, released: np.ndarray) -> None:
+        """Compare one replica's `ours`, (n, features) or (out, in), with the trace's array."""
         difference = float((ours - torch.from_numpy(released).to(ours)).abs().max())
         # NaN compares false with everything, so it must not pass as small.
         seen = self.largest[quantity] or 0.0
@@ -77,16 +73,41 @@ class _TraceFile:
                 self.arrays = dict(arrays)
         except FileNotFoundError:
             raise UserError(f"{file}: no such file") from None
-        except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError):
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError):
             raise UserError(f"{file}: not a readable .npz archive") from None
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def array(self, name: str, *shape: int) -> np.ndarray:
+        """A numeric array of the given shape."""
         if name not in self.arrays:
             raise UserError(f"{self.file}: the trace has no array {name!r}")
-        return self.arrays[name]
+        found = self.arrays[name]
+        if found.shape != shape or found.dtype.kind not in "fiu":
+            raise UserError(
+                f"{self.file}: {name}: {found.dtype} of shape {found.shape} found, "
+                f"numbers of shape {shape} expected"
+            )
+        return found
 
-    def weights(self, letter: str, layers: range) -> list[Tensor]:
-        return [torch.from_numpy(self[f"{letter}{layer}"]).clone()[None] for layer in layers]
+    def weight(self, name: str, *shape: int) -> Tensor:
+        """A weight as one replica, (1, out, in)."""
+        return torch.from_numpy(self.array(name, *shape)).float().clone()[None]
+
+    def widths(self) -> list[int]:
+        """`dims`: input, hidden..., classes."""
+        dims = self.arrays.get("dims", np.empty(0))
+        if dims.ndim != 1 or len(dims) < 2 or dims.dtype.kind not in "iu" or (dims < 1).any():
+            raise UserError(f"{self.file}: dims: the widths of at least two layers expected")
+        return [int(width) for width in dims]
+
+    def minibatches(self, dims: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """`x` (steps, n, inputs) and the class numbers `y` (steps, n)."""
+        shape = self.arrays.get("x", np.empty(0)).shape
+        if len(shape) != 3 or 0 in shape:
+            raise UserError(f"{self.file}: x: shape {shape} found, (steps, n, {dims[0]}) expected")
+        x, y = self.array("x", *shape[:2], dims[0]), self.array("y", *shape[:2])
+        if y.dtype.kind == "f" or y.min() < 0 or y.max() >= dims[-1]:
+            raise UserError(f"{self.file}: y: whole numbers from 0 to {dims[-1] - 1} expected")
+        return x, y.astype(np.int64)
 
 
 def _traced_method(file: Path) -> tuple[type[Method], dict[str, Any]]:
@@ -101,57 +122,64 @@ def replay(file: Path, device: torch.device | str = "cpu") -> Deviation:
     """Run one trace through the production code; raises `UserError` for a file that is not a trace."""
     method_class, options = _traced_method(file)
     trace = _TraceFile(file)
-    dims = [int(width) for width in trace["dims"]]
+    dims = trace.widths()
     depth = len(dims) - 1
     if "feedback_updates" in method_class.options:
-        options = {**options, "feedback_updates": int(trace["feedback_updates"])}
+        options = {**options, "feedback_updates": int(trace.array("feedback_updates"))}
     options = {**method_class.options, **options}
+    encoders = [trace.weight(f"W{i}", dims[i + 1], dims[i]) for i in range(depth)]
+    feedback = []
+    for i in range(1, depth) if method_class.feedback != "none" else ():
+        shape = (dims[i], dims[i + 1])
+        feedback.append(
+            trace.weight(f"B{i}", *(shape if method_class.feedback == "decoders" else shape[::-1]))
+        )
     network = Network(
-        trace.weights("W", range(depth)),
-        [] if method_class.feedback == "none" else trace.weights("B", range(1, depth)),
+        encoders,
+        feedback,
         feedback=method_class.feedback,
         **method_class.network_flags(options),
     ).to(device)
     hyperparameters = {
-        name: torch.full((1, 1, 1), float(trace[name]), device=device)
+        name: torch.full((1, 1, 1), float(trace.array(name)), device=device)
         for name in method_class.hyperparameters
     }
     method = method_class(network, hyperparameters, options)
-    steps = len(trace["x"])
-    deviation = Deviation(file, method_class.name, steps)
-    for step in range(steps):
-        _replay_step(method, trace, step, deviation, device)
+    samples, classes = trace.minibatches(dims)
+    deviation = Deviation(file, method_class.name, len(samples))
+    one_hot = torch.eye(dims[-1], device=device)
+    for step in range(len(samples)):
+        x = torch.from_numpy(samples[step]).float().to(device).T[None]
+        y = one_hot[torch.from_numpy(classes[step]).to(device)].T[None]
+        _replay_step(method, trace, step, x, y, deviation)
     return deviation
 
 
 def _replay_step(
-    method: Method, trace: _TraceFile, step: int, deviation: Deviation, device: torch.device | str
+    method: Method, trace: _TraceFile, step: int, x: Tensor, y: Tensor, deviation: Deviation
 ) -> None:
-    network, depth = method.network, method.network.depth
-    x = torch.from_numpy(trace["x"][step]).to(device).T[None]
-    labels = torch.from_numpy(trace["y"][step]).to(device)
-    y = torch.eye(network.dims[-1], device=device)[labels].T[None]
-    drawn = _drawn_noise(trace, step)
-    updates = itertools.count()
+    network = method.network
+    update, drawn = -1, itertools.count()
 
     def noise(like: Tensor) -> Tensor:
-        injected = next(drawn, None)
-        if injected is None:
-            raise UserError(f"{trace.file}: step {step} has less noise than its feedback updates draw")
-        return torch.from_numpy(injected).to(like.device).T[None]
+        _, features, n = like.shape
+        injected = trace.array(f"s{step}_u{update}_noise{next(drawn)}", n, features)
+        return torch.from_numpy(injected).to(like).T[None]
+
+    def compare(quantity: str, ours: Tensor, name: str) -> None:
+        deviation.record(quantity, ours, trace.array(name, *ours.shape))
 
     def checked_update(h: ForwardPass, noise: Noise) -> None:
+        nonlocal update, drawn
+        update, drawn = update + 1, itertools.count()
         update_decoders(h, noise)
-        update = next(updates)
-        for layer in range(2, depth + 1):
-            name = f"s{step}_u{update}_B{layer - 1}"
-            deviation.record("B", network.g(layer).weight[0], trace[name], name)
+        for l in range(2, network.depth + 1):
+            compare("B", network.g(l).weight[0], f"s{step}_u{update}_B{l - 1}")
 
     def checked_targets(h: ForwardPass, y: Tensor) -> dict[int, Tensor]:
         tau = targets(h, y)
-        for layer in range(1, depth + 1):
-            name = f"s{step}_tau{layer}"
-            deviation.record("tau", tau[layer][0].T, trace[name], name)
+        for l in range(1, network.depth + 1):
+            compare("tau", tau[l][0].T, f"s{step}_tau{l}")
         return tau
 
     # The method's own step functions, each with a comparison behind it.
@@ -164,20 +192,6 @@ def _replay_step(
             method.train_step(x, y, noise)
     else:
         method.train_step(x, y, noise)
-    for layer in range(1, depth + 1):
-        name = f"s{step}_W{layer - 1}"
-        deviation.record("W", network.f(layer).weight[0], trace[name], name)
-    name = f"s{step}_logits"
-    deviation.record("logits", network(x)[0].T, trace[name], name)
-
-
-def _drawn_noise(trace: _TraceFile, step: int) -> Iterator[np.ndarray]:
-    """The noise of one step in the order in which it was drawn."""
-    for update in itertools.count():
-        if f"s{step}_u{update}_noise0" not in trace.arrays:
-            return
-        for number in itertools.count():
-            name = f"s{step}_u{update}_noise{number}"
-            if name not in trace.arrays:
-                break
-            yield trace[name]
+    for l in range(1, network.depth + 1):
+        compare("W", network.f(l).weight[0], f"s{step}_W{l - 1}")
+    compare("logits", network(x)[0].T, f"s{step}_logits")

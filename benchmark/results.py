@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from benchmark.config import read_yaml
 from benchmark.errors import UserError
 
 EPOCH_COLUMNS = ("epoch", "seed", "train_loss", "test_error", "diverged")
+_DIGEST = hashlib.sha256().digest_size  # a checkpoint begins with that of the rest
 
 
 def key_of(spec: Mapping[str, Any]) -> str:
@@ -120,7 +121,12 @@ class Store:
         if not file.is_file():
             return None
         try:
-            state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+            content = file.read_bytes()
+            if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+                raise ValueError("checksum")  # torch.load does not notice changed weights
+            state: dict[str, Any] = torch.load(
+                BytesIO(content[_DIGEST:]), weights_only=True, map_location="cpu"
+            )
         except Exception as error:  # torch.load raises nearly anything on a damaged file
             raise UserError(
                 f"{file} is damaged ({type(error).__name__}); delete it to start this run again"
@@ -130,8 +136,11 @@ class Store:
     def save_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
         """Replace a run's checkpoint in one step."""
         self._make(self._partial(key))
+        content = BytesIO()
+        torch.save(dict(state), content)
         with atomic_file(self._partial(key) / "checkpoint.pt") as stream:
-            torch.save(dict(state), stream)
+            stream.write(hashlib.sha256(content.getbuffer()).digest())
+            stream.write(content.getbuffer())
 
     def commit(self, label: str, record: Mapping[str, Any], epochs: pd.DataFrame) -> Path:
         """Make a finished run part of the store, then forget its checkpoint."""
@@ -172,11 +181,11 @@ def atomic_file(target: Path) -> Iterator[Any]:
             yield new
             new.flush()
             os.fsync(new.fileno())
+            os.chmod(new.name, 0o644)
+            os.replace(new.name, target)
         except BaseException:
             os.unlink(new.name)
             raise
-    os.chmod(new.name, 0o644)
-    os.replace(new.name, target)
     _sync(target.parent)
 
 
@@ -196,7 +205,14 @@ def _read(folder: Path) -> StoredRun:
     record = read_yaml(folder / "run.yaml")
     if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
-    if record.get("key") != key_of(record["spec"]) or not folder.name.endswith(f"-{record['key']}"):
+    data = record.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("checksum"), str):
+        raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
+    try:
+        key = key_of(record["spec"])
+    except (TypeError, ValueError):  # a date, a NaN
+        key = None
+    if key is None or record.get("key") != key or not folder.name.endswith(f"-{key}"):
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
     try:
         csv = (folder / "epochs.csv").read_text(encoding="utf-8")

@@ -124,7 +124,10 @@ class Plan:
         name, changes = self.name, self.changes
         if seeds is not None and list(seeds) != self.config.protocol.seeds:
             update["seeds"] = list(seeds)
-            name += "-seeds-" + "-".join(map(str, seeds))
+            listed = "-".join(map(str, seeds))
+            if len(listed) > 60:  # a file name has 255 bytes
+                listed = f"{len(seeds)}-{key_of({'seeds': list(seeds)})}"
+            name += f"-seeds-{listed}"
             changes += ("--seeds", ",".join(map(str, seeds)))
         if epochs is not None and epochs != self.config.protocol.epochs:
             update["epochs"] = epochs
@@ -149,8 +152,8 @@ class Status:
 
 
 def status(run: Run, store: Store) -> Status:
-    """What the store has of a run."""
-    if store.folder(run.key) is not None:
+    """What the store has of a run; `UserError` if its files are damaged."""
+    if store.load(run.key) is not None:
         return Status(run, State.STORED, epochs_done=run.total_epochs)
     checkpoint = store.checkpoint(run.key)
     if checkpoint is not None:

@@ -177,6 +177,8 @@ def command(
         raise UserError(f"--seconds: {seconds} found, must be 0 or more")
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv: the folder {csv.parent} does not exist")
+    if not chosen.plan.runs(chosen.rows, chosen.columns):
+        raise UserError("the plan has none of these rows on these data sets")
     on = pick_device(device)
     names = ("method", "data set", "replicas", "s/epoch", "s/epoch/replica", "GFLOP/s", "share")
     table = Table(*names, title=provenance.device_name(on))

@@ -165,7 +165,7 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
 
 
 def _command(plan: Plan, row: str, column: str) -> str:
-    words = ["python -m benchmark run", plan.source, "--method", shlex.quote(row)]
+    words = ["python -m benchmark run", shlex.quote(plan.source), "--method", shlex.quote(row)]
     return " ".join([*words, "--dataset", column, *plan.changes])
 
 
@@ -312,6 +312,7 @@ def _seeds(table: Table2) -> list[int]:
 
 
 def _tex(text: str) -> str:
-    for plain, escaped in (("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_")):
+    # After the \\ of the line above, a bare bracket would be its optional argument.
+    for plain, escaped in (("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), ("[", "{[}")):
         text = text.replace(plain, escaped)
     return text.replace("±", r"$\pm$").replace("·", r"$\cdot$")

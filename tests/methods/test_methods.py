@@ -1,0 +1,269 @@
+"""Closed-form updates against autograd on the losses of the method definitions, in float64."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmark.methods import METHODS, Method, build
+
+DIMS = [9, 8, 7, 6, 4]
+DEPTH = len(DIMS) - 1
+SAMPLES = 11
+RATES = {
+    "lr": [0.3, 0.7],
+    "stepsize": [0.05, 0.2],
+    "lr_feedback": [0.4, 0.1],
+    "noise_std": [0.1, 0.3],
+}
+TARGET_PROPAGATION = [
+    ("TP", {"feedback_updates": 2}),
+    ("DTP", {"feedback_updates": 2}),
+    ("DTP", {"feedback_updates": 2, "batch_norm": True}),
+    ("DRL", {"feedback_updates": 2}),
+    ("L-DRL", {"feedback_updates": 2}),
+    ("FW-DTP", {"batch_norm": False}),
+    ("FW-DTP", {"batch_norm": True}),
+]
+LEARNED = [case for case in TARGET_PROPAGATION if case[0] != "FW-DTP"]
+
+Weights = dict[int, Tensor]
+
+
+def make(name: str, options: dict[str, Any]) -> Method:
+    """Two replicas; decoders as large as encoders, so that no error hides in a small factor."""
+    method = METHODS[name]
+    rates = {key: RATES[key] for key in method.hyperparameters}
+    extra = {"decoder_init": 0.5} if "decoder_init" in method.options else {}
+    return build(method, DIMS, [1, 2], rates, {**extra, **options}, dtype=torch.float64)
+
+
+def normal(draw: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=draw, dtype=torch.float64)
+
+
+def minibatch(shared: int) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(5)
+    labels = torch.randint(DIMS[-1], (shared, SAMPLES), generator=draw)
+    y = functional.one_hot(labels, DIMS[-1]).to(torch.float64).transpose(1, 2)
+    return normal(draw, shared, DIMS[0], SAMPLES), y.repeat_interleave(2 // shared, 0)
+
+
+class RecordedNoise:
+    """Noise that remembers what it drew, for the reference to use again."""
+
+    def __init__(self, method: Method) -> None:
+        self.std = torch.tensor(RATES["noise_std"], dtype=torch.float64).reshape(2, 1, 1)
+        self.draw = torch.Generator().manual_seed(8)
+        self.drawn: list[Tensor] = []
+
+    def __call__(self, like: Tensor) -> Tensor:
+        self.drawn.append(self.std * normal(self.draw, *like.shape))
+        return self.drawn[-1]
+
+
+class Reference:
+    """One replica, written down from the definitions, every gradient by autograd."""
+
+    def __init__(self, name: str, method: Method, replica: int) -> None:
+        network = method.network
+        self.name = name
+        self.rate = {key: RATES[key][replica] for key in RATES}
+        self.norm = getattr(method, "batch_norm", False)
+        self.updates = getattr(method, "feedback_updates", 0) if method.learns_feedback else 0
+        self.W = {l: network.f(l).weight[replica].clone() for l in range(1, DEPTH + 1)}
+        self.B: Weights = {}
+        if method.feedback != "none":
+            self.B = {l: network.g(l).weight[replica].clone() for l in range(2, DEPTH + 1)}
+
+    def N(self, z: Tensor, active: bool) -> Tensor:
+        if not active:
+            return z
+        return (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-12)
+
+    def f(self, l: int, h: Tensor, weight: Tensor | None = None) -> Tensor:
+        a = (self.W[l] if weight is None else weight) @ h
+        if l == DEPTH:
+            return self.N(a, self.norm and self.name == "FW-DTP")
+        return self.N(torch.tanh(a), self.norm)
+
+    def g(self, l: int, t: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self.N(torch.tanh((self.B[l] if weight is None else weight) @ t), self.norm)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        h = [x]
+        for l in range(1, DEPTH + 1):
+            h.append(self.f(l, h[-1]))
+        return h
+
+    def feedback_loss(self, l: int, b: Tensor, h: list[Tensor], eps: Iterator[Tensor]) -> Tensor:
+        below = h[l - 1]
+        if self.name in ("TP", "DTP"):
+            q = below + next(eps)
+            return ((self.g(l, self.f(l, q), b) - q) ** 2).sum()
+        if self.name == "DRL":
+            q = below + next(eps)
+            for m in range(l, DEPTH + 1):
+                q = self.f(m, q)
+            for m in range(DEPTH, l - 1, -1):
+                bracket = h[m - 1] - self.g(m, self.f(m, h[m - 1]))
+                q = self.g(m, q, b if m == l else None) + bracket
+            return ((below - q) ** 2).sum()
+        c = below - self.g(l, self.f(l, below))
+        q = below + next(eps)
+        r = self.f(l, below) + next(eps)
+        q_rec, r_rec = (self.g(l, up, b) + c for up in (self.f(l, q), r))
+        return -((q - below) * (q_rec - below)).sum() + 0.5 * ((r_rec - below) ** 2).sum()
+
+    def update_decoders(self, h: list[Tensor], eps: Iterator[Tensor]) -> None:
+        for l in range(DEPTH, 1, -1):
+            b = self.B[l].clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.feedback_loss(l, b, h, eps), b)
+            self.B[l] = self.B[l] - self.rate["lr_feedback"] / SAMPLES * gradient
+
+    def targets(self, h: list[Tensor], y: Tensor) -> Weights:
+        logits = h[DEPTH].clone().requires_grad_()
+        loss = functional.cross_entropy(logits.T, y.argmax(0), reduction="sum")
+        tau = {DEPTH: h[DEPTH] - self.rate["stepsize"] * torch.autograd.grad(loss, logits)[0]}
+        for l in range(DEPTH - 1, 0, -1):
+            tau[l] = self.g(l + 1, tau[l + 1])
+            if self.name != "TP":
+                tau[l] = self.N(tau[l] + h[l] - self.g(l + 1, h[l + 1]), self.norm)
+        return tau
+
+    def train_step(self, x: Tensor, y: Tensor, eps: Iterator[Tensor]) -> Weights:
+        h = self.forward(x)
+        for _ in range(self.updates):
+            self.update_decoders(h, eps)
+        tau = self.targets(h, y)
+        for l in range(1, DEPTH + 1):
+            w = self.W[l].clone().requires_grad_()
+            loss = ((tau[l] - self.f(l, h[l - 1], w)) ** 2).sum()
+            self.W[l] = self.W[l] - self.rate["lr"] / SAMPLES * torch.autograd.grad(loss, w)[0]
+        return tau
+
+
+def assert_same(method: Method, replica: int, reference: Reference) -> None:
+    for l, w in reference.W.items():
+        torch.testing.assert_close(method.network.f(l).weight[replica], w, rtol=0, atol=1e-10)
+    for l, b in reference.B.items():
+        torch.testing.assert_close(method.network.g(l).weight[replica], b, rtol=0, atol=1e-10)
+
+
+def label(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return "BN" if value.get("batch_norm") else "plain"
+    return None
+
+
+def test_the_seven_learning_rules_are_found() -> None:
+    assert set(METHODS) == {"BP", "FA", "TP", "DTP", "DRL", "L-DRL", "FW-DTP"}
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+@pytest.mark.parametrize("name", ["BP", "FA"])
+def test_exact_bp_and_fa_against_autograd(name: str, shared: int) -> None:
+    """FA is autograd through a network whose backward pass sees M_l in the place of W_l."""
+
+    class Linear(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, u: Tensor, w: Tensor, m: Tensor) -> Tensor:
+            ctx.save_for_backward(u, m)
+            return w @ u
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+            u, m = ctx.saved_tensors
+            return m.T @ grad, grad @ u.T, None
+
+    method = make(name, {})
+    x, y = minibatch(shared)
+    references = [Reference(name, method, replica) for replica in range(2)]
+    logits = method.train_step(x, y, RecordedNoise(method))
+    for replica, reference in enumerate(references):
+        W = {l: w.requires_grad_() for l, w in reference.W.items()}
+        h = x[replica % shared]
+        for l in range(1, DEPTH + 1):
+            a = W[l] @ h if name == "BP" else Linear.apply(h, W[l], reference.B.get(l, W[l]))
+            h = torch.tanh(a) if l < DEPTH else a
+        torch.testing.assert_close(logits[replica], h.detach(), rtol=0, atol=1e-10)
+        loss = functional.cross_entropy(h.T, y[replica].argmax(0), reduction="sum")
+        loss.backward()
+        for l, w in W.items():
+            assert w.grad is not None
+            reference.W[l] = w.detach() - RATES["lr"][replica] / SAMPLES * w.grad
+        assert_same(method, replica, reference)
+
+
+def test_as_released_differs_above_the_first_layer_only() -> None:
+    exact, released = make("BP", {}), make("BP", {"as_released": True})
+    x, y = minibatch(2)
+    for method in (exact, released):
+        method.train_step(x, y, RecordedNoise(method))
+    same = [torch.equal(exact.network.f(l).weight, released.network.f(l).weight) for l in range(1, DEPTH + 1)]
+    assert same == [True] + [False] * (DEPTH - 1)
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+@pytest.mark.parametrize(("name", "options"), LEARNED, ids=label)
+def test_decoder_update_descends_the_feedback_loss(name: str, options: dict[str, Any], shared: int) -> None:
+    method = make(name, options)
+    x, _ = minibatch(shared)
+    references = [Reference(name, method, replica) for replica in range(2)]
+    noise = RecordedNoise(method)
+    method.pretrain_step(x, noise)
+    draws_a_layer = 2 if name == "L-DRL" else 1
+    assert len(noise.drawn) == draws_a_layer * (DEPTH - 1)
+    for replica, reference in enumerate(references):
+        before = dict(reference.B)
+        eps = (drawn[replica] for drawn in noise.drawn)
+        reference.update_decoders(reference.forward(x[replica % shared]), eps)
+        assert all((reference.B[l] - before[l]).abs().max() > 1e-3 for l in before)
+        assert_same(method, replica, reference)
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+@pytest.mark.parametrize(("name", "options"), TARGET_PROPAGATION, ids=label)
+def test_train_step_is_the_defined_iteration(name: str, options: dict[str, Any], shared: int) -> None:
+    """Two iterations in a row: nothing remembered in one may leak into the next."""
+    method = make(name, options)
+    x, y = minibatch(shared)
+    references = [Reference(name, method, replica) for replica in range(2)]
+    for _ in range(2):
+        noise = RecordedNoise(method)
+        logits = method.train_step(x, y, noise)
+        for replica, reference in enumerate(references):
+            own = x[replica % shared]
+            torch.testing.assert_close(logits[replica], reference.forward(own)[DEPTH], rtol=0, atol=1e-10)
+            eps = (drawn[replica] for drawn in noise.drawn)
+            reference.train_step(own, y[replica], eps)
+            assert next(eps, None) is None, "noise drawn that the definition does not use"
+            assert_same(method, replica, reference)
+
+
+@pytest.mark.parametrize(("name", "options"), TARGET_PROPAGATION, ids=label)
+def test_targets(name: str, options: dict[str, Any]) -> None:
+    method = make(name, options)
+    x, y = minibatch(2)
+    tau = method.targets(method.network.pass_forward(x), y)  # type: ignore[attr-defined]
+    assert set(tau) == set(range(1, DEPTH + 1))
+    for replica in range(2):
+        reference = Reference(name, method, replica)
+        expected = reference.targets(reference.forward(x[replica]), y[replica])
+        for l, target in expected.items():
+            torch.testing.assert_close(tau[l][replica], target, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_fixed_decoders_stay_fixed(batch_norm: bool) -> None:
+    method = make("FW-DTP", {"batch_norm": batch_norm})
+    before = [method.network.g(l).weight.clone() for l in range(2, DEPTH + 1)]
+    x, y = minibatch(2)
+    noise = RecordedNoise(method)
+    method.train_step(x, y, noise)
+    assert noise.drawn == []
+    after = [method.network.g(l).weight for l in range(2, DEPTH + 1)]
+    assert all(map(torch.equal, before, after))

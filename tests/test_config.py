@@ -1,0 +1,636 @@
+"""Plans and data-set lists: what the shipped files say, how files merge, and every bad input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmark.config import (
+    CONFIGS,
+    DatasetConfig,
+    PlanConfig,
+    load_datasets,
+    load_paper_values,
+    load_plan,
+    merge,
+    read_yaml,
+)
+from benchmark.errors import UserError
+from benchmark.methods import METHODS
+
+ROWS = [
+    *("BP", "BP (as released)", "FA", "FA (as released)", "TP", "DTP (half size)", "DTP"),
+    *("DRL (half size)", "DRL", "L-DRL (half size)", "L-DRL", "FW-DTP"),
+]
+DATASETS = ["mnist", "fashion-mnist", "cifar-10", "cifar-100", "cifar-10-jpeg"]
+DATASETS.append("fashion-mnist-mini")
+
+
+@pytest.fixture(scope="module")
+def datasets() -> dict[str, DatasetConfig]:
+    return load_datasets()
+
+
+@pytest.fixture(scope="module")
+def table2(datasets: dict[str, DatasetConfig]) -> PlanConfig:
+    return load_plan("table2", datasets)
+
+
+@pytest.fixture(scope="module")
+def quick(datasets: dict[str, DatasetConfig]) -> PlanConfig:
+    return load_plan("quick", datasets)
+
+
+def line_of(error: pytest.ExceptionInfo[UserError]) -> str:
+    line = str(error.value)
+    assert line
+    assert len(line.splitlines()) == 1
+    return line
+
+
+# ---- the shipped files
+
+
+def test_datasets(datasets: dict[str, DatasetConfig]) -> None:
+    assert list(datasets) == DATASETS
+    inputs = [datasets[name].inputs for name in DATASETS]
+    assert inputs == [784, 784, 3072, 3072, 3072, 784]
+    assert [datasets[name].classes for name in DATASETS] == [10, 10, 10, 100, 10, 10]
+
+
+def test_table2(table2: PlanConfig) -> None:
+    assert list(table2.rows) == ROWS
+    assert table2.comparable
+    assert (table2.protocol.epochs, table2.protocol.batch_size) == (100, 256)
+    assert table2.protocol.seeds == [1, 2, 3, 4, 5]
+    assert {name for name, row in table2.rows.items() if row.addition} == {
+        "BP (as released)",
+        "FA (as released)",
+    }
+    assert {name for name, column in table2.columns.items() if column.addition} == {"cifar-10-jpeg"}
+    for name, row in table2.rows.items():
+        assert row.method == name.split(" (")[0]
+        assert row.size == ("half" if "half size" in name else "full")
+        assert row.all_options.get("as_released", False) == ("as released" in name)
+    assert {row.method for row in table2.rows.values()} == set(METHODS)
+
+
+def test_every_column_of_the_paper_is_not_an_addition(table2: PlanConfig) -> None:
+    paper = load_paper_values()["table2"].cells
+    assert {name for name, row in table2.rows.items() if not row.addition} == set(paper)
+    shown = {name for name, column in table2.columns.items() if not column.addition}
+    assert shown == set(paper["BP"])
+
+
+@pytest.mark.parametrize("plan", ["table2", "quick"])
+def test_every_hyperparameter_block_says_where_it_comes_from(
+    plan: str, datasets: dict[str, DatasetConfig]
+) -> None:
+    config = load_plan(plan, datasets)
+    sources = {"paper", "released code", "search", "guess"}
+    assert config.protocol.source in sources
+    assert {network.source for network in config.networks.values()} <= sources
+    blocks = [block for row in config.rows.values() for block in row.hyperparameters.values()]
+    assert len(blocks) > 20
+    for block in blocks:
+        assert block.source in sources
+        assert all(math.isfinite(value) and value > 0 for value in block.values.values())
+
+
+def test_cells_of_table2_are_those_of_the_paper(table2: PlanConfig) -> None:
+    paper = load_paper_values()["table2"].cells
+    for name, row in table2.rows.items():
+        if not row.addition:
+            trained = {c for c in table2.columns if table2.hyperparameters(name, c)}
+            assert trained - {"cifar-10-jpeg"} == set(paper[name]), name
+
+
+def test_quick(quick: PlanConfig, table2: PlanConfig) -> None:
+    assert list(quick.rows) == ROWS
+    assert not quick.comparable
+    assert list(quick.columns) == ["fashion-mnist-mini"]
+    assert quick.directory != table2.directory
+    for row in ROWS:
+        assert quick.hyperparameters(row, "fashion-mnist-mini") is not None
+    for row in set(ROWS) - {"TP"}:
+        assert quick.rows[row] == table2.rows[row]
+
+
+def test_hyperparameters_come_from_the_named_column(table2: PlanConfig) -> None:
+    assert table2.hyperparameters("BP", "cifar-100") == table2.hyperparameters("BP", "cifar-10")
+    assert table2.hyperparameters("TP", "cifar-100") is None
+    assert table2.hyperparameters("TP", "mnist") is not None
+
+
+def test_dims(table2: PlanConfig, datasets: dict[str, DatasetConfig]) -> None:
+    mnist, cifar = datasets["mnist"], datasets["cifar-100"]
+    assert table2.dims("DTP", "mnist", mnist) == [784, *[256] * 6, 10]
+    assert table2.dims("BP", "cifar-100", cifar) == [3072, *[1024] * 4, 100]
+    half = table2.dims("DTP (half size)", "mnist", mnist)
+    assert (half[0], len(half), half[-1]) == (784, 8, 10)
+    assert len(set(half[1:-1])) == 1
+    assert 0 < half[1] < 256
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "column", "mean", "std"),
+    [
+        ("table2", "BP", "mnist", 1.85, 0.09),
+        ("table2", "BP", "cifar-10", 46.16, 1.15),
+        ("table2", "FA", "fashion-mnist", 12.58, 0.35),
+        ("table2", "TP", "mnist", 78.99, 2.04),
+        ("table2", "DTP (half size)", "mnist", 3.24, 0.15),
+        ("table2", "DTP (half size)", "cifar-10", 52.17, 0.79),
+        ("table2", "DTP", "cifar-100", 77.11, 0.20),
+        ("table2", "DRL (half size)", "fashion-mnist", 12.75, 0.52),
+        ("table2", "DRL", "cifar-10", 48.79, 0.58),
+        ("table2", "DRL", "cifar-100", 75.62, 0.35),
+        ("table2", "L-DRL (half size)", "cifar-10", 49.58, 0.33),
+        ("table2", "L-DRL", "cifar-100", 75.62, 0.31),
+        ("table2", "FW-DTP", "mnist", 2.76, 0.10),
+        ("table2", "FW-DTP", "fashion-mnist", 11.76, 0.37),
+        ("table2", "FW-DTP", "cifar-10", 48.97, 0.32),
+        ("table2", "FW-DTP", "cifar-100", 76.76, 0.45),
+        ("table3-seconds", "FW-DTP", "cifar-10", 2.22, 0.02),
+        ("table3-seconds", "DTP", "cifar-10", 8.32, 0.36),
+        ("table3-seconds", "DRL", "cifar-10", 9.52, 0.08),
+        ("table3-ratio", "DTP", "cifar-10", 3.74, 0.17),
+        ("table3-ratio", "L-DRL", "cifar-10", 3.99, 0.05),
+        ("table3-ratio", "BP", "cifar-10", 0.34, 0.01),
+        ("table3-error", "BP", "cifar-10", 46.16, 1.15),
+        ("table3-error", "L-DRL", "cifar-10", 49.84, 0.55),
+    ],
+)
+def test_paper_values(table: str, row: str, column: str, mean: float, std: float) -> None:
+    """Copied by hand from the paper's Tables 2 and 3."""
+    cell = load_paper_values()[table].cells[row][column]
+    assert (cell.mean, cell.std) == (mean, std)
+
+
+def test_paper_values_are_complete() -> None:
+    values = load_paper_values()
+    assert sum(len(row) for row in values["table2"].cells.values()) == 37  # 4 x 9 and TP on MNIST
+    methods = {"FW-DTP", "DTP", "DRL", "L-DRL", "BP"}
+    for table in ("table3-seconds", "table3-ratio", "table3-error"):
+        assert set(values[table].cells) == methods
+        assert values[table].n == 5
+    for row, cells in values["table3-error"].cells.items():
+        assert cells["cifar-10"] == values["table2"].cells[row]["cifar-10"]
+    for row, cells in values["table3-ratio"].cells.items():
+        seconds = values["table3-seconds"].cells
+        ratio = seconds[row]["cifar-10"].mean / seconds["FW-DTP"]["cifar-10"].mean
+        assert cells["cifar-10"].mean == pytest.approx(ratio, abs=0.02)
+
+
+# ---- merging
+
+LEAVES = st.one_of(st.integers(), st.booleans(), st.text(max_size=3), st.lists(st.integers()))
+
+
+def mappings(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    keys = st.sampled_from("abc")
+    return st.dictionaries(
+        keys,
+        st.recursive(leaves, lambda below: st.dictionaries(keys, below, max_size=3), max_leaves=8),
+        max_size=3,
+    )
+
+
+PLAIN = mappings(LEAVES)
+DELTAS = mappings(st.one_of(st.none(), LEAVES))
+fast = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+
+
+def without_nulls(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: without_nulls(below) for key, below in value.items() if below is not None}
+
+
+@fast
+@given(PLAIN)
+def test_merge_has_the_empty_mapping_as_identity(mapping: dict[str, Any]) -> None:
+    assert merge({}, mapping) == mapping
+    assert merge(mapping, {}) == mapping
+    assert merge(mapping, mapping) == mapping
+
+
+@fast
+@given(DELTAS)
+def test_merge_into_nothing_only_removes_nulls(delta: dict[str, Any]) -> None:
+    assert merge({}, delta) == without_nulls(delta)
+
+
+@fast
+@given(PLAIN, DELTAS)
+def test_merge_is_idempotent_and_leaves_its_arguments_alone(
+    base: dict[str, Any], delta: dict[str, Any]
+) -> None:
+    before = repr((base, delta))
+    once = merge(base, delta)
+    assert merge(once, delta) == once
+    assert without_nulls(once) == once
+    assert repr((base, delta)) == before
+
+
+@fast
+@given(PLAIN, DELTAS)
+def test_merge_key_by_key(base: dict[str, Any], delta: dict[str, Any]) -> None:
+    merged = merge(base, delta)
+    for key in {*base, *delta, *merged}:
+        if key not in delta:
+            assert merged[key] == base[key]
+        elif delta[key] is None:
+            assert key not in merged
+        elif not isinstance(delta[key], dict):
+            assert merged[key] == delta[key]
+        else:
+            below = base.get(key)
+            assert merged[key] == merge(below if isinstance(below, dict) else {}, delta[key])
+
+
+def test_merge_keeps_the_order_of_the_base() -> None:
+    assert list(merge({"a": 1, "b": 2}, {"c": 3, "a": 4})) == ["a", "b", "c"]
+
+
+def test_a_null_that_has_nothing_to_remove() -> None:
+    assert merge({}, {"a": {"b": None}}) == {"a": {}}
+    assert merge({"a": 1}, {"a": {"b": None, "c": 1}}) == {"a": {"c": 1}}
+    assert merge({"a": 1}, {"b": None}) == {"a": 1}
+
+
+# ---- plans of one's own
+
+PLAN: dict[str, Any] = {
+    "title": "mine",
+    "protocol": {"epochs": 1, "batch_size": 2, "seeds": [1], "source": "guess"},
+    "networks": {"n": {"hidden_layers": 2, "width": 8, "source": "guess"}},
+    "columns": {"mnist": {"network": "n"}},
+    "rows": {
+        "BP": {"method": "BP", "hyperparameters": {"mnist": {"lr": 0.1, "source": "guess"}}},
+        "DTP": {
+            "method": "DTP",
+            "hyperparameters": {
+                "mnist": {
+                    "lr": 1,
+                    "stepsize": 0.1,
+                    "lr_feedback": 0.1,
+                    "noise_std": 0.1,
+                    "source": "guess",
+                }
+            },
+        },
+    },
+}
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(content: Any, name: str = "plan.yaml") -> Path:
+        file = tmp_path / name
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            text = content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+            file.write_text(text, encoding="utf-8")
+        return file
+
+    return write
+
+
+def test_a_plan_by_path(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    plan = load_plan(str(write(PLAN)), datasets)
+    assert plan.rows["DTP"].hyperparameters["mnist"].values["lr"] == 1.0
+    assert plan.rows["DTP"].all_options["feedback_updates"] == 5
+    assert plan.rows["BP"].size == "full"
+
+
+def test_bases_merge_from_the_bottom_up(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    write({**PLAN, "directory": "bottom"}, "a.yaml")
+    write({"base": "a.yaml", "title": "b", "protocol": {"epochs": 7}}, "b.yaml")
+    top = {"base": "b.yaml", "protocol": {"seeds": [4, 0]}, "rows": {"DTP": None}}
+    plan = load_plan(str(write(top, "c.yaml")), datasets)
+    assert (plan.title, plan.directory, list(plan.rows)) == ("b", "bottom", ["BP"])
+    assert (plan.protocol.epochs, plan.protocol.seeds) == (7, [4, 0])
+
+
+def test_a_base_in_another_folder(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    file = write({"base": str(CONFIGS / "table2.yaml"), "title": "elsewhere"})
+    assert list(load_plan(str(file), datasets).rows) == ROWS
+
+
+def test_merge_keys_of_yaml(write: Write) -> None:
+    file = write("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n")
+    assert read_yaml(file)["b"] == {"x": 1, "y": 3}
+
+
+def test_comments_anchors_and_unicode(write: Write) -> None:
+    assert read_yaml(write("# é\na: &a {é: 1}\nb: *a\n")) == {"a": {"é": 1}, "b": {"é": 1}}
+
+
+# ---- bad input: one line with file, key path, what was found and what is allowed
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """`PLAN` with one value set; the keys of `path` are separated by slashes."""
+    *above, last = path.split("/")
+    delta: dict[str, Any] = {last: value}
+    for key in reversed(above):
+        delta = {key: delta}
+    return merge(PLAN, delta)
+
+
+LR = "rows/BP/hyperparameters/mnist/lr"
+SEEDS = "protocol/seeds"
+STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("epoch", 3, ["epoch", "unknown key"]),
+        ("protocol/epoch", 3, ["protocol.epoch", "unknown key"]),
+        ("rows/BP/colour", 3, ["rows.BP.colour", "unknown key"]),
+        ("columns/mnist/colour", 3, ["columns.mnist.colour", "unknown key"]),
+        ("networks/n/depth", 3, ["networks.n.depth", "unknown key"]),
+        ("a\nb", 3, ["a b", "unknown key"]),
+        (SEEDS, None, ["protocol.seeds", "required"]),
+        ("rows", None, ["rows", "required"]),
+        ("protocol/source", None, ["protocol.source", "required"]),
+        ("protocol/source", "rumour", ["protocol.source", "'rumour'", "'released code'"]),
+        ("protocol/epochs", 1.5, ["protocol.epochs", "1.5 found", "integer"]),
+        ("protocol/epochs", 1.0, ["protocol.epochs", "1.0 found", "integer"]),
+        ("protocol/epochs", "5", ["protocol.epochs", "'5' found", "integer"]),
+        ("protocol/epochs", True, ["protocol.epochs", "True found", "integer"]),
+        ("protocol/epochs", 0, ["protocol.epochs", "0 found", "greater than 0"]),
+        ("protocol/epochs", -3, ["protocol.epochs", "-3 found", "greater than 0"]),
+        ("protocol/epochs", [5], ["protocol.epochs", "[5] found", "integer"]),
+        ("protocol/batch_size", 0, ["protocol.batch_size", "0 found", "greater than 0"]),
+        ("networks/n/width", 0, ["networks.n.width", "0 found", "greater than 0"]),
+        ("networks/n/hidden_layers", 0, ["networks.n.hidden_layers", "0 found", "greater than"]),
+        ("comparable", "yes", ["comparable", "'yes' found", "boolean"]),
+        ("comparable", 1, ["comparable", "1 found", "boolean"]),
+        ("title", 5, ["title", "5 found", "string"]),
+        (SEEDS, [], ["protocol.seeds", "[] found", "at least 1"]),
+        (SEEDS, [1, 2, 1], ["protocol.seeds", "differ"]),
+        (SEEDS, [-1], ["protocol.seeds.0", "-1 found", "greater than or equal to 0"]),
+        (SEEDS, [1, 2.5], ["protocol.seeds.1", "2.5 found", "integer"]),
+        (SEEDS, [True], ["protocol.seeds.0", "True found", "integer"]),
+        (SEEDS, 3, ["protocol.seeds", "3 found", "list"]),
+        (SEEDS, "1, 2", ["protocol.seeds", "'1, 2' found", "list"]),
+        ("protocol", [1], ["protocol", "[1] found", "dictionary"]),
+        ("rows/BP", 3, ["rows.BP", "3 found", "dictionary"]),
+        ("rows/BP/method", "PB", ["rows.BP.method", "'PB'", "BP", "FW-DTP"]),
+        ("rows/BP/method", "bp", ["rows.BP.method", "'bp'", "BP", "FW-DTP"]),
+        ("rows/BP/method", 3, ["rows.BP.method", "3 found", "string"]),
+        ("rows/BP/method", None, ["rows.BP.method", "required"]),
+        ("rows/BP/size", "quarter", ["rows.BP.size", "'quarter' found", "'full' or 'half'"]),
+        ("rows/BP/options", {"fast": True}, ["rows.BP", "options.fast", "as_released"]),
+        ("rows/BP/options", {"as_released": 1}, ["options.as_released", "1 found", "bool"]),
+        ("rows/BP/options", {"as_released": "y"}, ["options.as_released", "'y' found", "bool"]),
+        ("rows/BP/options", [1], ["rows.BP.options", "[1] found", "dictionary"]),
+        ("rows/DTP/options", {"feedback_updates": 2.0}, ["feedback_updates", "2.0", "int"]),
+        ("rows/DTP/options", {"feedback_updates": True}, ["feedback_updates", "True", "int"]),
+        ("rows/DTP/options", {"feedback_updates": 0}, ["feedback_updates", "0", "greater than 0"]),
+        ("rows/DTP/options", {"decoder_init": "x"}, ["decoder_init", "'x' found", "float"]),
+        ("rows/DTP/options", {"decoder_init": -0.1}, ["decoder_init", "-0.1", "greater than 0"]),
+        ("rows/DTP/options", {"decoder_init": math.nan}, ["decoder_init", "nan", "greater than"]),
+        ("rows/DTP/options", {"decoder_init": math.inf}, ["decoder_init", "inf", "finite"]),
+        ("rows/DTP/options", {"as_released": True}, ["as_released", "feedback_updates"]),
+        ("rows/BP/hyperparameters", None, ["rows.BP.hyperparameters", "required"]),
+        ("rows/BP/hyperparameters/mnist", 0.1, ["hyperparameters.mnist", "0.1 found"]),
+        ("rows/BP/hyperparameters/mnist/source", None, ["mnist.source", "required"]),
+        ("rows/BP/hyperparameters/mnist/source", "me", ["mnist.source", "'me' found", "'guess'"]),
+        ("rows/BP/hyperparameters/mnist/momentum", 0.9, ["mnist.momentum", "BP takes lr"]),
+        ("rows/BP/hyperparameters/mnist/values", 0.9, ["mnist.values", "BP takes lr"]),
+        ("rows/BP/hyperparameters/mnist/stepsize", 0.9, ["mnist.stepsize", "BP takes lr"]),
+        (STEPSIZE, None, ["rows.DTP", "hyperparameters.mnist.stepsize", "missing", "noise_std"]),
+        (LR, None, ["rows.BP", "hyperparameters.mnist.lr", "missing", "BP takes lr"]),
+        (LR, "fast", [LR.replace("/", "."), "'fast' found", "number"]),
+        (LR, "0.1", [LR.replace("/", "."), "'0.1' found", "number"]),
+        (LR, True, [LR.replace("/", "."), "True found", "number"]),
+        (LR, [0.1], [LR.replace("/", "."), "[0.1] found", "number"]),
+        (LR, 0, [LR.replace("/", "."), "0 found", "greater than 0"]),
+        (LR, -0.5, [LR.replace("/", "."), "-0.5 found", "greater than 0"]),
+        (LR, math.inf, [LR.replace("/", "."), "inf found", "finite"]),
+        (LR, -math.inf, [LR.replace("/", "."), "-inf found"]),
+        (LR, math.nan, [LR.replace("/", "."), "nan found"]),
+        (LR, 10**400, [LR.replace("/", "."), "found"]),
+        ("columns/mnist/network", "m", ["columns.mnist.network", "'m'", "allowed: n"]),
+        ("columns/mnist", {"network": None}, ["columns.mnist.network", "required"]),
+        ("columns", {"mnist": None}, ["columns", "{} found", "at least 1"]),
+        ("columns/mnits", {"network": "n"}, ["columns.mnits", "unknown data set", *DATASETS]),
+        (
+            "columns/mnist/hyperparameters_from",
+            "mnits",
+            ["columns.mnist.hyperparameters_from", "'mnits'", "unknown data set", *DATASETS],
+        ),
+        (
+            "rows/BP/hyperparameters/mnits",
+            {"lr": 0.1, "source": "guess"},
+            ["rows.BP.hyperparameters.mnits", "unknown data set", *DATASETS],
+        ),
+    ],
+)
+def test_bad_value(
+    path: str,
+    value: Any,
+    expected: list[str],
+    write: Write,
+    datasets: dict[str, DatasetConfig],
+) -> None:
+    file = write(changed(path, value))
+    with pytest.raises(UserError) as error:
+        load_plan(str(file), datasets)
+    line = line_of(error)
+    assert line.startswith(f"{file}: ")
+    for part in expected:
+        assert part in line
+
+
+@pytest.mark.parametrize("key", [1, True, 1.5])
+def test_keys_that_are_not_text(key: Any, write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    for content in ({**PLAN, key: 1}, {**PLAN, "rows": {**PLAN["rows"], key: PLAN["rows"]["BP"]}}):
+        file = write(content)
+        with pytest.raises(UserError, match=r"plan\.yaml: .*string") as error:
+            load_plan(str(file), datasets)
+        line_of(error)
+
+
+def test_more_than_one_problem_is_counted(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    file = write(merge(PLAN, {"protocol": {"epochs": 0, "batch_size": 0}, "colour": 1}))
+    with pytest.raises(UserError, match=r"\(and 2 more\)$") as error:
+        load_plan(str(file), datasets)
+    line_of(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a: 1\nb: 2\na: 3\n", ["the key 'a' stands twice", "line 3"]),
+        ("a: {b: 1, b: 2}\n", ["the key 'b' stands twice"]),
+        ("a: [{b: 1, b: 2}]\n", ["the key 'b' stands twice"]),
+        ("1: a\n1: b\n", ["the key 1 stands twice"]),
+        ("a: [1\n", ["not valid YAML"]),
+        ("a: b: c\n", ["not valid YAML", "line 1"]),
+        ("\ta: 1\n", ["not valid YAML"]),
+        ("a: *nowhere\n", ["not valid YAML", "nowhere"]),
+        ("a: !!python/object/apply:os.getcwd []\n", ["not valid YAML"]),
+        ("a: 1\n---\nb: 2\n", ["not valid YAML", "single document"]),
+        ("? [a]\n: b\n", ["not valid YAML", "unhashable"]),
+        ("title: 2023-02-30\n", ["not valid YAML", "day"]),
+        ("title: !!bool foo\n", ["not valid YAML"]),
+        ("title: !!int foo\n", ["not valid YAML"]),
+        ("title: !!timestamp foo\n", ["not valid YAML"]),
+        (f"title: {'1' * 5000}\n", ["not valid YAML"]),
+        (f"title: {'[' * 5000}\n", ["not valid YAML"]),
+        ("&r {rows: *r}\n", ["not valid YAML", "recursive"]),
+        ("rows: &r {a: *r}\n", ["not valid YAML", "recursive"]),
+        ("rows: &r [*r]\n", ["not valid YAML", "recursive"]),
+        ("a: \x00\n", ["not valid YAML"]),
+        (b"a: \xff\xfe\n", ["cannot be read"]),
+        ("", ["a mapping expected", "NoneType found"]),
+        ("# nothing\n", ["a mapping expected", "NoneType found"]),
+        ("- a\n- b\n", ["a mapping expected", "list found"]),
+        ("hello\n", ["a mapping expected", "str found"]),
+        ("!!set {title}\n", ["a mapping expected", "set found"]),
+        ("base: [table2.yaml]\n", ["base", "['table2.yaml'] found", "YAML file"]),
+        ("base: 3\n", ["base", "3 found", "YAML file"]),
+        ("base: plan.yaml\n", ["base", "plan.yaml", "leads back"]),
+        ("base: ./plan.yaml\n", ["base", "plan.yaml", "leads back"]),
+    ],
+)
+def test_bad_file(
+    content: str | bytes, expected: list[str], write: Write, datasets: dict[str, DatasetConfig]
+) -> None:
+    file = write(content)
+    with pytest.raises(UserError) as error:
+        load_plan(str(file), datasets)
+    line = line_of(error)
+    assert line.startswith(f"{file}: ")
+    for part in expected:
+        assert part in line
+
+
+def test_a_loop_over_several_bases(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    for name, base in (("a.yaml", "b.yaml"), ("b.yaml", "c.yaml"), ("c.yaml", "a.yaml")):
+        file = write({"base": base}, name)
+    with pytest.raises(UserError, match=r"base: \w\.yaml leads back") as error:
+        load_plan(str(file), datasets)
+    line_of(error)
+
+
+def test_a_base_that_is_not_there(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such file") as error:
+        load_plan(str(write({"base": "nowhere.yaml"})), datasets)
+    line_of(error)
+
+
+def test_a_bad_base_is_the_file_that_is_named(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    bad = write("a: [", "bad.yaml")
+    with pytest.raises(UserError) as error:
+        load_plan(str(write({"base": "bad.yaml"})), datasets)
+    assert line_of(error).startswith(f"{bad}: not valid YAML")
+
+
+@pytest.mark.parametrize("name", ["tabel2", "", "../table2", "TABLE2", "table2.yaml.bak"])
+def test_unknown_plan(name: str, datasets: dict[str, DatasetConfig]) -> None:
+    with pytest.raises(UserError) as error:
+        load_plan(name, datasets)
+    line = line_of(error)
+    assert f"unknown plan {name!r}" in line
+    assert "table2" in line.split("allowed:")[1]
+    # quick has its rows from a base of its own, and is a plan for all that
+    assert "quick" in line.split("allowed:")[1]
+    assert "paper_values" not in line
+    assert "datasets" not in line
+
+
+def test_missing_file(tmp_path: Path, datasets: dict[str, DatasetConfig]) -> None:
+    file = tmp_path / "nowhere.yaml"
+    with pytest.raises(UserError) as error:
+        load_plan(str(file), datasets)
+    assert line_of(error) == f"{file}: no such file"
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path, datasets: dict[str, DatasetConfig]) -> None:
+    folder = tmp_path / "plan.yaml"
+    folder.mkdir()
+    with pytest.raises(UserError, match="cannot be read") as error:
+        load_plan(str(folder), datasets)
+    line_of(error)
+
+
+def test_a_shipped_file_that_is_no_plan(datasets: dict[str, DatasetConfig]) -> None:
+    with pytest.raises(UserError, match=r"datasets\.yaml: ") as error:
+        load_plan("datasets", datasets)
+    line_of(error)
+
+
+# ---- datasets.yaml and paper_values.yaml
+
+ENTRY: dict[str, Any] = {"title": "T", "kind": "image-folder", "image": [3, 8, 8], "classes": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"colour": 1}, "mine.colour: unknown key"),
+        ({"title": None}, "mine.title: this key is required"),
+        ({"kind": "folder"}, "mine.kind: 'folder' found"),
+        ({"kind": "torchvision"}, "torchvision"),
+        ({"kind": "torchvision", "torchvision": "SVHN"}, "mine.torchvision: 'SVHN' found"),
+        ({"torchvision": "MNIST"}, "torchvision"),
+        ({"kind": "shipped", "folder": "x"}, "image-folder"),
+        ({"kind": "shipped", "archive": "x"}, "image-folder"),
+        ({"image": [2, 8, 8]}, "2 channels found, 1 or 3 allowed"),
+        ({"image": [8, 8]}, "mine.image: [8, 8] found"),
+        ({"image": [1, 8, 8, 8]}, "mine.image: [1, 8, 8, 8] found"),
+        ({"image": [3, 0, 8]}, "mine.image.1: 0 found"),
+        ({"image": [3, 8.0, 8]}, "mine.image.1: 8.0 found"),
+        ({"image": 8}, "mine.image: 8 found"),
+        ({"classes": 1}, "mine.classes: 1 found"),
+        ({"classes": "2"}, "mine.classes: '2' found"),
+        ({"checksum": "abc"}, "mine.checksum: 'abc' found"),
+        ({"checksum": "A" * 64}, "mine.checksum: 'AAA"),
+        ({"checksum": "a" * 65}, "mine.checksum: 'aaa"),
+        ({"checksum": "a" * 64 + "\n"}, "mine.checksum: 'aaa"),
+    ],
+)
+def test_bad_dataset(change: dict[str, Any], expected: str, write: Write) -> None:
+    file = write({"mine": merge(ENTRY, change)}, "datasets.yaml")
+    with pytest.raises(UserError) as error:
+        load_datasets(file)
+    line = line_of(error)
+    assert line.startswith(f"{file}: mine")
+    assert expected in line
+
+
+@pytest.mark.parametrize("entry", [None, 3, "x", [1]])
+def test_a_dataset_that_is_no_mapping(entry: Any, write: Write) -> None:
+    file = write({"mine": entry})
+    with pytest.raises(UserError) as error:
+        load_datasets(file)
+    assert line_of(error).startswith(f"{file}: mine: {entry!r} found; ")
+
+
+def test_a_good_dataset(write: Write) -> None:
+    assert load_datasets(write({"mine": ENTRY}))["mine"].inputs == 192
+
+
+def test_bad_paper_values(write: Write) -> None:
+    cells = {"BP": {"mnist": {"mean": "1.85", "std": 0.09}}}
+    file = write({"t": {"n": 5, "spread": "s", "unit": "u", "cells": cells}})
+    with pytest.raises(UserError) as error:
+        load_paper_values(file)
+    line = line_of(error)
+    assert line.startswith(f"{file}: t.cells.BP.mnist.mean: '1.85' found")

@@ -1,0 +1,93 @@
+"""The README's worked examples work, and its commands run."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark.config import PROJECT
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def example(file: str) -> str:
+    """The code block behind `<!-- example: file -->`."""
+    found = re.search(rf"<!-- example: {re.escape(file)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found is not None, f"README has no example for {file}"
+    return found[1]
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(command)
+    assert words[:2] == ["python", "-m"]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    return subprocess.run(
+        [sys.executable, *words[1:]], cwd=folder, capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project that an example may change."""
+    for folder in ("benchmark", "paper_configs", "tests/reference_traces"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PROJECT / folder, tmp_path / folder, ignore=ignored)
+    return tmp_path
+
+
+def test_adding_a_method(project: Path) -> None:
+    for file in ("benchmark/methods/sign_symmetry.py", "paper_configs/mine.yaml"):
+        (project / file).write_text(example(file))
+    command = 'python -m benchmark run mine --report --method "Sign symmetry" --epochs 2'
+    assert "python -m benchmark run mine --report" in README
+    result = run(command, project)
+    assert result.returncode == 0, result.stderr
+    table = (project / "results/mine/tables/mine-2-epochs.csv").read_text()
+    line = next(line for line in table.splitlines() if line.startswith("Sign symmetry"))
+    error = float(line.split(",")[6])
+    assert 15 < error < 60, line
+
+
+def test_adding_a_data_set(project: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 10)):
+        for number, kind in enumerate(("daisy", "rose")):
+            folder = project / "DATA/flowers" / split / kind
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 128, (20, 16, 3)) + 127 * number
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.jpg")
+    with open(project / "paper_configs/datasets.yaml", "a") as catalogue:
+        catalogue.write(example("paper_configs/datasets.yaml"))
+    (project / "paper_configs/flowers.yaml").write_text(example("paper_configs/flowers.yaml"))
+    result = run("python -m benchmark run flowers --method BP --data-root DATA --report", project)
+    assert result.returncode == 0, result.stderr
+    table = (project / "results/flowers/tables/flowers.csv").read_text().splitlines()
+    assert float(next(line for line in table if line.startswith("BP,")).split(",")[6]) <= 50
+
+
+NARROWED = {
+    "python -m benchmark replay": "",
+    "python -m benchmark plan": "--method BP --dataset mnist --seeds 1",
+    "python -m benchmark run table2": "--help",  # needs the real data
+    "python -m benchmark run mine": "--help",  # test_adding_a_method
+    "python -m benchmark report": "",
+    "python -m benchmark.timing": "--seconds 0",
+}
+"""What a command of the README gets in addition here, so that it ends within seconds."""
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"python -m benchmark[^\n`#]*", README))))
+def test_commands_run(command: str, project: Path) -> None:
+    extra = next((NARROWED[known] for known in NARROWED if command.startswith(known)), None)
+    assert extra is not None, f"no way to try {command!r}"
+    words = command.strip().replace("*.npz", "dtp.npz")
+    result = run(f"{words} {extra}", project)
+    assert result.returncode == 0, result.stderr

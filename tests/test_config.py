@@ -634,3 +634,10 @@ def test_bad_paper_values(write: Write) -> None:
         load_paper_values(file)
     line = line_of(error)
     assert line.startswith(f"{file}: t.cells.BP.mnist.mean: '1.85' found")
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E+1", 20.0), (".5e1", 5.0), ("1.e2", 100.0)])
+def test_scientific_notation_is_a_number(tmp_path: Path, text: str, value: float) -> None:
+    file = tmp_path / "number.yaml"
+    file.write_text(f"lr: {text}\n")
+    assert read_yaml(file) == {"lr": value}

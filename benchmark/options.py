@@ -111,6 +111,8 @@ def run_app(application: typer.Typer) -> None:
     """Run a typer application with this project's manner of failing."""
     try:
         status = application(standalone_mode=False)
+        if status == 130:  # typer's word for Ctrl-C
+            raise KeyboardInterrupt
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

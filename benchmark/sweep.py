@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -210,7 +211,7 @@ def execute(run: Run, dataset: Dataset, store: Store, device: torch.device, prog
             training.load_state_dict(checkpoint["training"])
             started, seconds = checkpoint["started"], checkpoint["seconds"]
             sittings, rows = checkpoint["sittings"], checkpoint["rows"]
-        saved = clock = time.monotonic()
+        clock, saved = time.monotonic(), -math.inf  # so the first epoch is saved in any case
         while training.completed < run.total_epochs:
             result = training.run_epoch()
             if result is not None:

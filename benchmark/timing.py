@@ -88,14 +88,9 @@ def matmul_rate(device: torch.device, replicas: int, width: int, batch: int) -> 
     return best
 
 
-def measure(run: Run, samples: int, device: torch.device, seconds: float, least: int = 5) -> Measurement:
-    """Time iterations of a run's method on random data of its shape.
-
-    At least `least` iterations and about `seconds` seconds of them; their median is scaled to an epoch
-    of `samples` samples.
-    """
+def _step_times(run: Run, device: torch.device, seconds: float, least: int) -> list[float]:
+    """Times of a run's iterations, on random data of its shape."""
     keep_freed_memory()
-    replicas = len(run.seeds)
     drawn = run.batch_size * 4
     data = Split(
         torch.randn(drawn, run.dims[0], device=device),
@@ -105,8 +100,18 @@ def measure(run: Run, samples: int, device: torch.device, seconds: float, least:
     iterations = itertools.chain.from_iterable(training.iterations() for _ in itertools.count())
     for _ in range(2):
         next(iterations)
+    return _seconds(lambda: next(iterations), device, seconds, least)
+
+
+def measure(run: Run, samples: int, device: torch.device, seconds: float) -> Measurement:
+    """Time iterations of a run's method, beside the machine's matrix-product rate.
+
+    At least five iterations and about `seconds` seconds of them; their median is scaled to an epoch
+    of `samples` samples.
+    """
+    replicas = len(run.seeds)
     before = matmul_rate(device, replicas, run.dims[1], run.batch_size)
-    times = _seconds(lambda: next(iterations), device, seconds, least)
+    times = _step_times(run, device, seconds, 5)
     rate = max(before, matmul_rate(device, replicas, run.dims[1], run.batch_size))
     median = statistics.median(times)
     first, _, third = statistics.quantiles(times, n=4, method="inclusive")
@@ -147,7 +152,7 @@ def seconds_left(statuses: Sequence[Status], plan: Plan, device: torch.device) -
             samples = samples_of(plan, run.column)
             alike = repr((run.method, run.options, run.dims, len(run.seeds), run.batch_size))
             if alike not in paces:
-                paces[alike] = measure(run, samples, device, 0.0, 2).seconds_per_epoch / samples
+                paces[alike] = statistics.median(_step_times(run, device, 0.0, 2)) / run.batch_size
             pace = paces[alike] * samples
         left.append(pace * (run.total_epochs - found.epochs_done))
     return left

@@ -1,0 +1,332 @@
+"""Table 2, rebuilt from a committed store (`tests/golden`) and from made-up ones."""
+
+import csv
+import re
+import shlex
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+
+from benchmark import cli, sweep
+from benchmark.config import PaperCell, PaperTable, load_paper_values
+from benchmark.errors import UserError
+from benchmark.options import Selection
+from benchmark.report import table2
+from benchmark.results import EPOCH_COLUMNS
+from benchmark.sweep import Run
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+MINI = "fashion-mnist-mini"
+SUFFIXES = ("csv", "md", "tex")
+
+
+@pytest.fixture
+def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the committed sweep, as the current folder."""
+    folder = tmp_path / "golden"
+    shutil.copytree(GOLDEN, folder)
+    monkeypatch.chdir(folder)
+    # The committed runs were made under this number.
+    monkeypatch.setattr(sweep, "SEMANTICS", 1)
+    return folder
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_golden_tables_come_out_byte_for_byte(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        assert command(monkeypatch, "report", "golden.yaml", "--results", "results") == 0
+        written = {f.name: f.read_bytes() for f in (golden / "results" / "tables").iterdir()}
+        assert sorted(written) == [f"golden.{suffix}" for suffix in SUFFIXES]
+        for name, content in written.items():
+            assert content == (golden / "expected" / name).read_bytes()
+
+
+def test_golden_numbers_are_those_of_the_runs() -> None:
+    """Mean and deviation, computed anew from the stored files alone."""
+    finals = {}
+    for folder in (GOLDEN / "results" / "runs" / MINI).iterdir():
+        record = yaml.safe_load((folder / "run.yaml").read_text())
+        with open(folder / "epochs.csv") as stream:
+            rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) == 2]
+        finals[record["row"]] = [float(row["test_error"]) for row in rows]
+    assert len(finals) == 4
+    with open(GOLDEN / "expected" / "golden.csv") as stream:
+        lines = {line["method"]: line for line in csv.DictReader(stream)}
+    markdown = (GOLDEN / "expected" / "golden.md").read_text()
+    for row, errors in finals.items():
+        mean, std = statistics.mean(errors), statistics.stdev(errors)
+        assert int(lines[row]["n"]) == len(errors) == 3
+        assert float(lines[row]["mean"]) == pytest.approx(mean, abs=5.1e-5)
+        assert float(lines[row]["std"]) == pytest.approx(std, abs=5.1e-5)
+        assert f"{mean:.2f} ± {std:.2f}" in markdown
+    assert lines["L-DRL (half size)"]["mean"] == ""
+
+
+def test_golden_table_read_by_a_person() -> None:
+    """784-16-16-10: 12544 + 256 + 160 weights; learned decoders: 16-16, 10-16. Half size: width 8."""
+    expected = """\
+| [BP (as released)] | 0.01 M | 0.01 M | 27.50 ± 1.82 (n=3) |
+| DTP | 0.03 M | 0.01 M | **52.03 ± 1.25** (n=3) |
+| L-DRL (half size) | 0.01 M | 0.01 M | - |
+| FW-DTP | 0.01 M | 0.01 M | <u>86.07 ± 6.55</u> (n=3) |
+"""
+    markdown = (GOLDEN / "expected" / "golden.md").read_text()
+    assert expected in markdown
+    assert "**NOT COMPARABLE WITH THE PAPER" in markdown
+    table = pd.read_csv(GOLDEN / "expected" / "golden.csv").set_index("method")
+    assert table.loc["BP", ["params", "trained"]].tolist() == [12960, 12960]
+    assert table.loc["DTP", ["params", "trained"]].tolist() == [2 * 12960, 12960 + 256 + 160]
+    assert table.loc["L-DRL (half size)", ["params", "trained"]].tolist() == [2 * 6416, 6416 + 64 + 80]
+    assert table.loc["FW-DTP", ["params", "trained"]].tolist() == [12960, 12960]
+
+
+def test_the_command_of_an_empty_cell_fills_it(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = re.findall(r"`(python -m benchmark .*)`", (golden / "expected" / "golden.md").read_text())
+    words = shlex.split(line)[3:]
+    assert command(monkeypatch, *words, "--results", "results", "--device", "cpu") == 0
+    assert command(monkeypatch, "report", "golden.yaml", "--results", "results") == 0
+    markdown = (golden / "results" / "tables" / "golden.md").read_text()
+    assert "Empty cells" not in markdown
+    assert re.search(r"^\| L-DRL \(half size\) .*\d+\.\d\d ± \d+\.\d\d.*\(n=3\) \|$", markdown, re.M)
+
+
+def test_other_seeds_or_epochs_leave_the_table_alone(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = ("report", "golden.yaml", "--results", "results")
+    assert command(monkeypatch, *report) == 0
+    assert command(monkeypatch, *report, "--seeds", "1,2") == 0
+    assert command(monkeypatch, *report, "--epochs", "3") == 0
+    tables = golden / "results" / "tables"
+    for suffix in SUFFIXES:
+        expected = (golden / "expected" / f"golden.{suffix}").read_bytes()
+        assert (tables / f"golden.{suffix}").read_bytes() == expected
+    for name, options in (("golden-seeds-1-2", "--seeds 1,2"), ("golden-3-epochs", "--epochs 3")):
+        text = (tables / f"{name}.md").read_text()
+        assert text.count(f"--dataset {MINI} {options}`") == 5
+
+
+PLAN = """
+title: Made up
+protocol: {epochs: 1, batch_size: 256, seeds: [1, 2], source: guess}
+networks:
+  1x8: {hidden_layers: 1, width: 8, source: guess}
+  2x8: {hidden_layers: 2, width: 8, source: guess}
+columns:
+  mnist: {network: 1x8}
+  fashion-mnist: {network: 1x8}
+  cifar-10-jpeg: {network: 2x8, addition: true}
+rows:
+  BP:
+    method: BP
+    hyperparameters: &bp {mnist: {lr: 0.1, source: guess}, cifar-10-jpeg: {lr: 0.1, source: guess}}
+  BP (as released):
+    method: BP
+    options: {as_released: true}
+    addition: true
+    hyperparameters: *bp
+  DTP:
+    method: DTP
+    hyperparameters: &dtp
+      mnist: {lr: 1.0, stepsize: 0.07, lr_feedback: 0.01, noise_std: 0.02, source: guess}
+  DRL:
+    method: DRL
+    hyperparameters: *dtp
+  L-DRL:
+    method: L-DRL
+    hyperparameters: *dtp
+  'L-DRL #2_a & b':
+    method: L-DRL
+    addition: true
+    size: half
+    hyperparameters: *dtp
+"""
+PAPER = PaperTable(
+    n=5,
+    spread="-",
+    unit="-",
+    cells={
+        "BP": {"mnist": PaperCell(mean=1.85, std=0.09)},
+        "DTP": {"mnist": PaperCell(mean=2.5, std=0.5), "fashion-mnist": PaperCell(mean=11.77, std=0.16)},
+        "DRL": {"mnist": PaperCell(mean=9.0, std=0.5)},
+    },
+)
+
+
+def select(folder: Path, text: str = PLAN, **options: Any) -> Selection:
+    file = folder / "made up.yaml"
+    file.write_text(text)
+    given = {"dataset": None, "method": None, "seeds": None, "epochs": None, **options}
+    return Selection(str(file), **given, results=folder / "results")
+
+
+def fill(
+    chosen: Selection, finals: Mapping[str, list[float]], diverged: int = 0, data: str = "d" * 64
+) -> None:
+    """Store made-up final errors of rows on MNIST."""
+    for row, errors in finals.items():
+        run = chosen.plan.run(row, "mnist")
+        assert isinstance(run, Run)
+        lines = [
+            [epoch, seed, 0.5, error if epoch == run.epochs else 99.0, position < diverged]
+            for epoch in range(1, run.epochs + 1)
+            for position, (seed, error) in enumerate(zip(run.seeds, errors, strict=True))
+        ]
+        record = {"row": row, "spec": run.spec, "data": {"checksum": data}}
+        chosen.store.commit(row, record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+
+
+def written(chosen: Selection, folder: Path) -> dict[str, str]:
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    return {file.suffix[1:]: file.read_text() for file in table2.write(table, folder)}
+
+
+def test_ranking_among_target_propagation_rows(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    best = {"BP": [1.0, 1.0], "L-DRL #2_a & b": [1.1, 1.1]}
+    fill(chosen, {**best, "DTP": [3.0, 4.0], "DRL": [2.0, 3.0], "L-DRL": [5.0, 6.0]})
+    text = written(chosen, tmp_path)
+    for cell in ("**2.50 ± 0.71** (n=2)", "<u>3.50 ± 0.71</u> (n=2)", "| 5.50 ± 0.71 (n=2)", "| 1.00 ± 0.00"):
+        assert cell in text["md"]
+    assert (text["md"].count("**"), text["md"].count("<u>")) == (2, 1)
+    assert r"\textbf{2.50 $\pm$ 0.71}" in text["tex"]
+    assert r"\underline{3.50 $\pm$ 0.71}" in text["tex"]
+    assert (text["tex"].count(r"\textbf"), text["tex"].count(r"\underline")) == (1, 1)
+
+
+def test_ties_share_a_rank(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    fill(chosen, {"DTP": [3.0, 3.001], "DRL": [3.001, 3.0], "L-DRL": [4.0, 4.0]})
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    assert [table.rank(row, "mnist") for row in ("BP", "DTP", "DRL", "L-DRL")] == [0, 1, 1, 2]
+
+
+def test_paper_value_and_difference(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    fill(chosen, {"BP": [2.0, 2.2], "DTP": [2.0, 2.0]})
+    text = written(chosen, tmp_path)
+    assert "2.10 ± 0.14 (n=2)<br>paper 1.85 ± 0.09, +0.25" in text["md"]
+    assert "**2.00 ± 0.00** (n=2)<br>paper 2.50 ± 0.50, -0.50" in text["md"]
+    assert "| -<br>paper 9.00 ± 0.50 |" in text["md"]
+    assert "·<br>paper 11.77 ± 0.16" in text["md"]
+    assert r"2.10 $\pm$ 0.14 (1.85 $\pm$ 0.09)" in text["tex"]
+    frame = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"])
+    assert frame.loc[("BP", "mnist"), "difference"] == pytest.approx(0.25)
+    assert frame.loc[("DRL", "mnist"), "paper_mean"] == 9.0
+    assert pd.isna(frame.loc[("DRL", "mnist"), "difference"])
+
+
+def test_a_plan_that_is_not_comparable_shows_no_paper(tmp_path: Path) -> None:
+    chosen = select(tmp_path, PLAN.replace("title: Made up", "title: Made up\ncomparable: false"))
+    fill(chosen, {"BP": [2.0, 2.2]})
+    text = written(chosen, tmp_path)
+    for suffix in ("md", "tex"):
+        assert "NOT COMPARABLE WITH THE PAPER" in text[suffix]
+        assert "1.85" not in text[suffix]
+    assert "NOT COMPARABLE" not in "".join(written(select(tmp_path), tmp_path).values())
+
+
+def test_additions_are_bracketed_and_tex_is_escaped(tmp_path: Path) -> None:
+    text = written(select(tmp_path), tmp_path)
+    assert "[BP (as released)]" in text["md"]
+    assert "[CIFAR-10 (JPEG)]" in text["md"]
+    assert r"L-DRL \#2\_a \& b" in text["tex"]
+    for line in text["tex"].splitlines():
+        assert not line.startswith("["), "an optional argument of the line break above"
+    body = text["tex"].split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    heads = next(line for line in text["tex"].splitlines() if line.startswith("Method"))
+    assert len(body) == 6
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in (heads, *body)} == {5}
+
+
+def test_diverged_seeds_and_short_seeds_show(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    fill(chosen, {"DTP": [90.2, 3.0]}, diverged=1)
+    text = written(chosen, tmp_path)
+    assert "(n=2, 1 diverged)" in text["md"]
+    assert "[n=2, 1 diverged]" in text["tex"]
+    assert pd.read_csv(tmp_path / "made up.csv").set_index("method").loc["DTP", "diverged"].max() == 1
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    chosen = select(tmp_path, seeds="7")
+    fill(chosen, {"DTP": [3.25]})
+    text = written(chosen, tmp_path)
+    assert "**3.25** (n=1)" in text["md"]
+    assert "nan" not in "".join(text.values()).lower()
+
+
+def test_only_the_last_epoch_counts(tmp_path: Path) -> None:
+    chosen = select(tmp_path, epochs=3)
+    fill(chosen, {"DTP": [3.0, 4.0]})
+    assert "3.50 ± 0.71" in written(chosen, tmp_path)["md"]
+
+
+def test_mixed_data_are_refused(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    fill(chosen, {"DTP": [3.0, 4.0]})
+    fill(chosen, {"DRL": [3.0, 4.0]}, data="e" * 64)
+    with pytest.raises(UserError, match="mnist: the stored runs were trained on different data") as error:
+        table2.build(chosen.plan, chosen.store, PAPER)
+    assert "\n" not in str(error.value)
+
+
+def test_commands_survive_blanks(tmp_path: Path) -> None:
+    chosen = select(tmp_path, seeds="3,4")
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    commands = {row: cell.command for row, column, cell in table.missing() if column == "mnist"}
+    for row, line in commands.items():
+        words = shlex.split(line)
+        assert words[:4] == ["python", "-m", "benchmark", "run"]
+        assert words[4] == str(tmp_path / "made up.yaml")
+        assert words[5:] == ["--method", row, "--dataset", "mnist", "--seeds", "3,4"]
+
+
+def test_parameter_counts_of_the_paper(tmp_path: Path) -> None:
+    """As the paper's Table 2 prints them: decoders count as much as encoders, FW-DTP's do not."""
+    chosen = Selection("table2", None, None, None, None, tmp_path)
+    table = table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
+    printed = {row: table2.millions(table.params[row, "mnist"][0]) for row in table.rows}
+    assert {printed[row] for row in ("BP", "FA", "FW-DTP")} == {"0.53 M"}
+    assert {printed[row] for row in ("TP", "DTP", "DRL", "L-DRL")} == {"1.06 M"}
+    for column in table.columns:
+        full = table.params["BP", column][0]
+        for row in ("DTP", "DRL", "L-DRL"):
+            assert table.params[row, column][0] == 2 * full
+            assert table.params[f"{row} (half size)", column][0] == pytest.approx(full, rel=0.01)
+    assert table.params["BP", "cifar-10"][0] == 3072 * 1024 + 3 * 1024**2 + 10 * 1024
+    assert [column for column in table.columns if table.heads_group(column)] == ["mnist", "cifar-10"]
+
+
+def test_every_value_of_the_paper_has_a_place(tmp_path: Path) -> None:
+    chosen = Selection("table2", None, None, None, None, tmp_path)
+    paper = load_paper_values()["table2"]
+    table = table2.build(chosen.plan, chosen.store, paper)
+    for row, cells in paper.cells.items():
+        for column, value in cells.items():
+            assert table.cells[row, column].paper == value
+
+
+def test_shown_in_the_terminal(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    fill(chosen, {"BP": [2.0, 2.2]})
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    console = Console(width=200, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    table2.show(table, console, ["BP", "BP (as released)", "DTP"], ["mnist"])
+    text = console.export_text()
+    assert "[BP (as released)]" in text
+    assert "2.10 ± 0.14 (n=2)" in text
+    assert "--method DTP --dataset mnist" in text
+    assert "--method DRL" not in text

@@ -1,0 +1,459 @@
+"""The store: its files, what it refuses, and that a killed run goes on bit for bit."""
+
+import getpass
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from benchmark import results, sweep
+from benchmark.config import PROJECT, load_datasets
+from benchmark.datasets import Dataset, Split, load
+from benchmark.errors import UserError
+from benchmark.options import Selection
+from benchmark.results import EPOCH_COLUMNS, Store, key_of, slug
+from benchmark.sweep import Run, State, execute, status
+
+MINI = "fashion-mnist-mini"
+PLAN = f"""
+title: Tiny
+comparable: false
+protocol: {{epochs: 2, batch_size: 512, seeds: [1, 2], source: guess}}
+networks:
+  1x8: {{hidden_layers: 1, width: 8, source: guess}}
+columns:
+  {MINI}: {{network: 1x8}}
+rows:
+  BP:
+    method: BP
+    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}
+  DTP:
+    method: DTP
+    options: {{feedback_updates: 2}}
+    hyperparameters:
+      {MINI}: {{lr: 0.5, stepsize: 0.07, lr_feedback: 0.0015, noise_std: 0.02, source: guess}}
+"""
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    """The first samples of the shipped data set."""
+    full = load(MINI, load_datasets()[MINI])
+
+    def head(split: Split) -> Split:
+        return Split(split.x[:1000], split.y[:1000])
+
+    return Dataset(MINI, head(full.train), head(full.test), full.source, full.checksum)
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Selection:
+    plan = tmp_path / "tiny.yaml"
+    plan.write_text(PLAN)
+    return Selection(str(plan), None, None, None, None, tmp_path / "results")
+
+
+def picked(chosen: Selection, row: str) -> Run:
+    run = chosen.plan.run(row, MINI)
+    assert run is not None
+    return run
+
+
+def train(run: Run, data: Dataset, store: Store) -> Path:
+    execute(run, data, store, CPU, lambda done, result: None)
+    folder = store.folder(run.key)
+    assert folder is not None
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_files_are_readable(chosen: Selection, data: Dataset) -> None:
+    folder = train(picked(chosen, "DTP"), data, chosen.store)
+    assert sorted(contents(chosen.root)) == [
+        f"runs/{MINI}/{folder.name}/epochs.csv",
+        f"runs/{MINI}/{folder.name}/run.yaml",
+    ]
+    assert folder.name == f"dtp-{picked(chosen, 'DTP').key}"
+    text = (folder / "run.yaml").read_text()
+    record = yaml.safe_load(text)
+    assert record["key"] == key_of(record["spec"])
+    assert record["spec"] == picked(chosen, "DTP").spec
+    assert record["data"]["checksum"] == data.checksum
+    assert record["data"]["train_samples"] == 1000
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", record["versions"]["commit"])
+    assert record["versions"]["python"] == platform.python_version()
+    assert record["versions"]["torch"] == str(torch.__version__)
+    assert record["device"]
+    assert record["training_seconds"] >= 0
+    assert record["sittings"] == 1
+    started, finished = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
+    assert started.utcoffset() is not None
+    assert started <= finished
+    lines = (folder / "epochs.csv").read_text().splitlines()
+    assert lines[0] == ",".join(EPOCH_COLUMNS)
+    assert [line.split(",")[:2] for line in lines[1:]] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"]]
+    for file in (folder, *folder.iterdir()):
+        assert file.stat().st_mode & 0o444 == 0o444
+    words = set(re.findall(r"[\w.-]+", text))
+    assert socket.gethostname() not in words
+    assert str(Path.home()) not in text
+    assert getpass.getuser() not in words
+    assert str(chosen.root) not in text
+
+
+def test_a_stored_run_is_not_trained_again(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train(picked(chosen, "BP"), data, chosen.store)
+    before = contents(chosen.root)
+    monkeypatch.setattr(sweep, "Training", None)
+    assert train(picked(chosen, "BP"), data, chosen.store) == folder
+    assert contents(chosen.root) == before
+
+
+def test_slugs_are_file_names() -> None:
+    assert slug("DTP (half size)") == "dtp-half-size"
+    assert slug("../../etc") == "etc"
+    assert slug("±") == "run"
+
+
+def test_key_ignores_order_and_refuses_nan() -> None:
+    assert key_of({"a": 1, "b": [1, 2]}) == key_of({"b": [1, 2], "a": 1})
+    assert key_of({"a": [1, 2]}) != key_of({"a": [2, 1]})
+    with pytest.raises(ValueError, match="JSON"):
+        key_of({"a": float("nan")})
+
+
+def test_damage_is_refused_in_one_line(chosen: Selection, data: Dataset) -> None:
+    run = picked(chosen, "BP")
+    folder = train(run, data, chosen.store)
+    yaml_text, csv = (folder / "run.yaml").read_text(), (folder / "epochs.csv").read_text()
+    assert chosen.store.problems() == []
+    lr = "    lr: 0.1\n"
+    assert lr in yaml_text
+    damages: list[tuple[str, str | None]] = [
+        ("epochs.csv", csv.replace("2,1,", "2,3,")),
+        ("epochs.csv", csv[: len(csv) // 2]),
+        ("epochs.csv", ""),
+        ("epochs.csv", None),
+        ("run.yaml", yaml_text.replace(lr, "    lr: 0.2\n")),
+        ("run.yaml", yaml_text.replace(lr, "    lr: 2020-01-01\n")),
+        ("run.yaml", yaml_text.replace(lr, "    lr: .nan\n")),
+        ("run.yaml", yaml_text.replace("key: ", "key: f")),
+        ("run.yaml", yaml_text[: len(yaml_text) // 2]),
+        ("run.yaml", yaml_text.replace("\ndata:\n", "\nother:\n")),
+        ("run.yaml", "[1, 2"),
+        ("run.yaml", "- 1\n"),
+        ("run.yaml", ""),
+        ("run.yaml", None),
+    ]
+    for name, damaged in damages:
+        file = folder / name
+        whole = file.read_text()
+        assert damaged != whole
+        if damaged is None:
+            file.unlink()
+        else:
+            file.write_text(damaged)
+        before = contents(chosen.root)
+        (problem,) = chosen.store.problems()
+        assert str(file) in problem
+        assert "\n" not in problem
+        with pytest.raises(UserError):
+            status(run, chosen.store)
+        with pytest.raises(UserError):
+            chosen.store.load(run.key)
+        with pytest.raises(UserError):
+            list(chosen.store.all())
+        train(run, data, chosen.store)
+        assert contents(chosen.root) == before, "a damaged run was overwritten"
+        file.write_text(whole)
+    assert chosen.store.problems() == []
+
+
+def test_csv_with_a_matching_checksum_still_needs_every_epoch(chosen: Selection, data: Dataset) -> None:
+    folder = train(picked(chosen, "BP"), data, chosen.store)
+    csv = (folder / "epochs.csv").read_text()
+    short = "".join(csv.splitlines(keepends=True)[:-1])
+    text = (folder / "run.yaml").read_text()
+    (folder / "epochs.csv").write_text(short)
+    (folder / "run.yaml").write_text(text.replace(results._sha256(csv), results._sha256(short)))
+    assert "not every epoch and seed" in chosen.store.problems()[0]
+
+
+class Stop(Exception):
+    """Interrupts a run between two epochs."""
+
+
+def interrupt(run: Run, data: Dataset, store: Store, after: int = 1) -> Path:
+    """Train some epochs, pre-training included; returns the checkpoint."""
+
+    def progress(done: int, result: object) -> None:
+        if done == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        execute(run, data, store, CPU, progress)
+    file = store.root / "partial" / run.key / "checkpoint.pt"
+    assert file.is_file()
+    return file
+
+
+@pytest.mark.parametrize("row", ["BP", "DTP"])
+def test_interrupted_between_epochs(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch, row: str
+) -> None:
+    run = picked(chosen, row)
+    straight = train(run, data, chosen.store)
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    other = Store(chosen.root / "again")
+    for after in range(1, run.total_epochs + 1):
+        interrupt(run, data, other, after)
+        found = status(run, other)
+        assert (found.state, found.epochs_done) == (State.PARTIAL, after)
+        assert found.detail == f"{after} of {run.total_epochs} epochs"
+        assert other.folders() == []
+    resumed = train(run, data, other)
+    assert (resumed / "epochs.csv").read_bytes() == (straight / "epochs.csv").read_bytes()
+    assert yaml.safe_load((resumed / "run.yaml").read_text())["sittings"] == run.total_epochs + 1
+    assert list((other.root / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "bit", "text", "directory"])
+def test_damaged_checkpoint(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    run = picked(chosen, "BP")
+    file = interrupt(run, data, chosen.store)
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    if damage == "directory":
+        file.unlink()
+        file.mkdir()
+        with pytest.raises((UserError, OSError)):
+            train(run, data, chosen.store)
+        return
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    damaged = {"empty": b"", "half": whole[:middle], "bit": flipped, "text": b"hello"}[damage]
+    file.write_bytes(damaged)
+    for action in (lambda: status(run, chosen.store), lambda: train(run, data, chosen.store)):
+        with pytest.raises(UserError, match="is damaged") as error:
+            action()
+        assert str(file) in str(error.value)
+        assert "\n" not in str(error.value)
+    assert file.read_bytes() == damaged
+    assert chosen.store.folders() == []
+
+
+def test_other_data_than_the_checkpoint(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    run = picked(chosen, "BP")
+    file = interrupt(run, data, chosen.store)
+    before = file.read_bytes()
+    other = Dataset(MINI, data.train, data.test, data.source, "0" * 64)
+    with pytest.raises(UserError, match="begun on data with checksum"):
+        train(run, other, chosen.store)
+    assert file.read_bytes() == before
+    train(run, data, chosen.store)
+
+
+def test_a_second_process_is_turned_away(chosen: Selection, data: Dataset) -> None:
+    run = picked(chosen, "BP")
+    lock = chosen.root / "partial" / run.key / "lock"
+    lock.parent.mkdir(parents=True)
+    with filelock.FileLock(lock), pytest.raises(UserError, match="being trained by another process"):
+        train(run, data, chosen.store)
+    train(run, data, chosen.store)
+    assert not lock.parent.exists()
+
+
+def disk_full(*arguments: Any, **options: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("call", ["os.replace", "os.fsync", "os.chmod", "torch.save"])
+def test_checkpoint_survives_a_failing_write(
+    chosen: Selection, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    state = {"training": {"completed": 1}, "weights": torch.zeros(3)}
+    chosen.store.save_checkpoint("k", state)
+    before = contents(chosen.root)
+    with monkeypatch.context() as patch:
+        patch.setattr(call, disk_full)
+        with pytest.raises(OSError, match="No space"):
+            chosen.store.save_checkpoint("k", {**state, "weights": torch.ones(3)})
+    assert contents(chosen.root) == before
+    assert chosen.store.checkpoint("k") is not None
+
+
+@pytest.mark.parametrize("call", ["os.replace", "os.fsync", "os.rename", "tempfile.mkdtemp"])
+def test_store_survives_a_failing_commit(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    first, run = train(picked(chosen, "BP"), data, chosen.store), picked(chosen, "DTP")
+    stored = contents(first)
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    file = interrupt(run, data, chosen.store, run.total_epochs)
+    before = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(call, disk_full)
+        with pytest.raises(OSError, match="No space"):
+            train(run, data, chosen.store)
+    assert file.read_bytes() == before
+    assert contents(first) == stored
+    assert chosen.store.folders() == [first]
+    train(run, data, chosen.store)
+    assert len(chosen.store.folders()) == 2
+    assert list((chosen.root / "partial").iterdir()) == []
+
+
+DRIVER = """
+import json, os, random, signal, sys, time
+import benchmark.cli, benchmark.sweep
+from benchmark import cli, sweep, results
+
+sweep.CHECKPOINT_SECONDS = 0.0
+
+def sitting(arguments, prepare, after=None):
+    '''One process that runs a command, killed `after` seconds or as `prepare` arranges; its status.'''
+    child = os.fork()
+    if child == 0:
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            sys.argv = ["benchmark", *arguments]
+            prepare()
+            cli.main()
+        except SystemExit as end:
+            os._exit(end.code or 0)
+        finally:
+            os._exit(70)
+    if after is not None:
+        time.sleep(after)
+        try:
+            os.kill(child, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    _, status = os.waitpid(child, 0)
+    return status
+
+def kill_at(number):
+    '''Kill at the number-th durable step: half written, written, renamed, removed.'''
+    seen = [0]
+    def wrap(module, name, late):
+        real = getattr(module, name)
+        def step(*args, **options):
+            seen[0] += 1
+            if seen[0] == number and not late:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*args, **options)
+            if seen[0] == number and late:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+        setattr(module, name, step)
+    def prepare():
+        for name, late in (("fsync", False), ("replace", True), ("rename", True), ("unlink", False)):
+            wrap(os, name, late)
+        wrap(results.shutil, "rmtree", False)
+    return prepare
+
+def nothing():
+    pass
+
+straight, killed, every, plan, seed = sys.argv[1:]
+arguments = ["run", plan, "--device", "cpu", "--results"]
+report = {"straight": sitting([*arguments, straight], nothing)}
+
+# At random moments, each time a little later, until a sitting comes to its end.
+draw, patience, report["random"] = random.Random(int(seed)), 0.05, 0
+while sitting([*arguments, killed], nothing, draw.uniform(0.02, patience)) != 0:
+    patience += 0.03
+    report["random"] += 1
+    assert report["random"] < 200
+
+# At every durable step: the n-th sitting is killed at its n-th step, so all come to pass.
+number, report["steps"] = 1, 0
+while sitting([*arguments, every], kill_at(number)) != 0:
+    number = number % 11 + 1
+    report["steps"] += 1
+    assert report["steps"] < 200
+print(json.dumps(report))
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """SIGKILL at seeded random moments and at every durable step, pre-training and commit included."""
+    plan, driver = tmp_path / "tiny.yaml", tmp_path / "driver.py"
+    plan.write_text(PLAN.replace("batch_size: 512", "batch_size: 256"))
+    driver.write_text(DRIVER)
+    names = ["straight", "killed", "every"]
+    done = subprocess.run(
+        [sys.executable, driver, *(tmp_path / name for name in names), plan, "7"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["straight"] == 0
+    assert report["random"] >= 3
+    assert report["steps"] >= 8
+    tables = {
+        name: {file.parent.name: file.read_bytes() for file in (tmp_path / name).glob("runs/*/*/epochs.csv")}
+        for name in names
+    }
+    assert len(tables["straight"]) == 2
+    assert tables["killed"] == tables["straight"]
+    assert tables["every"] == tables["straight"]
+    for name in names:
+        store = Store(tmp_path / name)
+        assert store.problems() == []
+    sittings = [yaml.safe_load((f / "run.yaml").read_text())["sittings"] for f in store.folders()]
+    assert max(sittings) > 1
+
+
+def test_partial_runs_stay_out_of_the_store(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    run = picked(chosen, "DTP")
+    interrupt(run, data, chosen.store, run.total_epochs)
+    assert chosen.store.folders() == []
+    assert chosen.store.load(run.key) is None
+
+
+def test_unwritable_results_folder(chosen: Selection, data: Dataset) -> None:
+    chosen.root.mkdir()
+    (chosen.root / "partial").write_text("in the way")
+    with pytest.raises(UserError, match="results folder") as error:
+        train(picked(chosen, "BP"), data, chosen.store)
+    assert "\n" not in str(error.value)
+
+
+def test_commit_never_replaces(chosen: Selection, data: Dataset) -> None:
+    run = picked(chosen, "BP")
+    folder = train(run, data, chosen.store)
+    before = contents(folder)
+    frame = pd.DataFrame([[1, 1, 0.0, 0.0, False]], columns=list(EPOCH_COLUMNS))
+    assert chosen.store.commit(run.row, {"spec": run.spec}, frame) == folder
+    assert contents(folder) == before

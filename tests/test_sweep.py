@@ -1,0 +1,202 @@
+"""From a plan to runs: what makes a run another run, states, protocols, diverging seeds."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark import sweep
+from benchmark.config import load_datasets
+from benchmark.datasets import Dataset, Split, load
+from benchmark.options import Selection
+from benchmark.sweep import Run, State, execute, status
+
+MINI = "fashion-mnist-mini"
+RATES = "lr: 0.5, stepsize: 0.07, lr_feedback: 0.0015, noise_std: 0.02"
+PLAN = f"""
+title: Tiny
+comparable: false
+protocol: {{epochs: 1, batch_size: 512, seeds: [1, 2], source: guess}}
+networks:
+  1x8: {{hidden_layers: 1, width: 8, source: guess}}
+columns:
+  {MINI}: {{network: 1x8}}
+rows:
+  BP:
+    method: BP
+    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}
+  DTP:
+    method: DTP
+    options: {{feedback_updates: 2}}
+    hyperparameters: {{{MINI}: {{{RATES}, source: guess}}}}
+"""
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    full = load(MINI, load_datasets()[MINI])
+    train, test = (Split(part.x[:600], part.y[:600]) for part in (full.train, full.test))
+    return Dataset(MINI, train, test, full.source, full.checksum)
+
+
+def select(folder: Path, text: str = PLAN, name: str = "tiny", **options: Any) -> Selection:
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{name}.yaml"
+    file.write_text(text)
+    given = {"dataset": None, "method": None, "seeds": None, "epochs": None, **options}
+    return Selection(str(file), **given, results=folder / "results")
+
+
+def picked(chosen: Selection, row: str = "BP") -> Run:
+    run = chosen.plan.run(row, MINI)
+    assert run is not None
+    return run
+
+
+def train(chosen: Selection, data: Dataset, row: str = "BP") -> None:
+    execute(picked(chosen, row), data, chosen.store, CPU, lambda done, result: None)
+
+
+def states(chosen: Selection) -> dict[str, State]:
+    return {found.run.row: found.state for found in chosen.statuses()}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("lr: 0.5", "lr: 0.25"),
+        ("stepsize: 0.07", "stepsize: 0.08"),
+        ("lr_feedback: 0.0015", "lr_feedback: 0.002"),
+        ("noise_std: 0.02", "noise_std: 0.03"),
+        ("feedback_updates: 2", "feedback_updates: 3"),
+        ("feedback_updates: 2", "feedback_updates: 2, batch_norm: true"),
+        ("feedback_updates: 2", "feedback_updates: 2, decoder_init: 0.02"),
+        ("width: 8", "width: 9"),
+        ("hidden_layers: 1", "hidden_layers: 2"),
+        ("epochs: 1", "epochs: 2"),
+        ("batch_size: 512", "batch_size: 256"),
+        ("seeds: [1, 2]", "seeds: [1, 3]"),
+        ("seeds: [1, 2]", "seeds: [2, 1]"),
+        ("seeds: [1, 2]", "seeds: [1]"),
+        ("method: DTP", "method: DTP\n    size: half"),
+        ("method: DTP", "method: TP"),
+    ],
+)
+def test_another_specification_is_another_run(tmp_path: Path, old: str, new: str) -> None:
+    assert PLAN.count(old) == 1
+    before = picked(select(tmp_path / "a"), "DTP")
+    after = picked(select(tmp_path / "b", PLAN.replace(old, new)), "DTP")
+    assert before.key != after.key
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("  DTP:", "  Another label:"),
+        ("title: Tiny", "title: Another"),
+        ("source: guess", "source: search"),
+        ("lr: 0.5", "lr: 5.0e-1"),
+        ("feedback_updates: 2", "feedback_updates: 2, batch_norm: false"),
+        ("1x8", "net"),
+    ],
+)
+def test_names_and_paths_do_not_make_another_run(tmp_path: Path, old: str, new: str) -> None:
+    after = select(tmp_path / "b", PLAN.replace(old, new), "named")
+    keys = [picked(select(tmp_path / "a"), "DTP").key, after.plan.runs(after.rows, after.columns)[1].key]
+    assert keys[0] == keys[1]
+
+
+def test_semantics_and_data_are_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = picked(select(tmp_path))
+    assert replace(run, checksum="0" * 64).key != run.key
+    assert replace(run, column="mnist").key != run.key
+    before = run.key
+    monkeypatch.setattr(sweep, "SEMANTICS", sweep.SEMANTICS + 1)
+    assert run.key != before
+
+
+def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = select(tmp_path)
+    assert states(chosen) == {"BP": State.MISSING, "DTP": State.MISSING}
+    train(chosen, data)
+    assert states(chosen) == {"BP": State.STORED, "DTP": State.MISSING}
+    changed = select(tmp_path, PLAN.replace("lr: 0.1", "lr: 0.2"))
+    (found, _) = changed.statuses()
+    assert found.state is State.STALE
+    assert found.detail == "stored with hyperparameters.lr 0.1 instead of 0.2"
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+
+    def stop(done: int, result: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(picked(chosen, "DTP"), data, chosen.store, CPU, stop)
+    found = status(picked(chosen, "DTP"), chosen.store)
+    assert found.state is State.PARTIAL
+    assert found.detail == "1 of 3 epochs"
+    assert found.seconds_per_epoch is not None
+    assert found.seconds_per_epoch > 0
+
+
+def test_stale_names_every_difference(tmp_path: Path, data: Dataset) -> None:
+    train(select(tmp_path), data)
+    (found, _) = select(tmp_path, seeds="1-3", epochs=4).statuses()
+    assert found.detail == "stored with epochs 1 instead of 4, seeds [1, 2] instead of [1, 2, 3]"
+
+
+def test_rows_alike_share_a_run(tmp_path: Path, data: Dataset) -> None:
+    twin = (
+        PLAN + f"  BP again:\n    method: BP\n    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}\n"
+    )
+    chosen = select(tmp_path, twin)
+    train(chosen, data)
+    assert states(chosen) == {"BP": State.STORED, "DTP": State.MISSING, "BP again": State.STORED}
+    train(chosen, data, "BP again")
+    assert len(chosen.store.folders()) == 1
+
+
+def test_another_column_of_that_row_is_not_stale(tmp_path: Path, data: Dataset) -> None:
+    chosen = select(tmp_path)
+    train(chosen, data)
+    other = replace(picked(chosen), column="mnist")
+    assert status(other, chosen.store).state is State.MISSING
+
+
+def test_protocol_of_a_command(tmp_path: Path) -> None:
+    plan = select(tmp_path).plan
+    assert plan.with_protocol([1, 2], 1) == plan
+    changed = plan.with_protocol([3, 4], 7)
+    assert changed.name == "tiny-seeds-3-4-7-epochs"
+    assert changed.changes == ("--seeds", "3,4", "--epochs", "7")
+    run = changed.run("BP", MINI)
+    assert run is not None
+    assert (run.seeds, run.epochs) == ([3, 4], 7)
+    names = {plan.with_protocol(list(range(n)), None).name for n in (50, 100, 9999)}
+    assert len(names) == 3
+    assert all(len(os.fsencode(name)) < 200 for name in names)
+
+
+@pytest.mark.filterwarnings("error")
+def test_diverged_seed_is_stored_and_counted(tmp_path: Path, data: Dataset) -> None:
+    chosen = select(tmp_path, PLAN.replace("lr: 0.1", "lr: 1.0e+38"))
+    train(chosen, data)
+    stored = chosen.store.load(picked(chosen).key)
+    assert stored is not None
+    assert stored.final["diverged"].tolist() == [True, True]
+    assert stored.final["test_error"].notna().all()
+    assert (stored.final["test_error"] > 50).all()
+
+
+def test_epochs_do_not_change_what_came_before(tmp_path: Path, data: Dataset) -> None:
+    short, long = select(tmp_path, epochs=2), select(tmp_path, epochs=3)
+    for chosen in (short, long):
+        train(chosen, data, "DTP")
+    runs = [chosen.store.load(picked(chosen, "DTP").key) for chosen in (short, long)]
+    assert runs[0] is not None
+    assert runs[1] is not None
+    first = runs[1].epochs[runs[1].epochs["epoch"] <= 2]
+    assert first.equals(runs[0].epochs)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -20,7 +21,7 @@ from rich.table import Column, Table
 
 from benchmark import datasets, provenance, replay, timing
 from benchmark.config import load_paper_values
-from benchmark.errors import UserError
+from benchmark.errors import DataNotFound, UserError
 from benchmark.options import (
     RESULTS,
     DataRoot,
@@ -37,7 +38,7 @@ from benchmark.options import (
     run_app,
 )
 from benchmark.report import table2
-from benchmark.sweep import Run, State, Status, execute
+from benchmark.sweep import State, Status, execute, status
 from benchmark.training import EpochResult
 
 app = typer.Typer(
@@ -55,17 +56,18 @@ def plan(
     method: Methods = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
+    data_root: DataRoot = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
 ) -> None:
     """List a plan's runs, their states, and an estimate of the time left on this machine."""
-    chosen = Selection(name, dataset, method, seeds, epochs, results)
+    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root)
     on = pick_device(device)
     table = Table("row", "data set", "state", "key", "time left", "note")
     statuses = chosen.statuses()
     left = timing.seconds_left(statuses, chosen.plan, on)
     for found, seconds in zip(statuses, left, strict=True):
-        table.add_row(*_state_cells(found), duration(seconds) if seconds else "", found.detail)
+        table.add_row(*_state_cells(found), duration(seconds) if seconds else "", escape(found.detail))
     console.print(table)
     where = provenance.device_name(on)
     console.print(f"time left: about {duration(sum(left))}, measured here on {where}", markup=False)
@@ -78,22 +80,27 @@ def status_command(
     method: Methods = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
+    data_root: DataRoot = None,
     results: Results = RESULTS,
+    device: DeviceName = "auto",
 ) -> None:
-    """Say what is stored, missing, partial or stale, and whether the store is intact."""
-    chosen = Selection(name, dataset, method, seeds, epochs, results)
-    problems = chosen.store.problems()
+    """Say what is stored, missing, partial, stale or damaged, and whether the store is intact."""
+    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root)
+    pick_device(device)
     table = Table("row", "data set", "state", "key", "note")
-    for found in [] if problems else chosen.statuses():
-        table.add_row(*_state_cells(found), found.detail)
+    statuses = chosen.statuses()
+    for found in statuses:
+        table.add_row(*_state_cells(found), escape(found.detail))
+    console.print(table)
+    damaged = [found.detail for found in statuses if found.state is State.DAMAGED]
+    problems = list(dict.fromkeys([*chosen.store.problems(), *damaged]))
     if problems:
         raise UserError("; ".join(problems))
-    console.print(table)
     console.print(f"store intact: {len(chosen.store.folders())} complete runs")
 
 
 def _state_cells(found: Status) -> tuple[str, str, str, str]:
-    return found.run.row, found.run.column, found.state.value, found.run.key
+    return escape(found.run.row), found.run.column, found.state.value, found.run.key
 
 
 @app.command()
@@ -109,74 +116,87 @@ def run(
     report: Annotated[bool, typer.Option(help="Rebuild the table afterwards.")] = False,
 ) -> None:
     """Train what is missing of a plan; interrupted runs go on where they stopped."""
-    chosen = Selection(name, dataset, method, seeds, epochs, results)
+    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root)
     on = pick_device(device)
-    if data_root is not None and not data_root.is_dir():
-        raise UserError(f"--data-root: {data_root} is not a folder")
-    failures = []
-    waiting = [found.run for found in chosen.statuses() if found.state is not State.STORED]
+    failures: list[str] = []
     for column in chosen.columns:
-        here = [run for run in waiting if run.column == column]
+        statuses = [status(run, chosen.store) for run in chosen.plan.runs(chosen.rows, [column])]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:
-            if here:
-                _train_column(chosen, column, here, data_root, on, download=not addition)
-        except UserError as error:
+            failures += _train_column(chosen, column, statuses, data_root, on, download=not addition)
+        except DataNotFound as error:
             if addition:
                 console.print(f"skipped (not in the paper): {error}", markup=False)
             else:
                 failures.append(str(error))
-                console.print(f"not trained: {error}", markup=False)
+        except UserError as error:
+            failures.append(str(error))
     if report:
         _report(chosen)
     if failures:
-        raise UserError(
-            f"{len(failures)} of {len(chosen.columns)} data sets not trained: " + "; ".join(failures)
-        )
+        raise UserError("; ".join(failures))
 
 
 def _train_column(
     chosen: Selection,
     column: str,
-    runs: Sequence[Run],
+    statuses: Sequence[Status],
     data_root: Path | None,
     device: torch.device,
     *,
     download: bool,
-) -> None:
-    data = datasets.load(
-        column,
-        chosen.plan.datasets[column],
-        data_root=data_root,
-        device=device,
-        download=download,
-    )
+) -> list[str]:
+    """Train what one data set misses; returns what went wrong, run by run."""
+    config, store = chosen.plan.datasets[column], chosen.store
+    stored = [found.run for found in statuses if found.state is State.STORED]
+    failures = [found.detail for found in statuses if found.state is State.DAMAGED]
+    waiting = [found.run for found in statuses if found.state not in (State.STORED, State.DAMAGED)]
+    for run in stored:
+        store.tidy(run.key)
+    pinned = config.checksum is not None or config.kind == "torchvision"
+    if not waiting and (pinned or not stored):
+        return failures
+    data = datasets.load(column, config, data_root=data_root, device=device, download=download)
     console.print(
         f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
         markup=False,
     )
-    for number, run in enumerate(runs, 1):
-        heading = f"{number}/{len(runs)} {run.row}"
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("epoch {task.completed}/{task.total}  {task.fields[error]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-        ) as bar:
-            task = bar.add_task(heading, total=run.total_epochs, error="")
-            execute(run, data, chosen.store, device, _bar_updater(bar, task))
-        stored = chosen.store.load(run.key)
-        assert stored is not None
+    for run in stored:
+        before = store.load(run.key)
+        if before is not None and before.record["data"]["checksum"] != data.checksum:
+            raise UserError(
+                f"{before.folder} was trained on other images of {column} (checksum "
+                f"{before.record['data']['checksum'][:12]}...); delete it, or give the new images "
+                "a name of their own in datasets.yaml"
+            )
+    for number, run in enumerate(waiting, 1):
+        try:
+            with Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("epoch {task.completed}/{task.total}  {task.fields[error]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                console=console,
+                speed_estimate_period=86_400,  # an epoch may take longer than rich's 30 s
+            ) as bar:
+                task = bar.add_task(f"{number}/{len(waiting)} {run.row}", total=run.total_epochs, error="")
+                execute(run, data, store, device, _bar_updater(bar, task))
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        result = store.load(run.key)
+        assert result is not None
         console.print(
-            f"  {stored.folder.relative_to(chosen.root)}: {_errors(list(stored.final['test_error']))}"
+            f"  {result.folder.relative_to(chosen.root)}: {_errors(list(result.final['test_error']))}",
+            markup=False,
         )
+    return failures
 
 
 def _bar_updater(bar: Progress, task: TaskID) -> Callable[[int, EpochResult | None], None]:
     def update(done: int, result: EpochResult | None) -> None:
-        shown = "feedback pre-training" if result is None else _errors(result.test_error)
+        shown = "" if result is None else _errors(result.test_error)
         bar.update(task, completed=done, error=shown)
 
     return update
@@ -193,10 +213,13 @@ def report_command(
     method: Methods = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
+    data_root: DataRoot = None,
     results: Results = RESULTS,
+    device: DeviceName = "auto",
 ) -> None:
     """Rebuild a plan's table from the store, beside the paper's numbers."""
-    _report(Selection(name, dataset, method, seeds, epochs, results))
+    pick_device(device)
+    _report(Selection(name, dataset, method, seeds, epochs, results, data_root))
 
 
 def _report(chosen: Selection) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision import datasets as torchvision_datasets
 
 from benchmark.config import DatasetConfig
-from benchmark.errors import UserError
+from benchmark.errors import DataNotFound, UserError
 
 MEAN, STD = 0.1307, 0.3081
 """MNIST's pixel mean and deviation, which the released code applies to all four data sets."""
@@ -143,7 +143,7 @@ def _reason(error: Exception) -> str:
 
 
 def _not_found(name: str, looked: Sequence[str], advice: str) -> UserError:
-    return UserError(f"data set {name} not found; looked at {', '.join(looked)}; {advice}")
+    return DataNotFound(f"data set {name} not found; looked at {', '.join(looked)}; {advice}")
 
 
 def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
@@ -159,16 +159,14 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
             if (root / folder).is_dir() and any((root / folder).rglob("*")):
                 looked[-1] += " (there, but incomplete or damaged)"
         except Exception as error:  # torchvision checks little: KeyError, TypeError, ...
-            reason = _reason(error)
-            raise UserError(f"data set {name}: {root / folder} is damaged: {reason}") from None
+            looked[-1] += f" (damaged: {_reason(error)})"
     if config.torchvision == "FashionMNIST":
         looked.append(str(DEBIAN_FASHION_MNIST))
         if DEBIAN_FASHION_MNIST.is_dir():
             try:
                 return _from_debian(reader)
             except Exception as error:
-                reason = _reason(error)
-                raise UserError(f"data set {name}: {DEBIAN_FASHION_MNIST} is damaged: {reason}") from None
+                looked[-1] += f" (damaged: {_reason(error)})"
     failure = "not downloaded"
     if download:
         try:

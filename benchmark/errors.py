@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Bad input: the message says what was found, where, and what is allowed."""
+
+
+class DataNotFound(UserError):
+    """A data set that is nowhere to be had."""

@@ -163,7 +163,6 @@ class Network(nn.Module):
         self.depth = len(encoder_weights)
         self.dims = [encoder_weights[0].shape[2], *(w.shape[1] for w in encoder_weights)]
         self.replicas = encoder_weights[0].shape[0]
-        self.hidden_norm = hidden_norm
         last = self.depth - 1
         self._encoders = nn.ModuleList(
             Layer(w, tanh=i < last, normalised=output_norm if i == last else hidden_norm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,7 @@ class Selection:
         seeds: str | None,
         epochs: int | None,
         results: Path,
+        data_root: Path | None = None,
     ) -> None:
         if epochs is not None and epochs < 1:
             raise UserError(f"--epochs: {epochs} found, must be 1 or more")
@@ -50,10 +52,17 @@ class Selection:
         name = Path(plan).stem
         config = load_plan(plan, catalogue)
         written = Plan(name, config, catalogue, source=plan)
+        if results != RESULTS:
+            written = replace(written, options=("--results", str(results)))
         self.plan = written.with_protocol(None if seeds is None else parse_numbers("--seeds", seeds), epochs)
+        if data_root is not None and not data_root.is_dir():
+            raise UserError(f"--data-root: {data_root} is not a folder")
         self.rows = _chosen("--method", method, list(config.rows))
         self.columns = _chosen("--dataset", dataset, list(config.columns))
         self.named_columns = dataset is not None
+        if not self.plan.runs(self.rows, self.columns):
+            chosen = f"{', '.join(self.rows)} on {', '.join(self.columns)}"
+            raise UserError(f"--method, --dataset: the plan {plan} has nothing for {chosen}")
         self.root = results / config.directory
         for folder in (results, self.root):
             if folder.exists() and not folder.is_dir():
@@ -84,7 +93,10 @@ def _chosen(option: str, given: list[str] | None, allowed: list[str]) -> list[st
     if given is None:
         return allowed
     by_lower = {name.lower(): name for name in allowed}
-    names = [name.strip() for entry in given for name in entry.split(",")]
+    names = []
+    for entry in given:
+        whole = entry.strip().lower() in by_lower  # a label may hold a comma
+        names += [entry.strip()] if whole else [name.strip() for name in entry.split(",")]
     for name in names:
         if name.lower() not in by_lower:
             raise UserError(f"{option}: {name!r} found, allowed: {', '.join(allowed)}")
@@ -115,6 +127,11 @@ def run_app(application: typer.Typer) -> None:
             raise KeyboardInterrupt
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except torch.OutOfMemoryError:
+        print(
+            "error: the device has too little memory for these replicas; try fewer --seeds", file=sys.stderr
+        )
         sys.exit(1)
     except OSError as error:  # a full disk, a read-only folder
         print(f"error: {error}", file=sys.stderr)

@@ -82,11 +82,6 @@ class Store:
         folder = self.folder(key)
         return None if folder is None else _read(folder)
 
-    def all(self) -> Iterator[StoredRun]:
-        """Every complete run; `UserError` at the first damaged one."""
-        for folder in self.folders():
-            yield _read(folder)
-
     def folders(self) -> list[Path]:
         """The folders of all complete runs."""
         return sorted(path for path in self.root.glob("runs/*/*") if path.is_dir())
@@ -162,6 +157,12 @@ class Store:
             _sync(target.parent)
         (self._partial(key) / "checkpoint.pt").unlink(missing_ok=True)
         return target
+
+    def tidy(self, key: str) -> None:
+        """Remove what a kill between storing a run and forgetting its checkpoint has left."""
+        if self.folder(key) is not None and self._partial(key).exists():
+            with self.claim(key):
+                (self._partial(key) / "checkpoint.pt").unlink(missing_ok=True)
 
     def _partial(self, key: str) -> Path:
         return self.root / "partial" / key

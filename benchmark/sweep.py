@@ -30,7 +30,8 @@ class State(StrEnum):
 
     STORED = "stored"
     PARTIAL = "partial"
-    STALE = "stale"  # the row is stored on this data set, but with another specification
+    STALE = "stale"  # stored for the same seeds and epochs, but with another specification
+    DAMAGED = "damaged"
     MISSING = "missing"
 
 
@@ -45,8 +46,10 @@ class Run:
     hyperparameters: dict[str, float]
     dims: list[int]
     seeds: list[int]
+    """In rising order: the order of the replicas changes nothing."""
     epochs: int
     batch_size: int
+    image: list[int]
     checksum: str | None
     """Of the data set's content, where `datasets.yaml` declares one."""
 
@@ -56,10 +59,11 @@ class Run:
         return {
             "semantics": SEMANTICS,
             "method": self.method,
+            "version": METHODS[self.method].version,
             "options": self.options,
             "hyperparameters": self.hyperparameters,
             "dims": self.dims,
-            "dataset": {"name": self.column, "checksum": self.checksum},
+            "dataset": {"name": self.column, "image": self.image, "checksum": self.checksum},
             "seeds": self.seeds,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
@@ -93,6 +97,8 @@ class Plan:
     """The plan as a command names it."""
     changes: tuple[str, ...] = ()
     """The options of a command that change the protocol."""
+    options: tuple[str, ...] = ()
+    """Its other options that decide where a run is stored."""
 
     def run(self, row: str, column: str) -> Run | None:
         """The run behind a cell; None where the plan has none."""
@@ -108,9 +114,10 @@ class Plan:
             options=config.all_options,
             hyperparameters=given.values,
             dims=self.config.dims(row, column, dataset),
-            seeds=list(protocol.seeds),
+            seeds=sorted(protocol.seeds),
             epochs=protocol.epochs,
             batch_size=protocol.batch_size,
+            image=list(dataset.image),
             checksum=dataset.checksum,
         )
 
@@ -123,7 +130,7 @@ class Plan:
         """The plan under other seeds or epochs; it gets a name of its own."""
         update: dict[str, Any] = {}
         name, changes = self.name, self.changes
-        if seeds is not None and list(seeds) != self.config.protocol.seeds:
+        if seeds is not None and sorted(seeds) != sorted(self.config.protocol.seeds):
             update["seeds"] = list(seeds)
             listed = "-".join(map(str, seeds))
             if len(listed) > 60:  # a file name has 255 bytes
@@ -153,7 +160,14 @@ class Status:
 
 
 def status(run: Run, store: Store) -> Status:
-    """What the store has of a run; `UserError` if its files are damaged."""
+    """What the store has of a run."""
+    try:
+        return _status(run, store)
+    except UserError as error:
+        return Status(run, State.DAMAGED, str(error))
+
+
+def _status(run: Run, store: Store) -> Status:
     if store.load(run.key) is not None:
         return Status(run, State.STORED, epochs_done=run.total_epochs)
     checkpoint = store.checkpoint(run.key)
@@ -169,9 +183,13 @@ def status(run: Run, store: Store) -> Status:
     for folder in store.folders():
         if folder.parent.name == run.column and folder.name.rsplit("-", 1)[0] == slug(run.row):
             stored = store.load(folder.name.rsplit("-", 1)[1])
-            if stored is not None:
+            if stored is not None and _same_protocol(stored.spec, run.spec):
                 return Status(run, State.STALE, f"stored with {_differences(stored.spec, run.spec)}")
     return Status(run, State.MISSING)
+
+
+def _same_protocol(stored: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
+    return all(stored[name] == planned[name] for name in ("seeds", "epochs"))
 
 
 def _differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str = "") -> str:
@@ -188,7 +206,8 @@ def _differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: st
 
 
 Progress = Callable[[int, EpochResult | None], None]
-"""Called after every epoch with the epochs done (pre-training included) and what the epoch measured."""
+"""Called at the start and after every epoch with the epochs done (pre-training included) and what the
+last one measured, if anything."""
 
 
 def execute(run: Run, dataset: Dataset, store: Store, device: torch.device, progress: Progress) -> None:
@@ -200,7 +219,7 @@ def execute(run: Run, dataset: Dataset, store: Store, device: torch.device, prog
         training = Training(
             run.build(device), run.seeds, dataset.train, dataset.test, batch_size=run.batch_size
         )
-        started, seconds, sittings, rows = provenance.now(), 0.0, 0, []
+        seconds, sittings, rows = 0.0, [], []
         checkpoint = store.checkpoint(run.key)
         if checkpoint is not None:
             if checkpoint["data"] != dataset.checksum:
@@ -209,8 +228,16 @@ def execute(run: Run, dataset: Dataset, store: Store, device: torch.device, prog
                     f"{checkpoint['data'][:12]}..., {dataset.checksum[:12]}... found now"
                 )
             training.load_state_dict(checkpoint["training"])
-            started, seconds = checkpoint["started"], checkpoint["seconds"]
-            sittings, rows = checkpoint["sittings"], checkpoint["rows"]
+            seconds, sittings, rows = (checkpoint[name] for name in ("seconds", "sittings", "rows"))
+        sittings.append(
+            {
+                "started": provenance.now(),
+                "from_epoch": training.epoch,
+                "device": provenance.device_name(device),
+                "versions": provenance.versions(),
+            }
+        )
+        progress(training.completed, None)
         clock, saved = time.monotonic(), -math.inf  # so the first epoch is saved in any case
         while training.completed < run.total_epochs:
             result = training.run_epoch()
@@ -222,9 +249,8 @@ def execute(run: Run, dataset: Dataset, store: Store, device: torch.device, prog
                 state = {
                     "training": training.state_dict(),
                     "data": dataset.checksum,
-                    "started": started,
                     "seconds": seconds,
-                    "sittings": sittings + 1,
+                    "sittings": sittings,
                     "rows": rows,
                 }
                 store.save_checkpoint(run.key, state)
@@ -234,12 +260,9 @@ def execute(run: Run, dataset: Dataset, store: Store, device: torch.device, prog
             "row": run.row,
             "spec": run.spec,
             "data": dataset.record,
-            "started": started,
             "finished": provenance.now(),
             "training_seconds": round(seconds, 1),
-            "sittings": sittings + 1,
-            "device": provenance.device_name(device),
-            "versions": provenance.versions(),
+            "sittings": sittings,
         }
         store.commit(run.row, record, pd.DataFrame(rows, columns=list(EPOCH_COLUMNS)))
 

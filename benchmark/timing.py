@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -116,8 +117,8 @@ def measure(run: Run, samples: int, device: torch.device, seconds: float) -> Mea
     median = statistics.median(times)
     first, _, third = statistics.quantiles(times, n=4, method="inclusive")
     epoch = samples / run.batch_size  # the last, partial minibatch at its share
-    method = METHODS[run.method]
-    needed = method.multiply_adds(run.dims, run.options) * run.batch_size * replicas
+    per_sample = METHODS[run.method].multiply_adds(run.dims, run.options)
+    needed = math.nan if per_sample is None else per_sample * run.batch_size * replicas
     return Measurement(
         method=run.row,
         dataset=run.column,
@@ -182,8 +183,6 @@ def command(
         raise UserError(f"--seconds: {seconds} found, must be 0 or more")
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv: the folder {csv.parent} does not exist")
-    if not chosen.plan.runs(chosen.rows, chosen.columns):
-        raise UserError("the plan has none of these rows on these data sets")
     on = pick_device(device)
     names = ("method", "data set", "replicas", "s/epoch", "s/epoch/replica", "GFLOP/s", "share")
     table = Table(*names, title=provenance.device_name(on))

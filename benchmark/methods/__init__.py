@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 
+from benchmark.errors import UserError
 from benchmark.methods.base import Method, Noise, build
 
 METHODS: dict[str, type[Method]] = {}
@@ -10,7 +11,9 @@ METHODS: dict[str, type[Method]] = {}
 
 for _module in pkgutil.iter_modules(__path__):
     for _found in vars(importlib.import_module(f"{__name__}.{_module.name}")).values():
-        if isinstance(_found, type) and issubclass(_found, Method) and "name" in vars(_found):
-            METHODS[_found.name] = _found
+        if not (isinstance(_found, type) and issubclass(_found, Method) and "name" in vars(_found)):
+            continue
+        if METHODS.setdefault(_found.name, _found) is not _found:
+            raise UserError(f"{_module.name}.py: a method named {_found.name!r} exists already")
 
 __all__ = ["METHODS", "Method", "Noise", "build"]

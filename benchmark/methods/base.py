@@ -24,6 +24,8 @@ class Method:
 
     name: ClassVar[str]
     """As printed in Table 2."""
+    version: ClassVar[int] = 1
+    """Part of every run's key: raise it when a change to the method changes its numbers."""
     hyperparameters: ClassVar[tuple[str, ...]] = ("lr",)
     """Positive numbers, one a replica."""
     options: ClassVar[Mapping[str, Any]] = {}
@@ -56,9 +58,9 @@ class Method:
         return 0
 
     @classmethod
-    def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int:
-        """Multiply-adds of matrix products that one `train_step` needs, per sample and replica."""
-        raise NotImplementedError
+    def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int | None:
+        """Multiply-adds of matrix products that one `train_step` needs, per sample and replica, if known."""
+        return None
 
     def pretrain_step(self, x: Tensor, noise: Noise) -> None:
         """One update on a minibatch `x` (S, in, n) before training proper begins."""

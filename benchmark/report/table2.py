@@ -26,7 +26,7 @@ NOTE = (
     "that learning changes (no decoder leads to the input). Rows and columns in [brackets] are not in the "
     "paper."
 )
-NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: a small data set, a small network and few epochs."
+NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: another data set, network or protocol."
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,22 @@ class Table2:
     @property
     def columns(self) -> list[str]:
         return list(self.plan.config.columns)
+
+    @property
+    def heading(self) -> str:
+        """The plan's title and protocol."""
+        protocol = self.plan.config.protocol
+        seeds = ", ".join(map(str, sorted(protocol.seeds)))
+        return f"{self.plan.config.title}: {protocol.epochs} epochs, seeds {seeds}"
+
+    @property
+    def warning(self) -> str | None:
+        """Why the numbers may not stand beside the paper's, if so."""
+        if not self.plan.config.comparable:
+            return NOT_COMPARABLE
+        if self.plan.changes:
+            return f"NOT THE PAPER'S PROTOCOL: {shlex.join(self.plan.changes)}"
+        return None
 
     def title(self, column: str) -> str:
         name = self.plan.datasets[column].title
@@ -165,8 +181,8 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
 
 
 def _command(plan: Plan, row: str, column: str) -> str:
-    words = ["python -m benchmark run", shlex.quote(plan.source), "--method", shlex.quote(row)]
-    return " ".join([*words, "--dataset", column, *plan.changes])
+    words = [plan.source, "--method", row, "--dataset", column, *plan.changes, *plan.options]
+    return "python -m benchmark run " + shlex.join(words)
 
 
 def millions(weights: int) -> str:
@@ -176,7 +192,7 @@ def millions(weights: int) -> str:
 
 def show(table: Table2, console: Console, rows: Sequence[str], columns: Sequence[str]) -> None:
     """Print the chosen part of the table, and what would fill its empty cells."""
-    grid = Grid(title=escape(table.plan.config.title), show_lines=True)
+    grid = Grid(title=escape(table.heading), show_lines=True)
     grid.add_column("method")
     for column in columns:
         grid.add_column("#params\ntrained", justify="right")
@@ -193,8 +209,8 @@ def show(table: Table2, console: Console, rows: Sequence[str], columns: Sequence
             line.append(f"{value}{seeds}" + (f"\n{cell.comparison}" if cell.paper else ""))
         grid.add_row(*line)
     console.print(grid)
-    if not table.plan.config.comparable:
-        console.print(NOT_COMPARABLE, style="bold", markup=False)
+    if table.warning:
+        console.print(table.warning, style="bold", markup=False)
     console.print(NOTE, markup=False)
     empty = [cell.command for row, column, cell in table.missing() if row in rows and column in columns]
     if empty:
@@ -224,9 +240,9 @@ def _markdown(table: Table2) -> str:
     for column in table.columns:
         heads += ["#params", "trained"] if table.heads_group(column) else []
         heads.append(table.title(column))
-    lines = [f"# {table.plan.config.title}", ""]
-    if not table.plan.config.comparable:
-        lines += [f"**{NOT_COMPARABLE}**", ""]
+    lines = [f"# {table.heading}", ""]
+    if table.warning:
+        lines += [f"**{table.warning}**", ""]
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in table.rows:
         line = [table.label(row)]
@@ -279,11 +295,11 @@ def _latex(table: Table2) -> str:
         heads += [r"\#Params"] if table.heads_group(column) else []
         heads.append(_tex(table.title(column)))
     lines = [
-        f"% {table.plan.config.title}. {NOTE}",
+        f"% {table.heading}. {NOTE}",
         r"% needs \usepackage{booktabs}; paper's values in parentheses",
     ]
-    if not table.plan.config.comparable:
-        lines.append(f"% {NOT_COMPARABLE}")
+    if table.warning:
+        lines.append(f"% {table.warning}")
     lines += [
         r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
         r"\toprule",

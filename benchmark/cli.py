@@ -121,6 +121,7 @@ def run(
     failures: list[str] = []
     for column in chosen.columns:
         statuses = [status(run, chosen.store) for run in chosen.plan.runs(chosen.rows, [column])]
+        failures += [found.detail for found in statuses if found.state is State.DAMAGED]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:
             failures += _train_column(chosen, column, statuses, data_root, on, download=not addition)
@@ -132,9 +133,12 @@ def run(
         except UserError as error:
             failures.append(str(error))
     if report:
-        _report(chosen)
+        try:
+            _report(chosen)
+        except UserError as error:
+            failures.append(str(error))
     if failures:
-        raise UserError("; ".join(failures))
+        raise UserError("; ".join(dict.fromkeys(failures)))
 
 
 def _train_column(
@@ -149,7 +153,7 @@ def _train_column(
     """Train what one data set misses; returns what went wrong, run by run."""
     config, store = chosen.plan.datasets[column], chosen.store
     stored = [found.run for found in statuses if found.state is State.STORED]
-    failures = [found.detail for found in statuses if found.state is State.DAMAGED]
+    failures: list[str] = []
     waiting = [found.run for found in statuses if found.state not in (State.STORED, State.DAMAGED)]
     for run in stored:
         store.tidy(run.key)

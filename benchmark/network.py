@@ -35,15 +35,14 @@ def norm(z: Tensor) -> Tensor:
     return _normalise(z)[0]
 
 
-def _unbiased(n: int) -> float:
-    """The ratio of the biased to the unbiased standard deviation of n samples."""
-    return float(((n - 1) / n) ** 0.5)
+def _unbiased(z: Tensor) -> Tensor:
+    """The ratio of the biased to the unbiased standard deviation, as the weight (n,) of `layer_norm`."""
+    n = z.shape[-1]
+    return z.new_full((n,), ((n - 1) / n) ** 0.5)
 
 
 def _normalise(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    n = z.shape[-1]
-    y, mean, rstd = torch.native_layer_norm(z, (n,), None, None, _EPSILON)
-    return y.mul_(_unbiased(n)), mean, rstd
+    return torch.native_layer_norm(z, z.shape[-1:], _unbiased(z), None, _EPSILON)
 
 
 @dataclass
@@ -99,17 +98,16 @@ class Layer(nn.Module):
     def backward(self, trace: Trace, grad: Tensor) -> Tensor:
         """The gradient at the preactivation `W u`, given `grad` at the output; both (R, out, n)."""
         if trace.mean is not None and trace.rstd is not None:
-            n = grad.shape[-1]
             grad = torch.ops.aten.native_layer_norm_backward(
                 grad,
                 trace.activation,
-                (n,),
+                grad.shape[-1:],
                 trace.mean,
                 trace.rstd,
-                None,
+                _unbiased(grad),
                 None,
                 [True, False, False],
-            )[0].mul_(_unbiased(n))
+            )[0]
         if self.tanh:
             grad = torch.ops.aten.tanh_backward(grad, trace.activation)
         return grad

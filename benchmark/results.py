@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -161,7 +161,7 @@ class Store:
     def tidy(self, key: str) -> None:
         """Remove what a kill between storing a run and forgetting its checkpoint has left."""
         if self.folder(key) is not None and self._partial(key).exists():
-            with self.claim(key):
+            with suppress(UserError), self.claim(key):  # the process that holds it tidies up itself
                 (self._partial(key) / "checkpoint.pt").unlink(missing_ok=True)
 
     def _partial(self, key: str) -> Path:

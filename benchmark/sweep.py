@@ -182,7 +182,10 @@ def _status(run: Run, store: Store) -> Status:
         )
     for folder in store.folders():
         if folder.parent.name == run.column and folder.name.rsplit("-", 1)[0] == slug(run.row):
-            stored = store.load(folder.name.rsplit("-", 1)[1])
+            try:
+                stored = store.load(folder.name.rsplit("-", 1)[1])
+            except UserError:  # another run's damage is not this one's
+                continue
             if stored is not None and _same_protocol(stored.spec, run.spec):
                 return Status(run, State.STALE, f"stored with {_differences(stored.spec, run.spec)}")
     return Status(run, State.MISSING)

@@ -16,7 +16,7 @@ from benchmark.methods import Method
 from benchmark.network import Network
 
 SEMANTICS = 1
-"""Part of every run's key: raise it when a change to the code changes the numbers of a run."""
+"""Part of every run's key: raise it when a change to the code changes numbers beyond rounding."""
 
 EVALUATION_BATCH = 256
 """Batch norm at evaluation uses the statistics of such a minibatch, samples in order."""

@@ -35,5 +35,5 @@ class DRL(DTP):
             down = g(l).trace(q)
             error = down.output + self.difference(l, h) - h[l - 1]
             half_gradient = g(l).backward(down, error)
-            g(l).descend(2 * self.lr_feedback / q.shape[-1] * half_gradient, q)
+            g(l).descend(half_gradient.mul_(2 * self.lr_feedback / q.shape[-1]), q)
             del h.differences[l]

@@ -34,6 +34,6 @@ class LDRL(DTP):
             rate = self.lr_feedback / r.shape[-1]
             q_gradient = g.backward(q_trace, -eps)
             r_gradient = g.backward(r_trace, r_trace.output + c - h[l - 1])
-            g.descend(rate * q_gradient, up)
-            g.descend(rate * r_gradient, r)
+            g.descend(q_gradient.mul_(rate), up)
+            g.descend(r_gradient.mul_(rate), r)
             del h.differences[l]

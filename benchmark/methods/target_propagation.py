@@ -73,7 +73,7 @@ class TargetPropagation(Method):
         for l in range(1, self.network.depth + 1):
             f = self.network.f(l)
             half_gradient = f.backward(h.trace(l), h[l] - tau[l])
-            f.descend(2 * self.lr / h.x.shape[-1] * half_gradient, h[l - 1])
+            f.descend(half_gradient.mul_(2 * self.lr / h.x.shape[-1]), h[l - 1])
 
     def update_decoders(self, h: ForwardPass, noise: Noise) -> None:
         """One SGD step on the feedback loss of every decoder, from g_L down to g_2."""

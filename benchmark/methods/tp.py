@@ -31,4 +31,4 @@ class TP(TargetPropagation):
             up = f(q)
             reconstruction = g.trace(up)
             half_gradient = g.backward(reconstruction, reconstruction.output - q)
-            g.descend(2 * self.lr_feedback / q.shape[-1] * half_gradient, up)
+            g.descend(half_gradient.mul_(2 * self.lr_feedback / q.shape[-1]), up)

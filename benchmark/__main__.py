@@ -1,6 +1,12 @@
 """`python -m benchmark`."""
 
-from benchmark.cli import main
+import sys
+
+from benchmark.errors import UserError
 
 if __name__ == "__main__":
+    try:
+        from benchmark.cli import main
+    except UserError as error:  # a learning rule that cannot be imported
+        sys.exit(f"error: {error}")
     main()

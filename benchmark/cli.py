@@ -160,7 +160,12 @@ def _train_column(
     pinned = config.checksum is not None or config.kind == "torchvision"
     if not waiting and (pinned or not stored):
         return failures
-    data = datasets.load(column, config, data_root=data_root, device=device, download=download)
+    try:
+        data = datasets.load(column, config, data_root=data_root, device=device, download=download)
+    except DataNotFound:
+        if waiting:
+            raise
+        return failures  # nothing to train; the stored runs stand
     console.print(
         f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
         markup=False,

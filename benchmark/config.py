@@ -172,7 +172,7 @@ class PlanConfig(_Strict):
     title: str
     comparable: bool = True
     """Whether its numbers may stand beside the paper's."""
-    directory: str = "."
+    directory: str = Field(default=".", pattern=r"^(\.|[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*)$")
     """Where its results go, below the results folder."""
     protocol: Protocol
     networks: dict[str, NetworkConfig]
@@ -240,10 +240,22 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 reads 1e-3 as text; everybody else as a number.
-_UniqueKeys.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `read_yaml` would take for a number."""
+
+
+# YAML 1.1 reads 1e-3 as text; everybody else as a number. The two must agree: a run's key may look like one.
+for _style in (_UniqueKeys, _Dumper):
+    _style.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+
+
+def dump_yaml(content: Any) -> str:
+    """`content` as YAML that `read_yaml` reads back as it was."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(file: Path) -> Any:
@@ -280,7 +292,7 @@ def _one_line(file: Path, error: ValidationError, *above: str) -> UserError:
         message = f"{first['input']!r} found; {message[0].lower()}{message[1:]}"
     elif first["type"] == "missing":
         message = "this key is required"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
     line = f"{where + ': ' if where else ''}{message}{more}"
     return UserError(f"{file}: {' '.join(line.split())}")
 
@@ -321,6 +333,8 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     parent = file.parent / base
     if parent.resolve() in (*above, file.resolve()):
         raise UserError(f"{file}: base: {base} leads back to this file")
+    if not parent.is_file():
+        raise UserError(f"{file}: base: {parent} does not exist; a path from this file's folder expected")
     return merge(_resolved(parent, (*above, file.resolve())), content)
 
 

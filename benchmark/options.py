@@ -17,7 +17,8 @@ from benchmark.errors import UserError
 from benchmark.results import Store
 from benchmark.sweep import Plan, Status, status
 
-console = Console(soft_wrap=True, highlight=False)
+# A pipe or a file has no width to fit.
+console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
 
 PlanName = Annotated[
     str, typer.Argument(metavar="PLAN", help="A file of paper_configs/ (table2, quick) or a path.")

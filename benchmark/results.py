@@ -26,9 +26,8 @@ from typing import Any
 import filelock
 import pandas as pd
 import torch
-import yaml
 
-from benchmark.config import read_yaml
+from benchmark.config import dump_yaml, read_yaml
 from benchmark.errors import UserError
 
 EPOCH_COLUMNS = ("epoch", "seed", "train_loss", "test_error", "diverged")
@@ -146,7 +145,7 @@ class Store:
         self._make(self._partial(key))
         csv = epochs.to_csv(index=False, columns=list(EPOCH_COLUMNS), lineterminator="\n")
         full = {"key": key, "label": label, **record, "epochs_sha256": _sha256(csv)}
-        text = yaml.safe_dump(full, sort_keys=False, allow_unicode=True)
+        text = dump_yaml(full)
         new = Path(tempfile.mkdtemp(dir=self._partial(key)))
         new.chmod(0o755)
         for name, content in (("epochs.csv", csv), ("run.yaml", text)):
@@ -203,6 +202,13 @@ def _sha256(text: str) -> str:
 
 
 def _read(folder: Path) -> StoredRun:
+    try:
+        return _checked(folder)
+    except UserError as error:
+        raise UserError(f"{error}; restore it, or delete {folder} to train this run again") from None
+
+
+def _checked(folder: Path) -> StoredRun:
     record = read_yaml(folder / "run.yaml")
     if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from benchmark import cli, sweep
-from benchmark.config import PROJECT
+from benchmark import cli, datasets, options, sweep
+from benchmark.config import PROJECT, DatasetConfig
+from benchmark.errors import DataNotFound, UserError
+from benchmark.options import Selection
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -112,7 +116,11 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
     assert {name: after[name] for name in before} == before
     assert {"tables/tiny-seeds-3-4.md", "tables/tiny-2-epochs.md"} <= set(after)
     assert sum(name.endswith(".md") for name in after) == 4
-    _, out, _ = command("status", "tiny.yaml", "--results", "results", "--epochs", "3")
+    status = ("status", "tiny.yaml", "--results", "results")
+    _, out, _ = command(*status, "--epochs", "3")
+    assert (out.count("stale"), out.count("missing")) == (0, 2)
+    (tmp_path / "tiny.yaml").write_text(PLAN.replace("lr: 0.1", "lr: 0.2"))
+    _, out, _ = command(*status)
     assert out.count("stale") == 2
 
 
@@ -161,6 +169,15 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
         (["report", "quick", "--results", "tiny.yaml"], "--results: tiny.yaml is not a folder"),
         ([*RUN[:4], "--results", "tiny.yaml/below"], "results folder tiny.yaml/below"),
         (["report", "tiny.yaml", "--results", "tiny.yaml/below"], "tiny.yaml/below"),
+        *(([name, "table2", "--method", "TP", "--dataset", "cifar-10"],
+           "--method, --dataset: the plan table2 has nothing for TP on cifar-10")
+          for name in ("plan", "run", "status", "report")),
+        *(([name, "tiny.yaml", option, "bogus"], words)
+          for name in ("plan", "run", "status", "report")
+          for option, words in (
+              ("--dataset", "--dataset: 'bogus'"), ("--method", "--method: 'bogus'"),
+              ("--seeds", "--seeds: 'bogus'"), ("--epochs", "--epochs"),
+              ("--data-root", "--data-root: bogus is not a folder"), ("--device", "--device: 'bogus'"))),
         (["replay", "missing.npz"], "missing.npz"),
         (["replay", "tiny.yaml"], "tiny.yaml"),
         (["replay", "."], "."),
@@ -207,8 +224,121 @@ def test_a_column_that_fails_does_not_stop_the_others(command: Command, tmp_path
     )
     text = text.replace(f"{{{MINI}: {{lr: 0.1", f"{{cifar-10: {{lr: 0.1, source: guess}}, {MINI}: {{lr: 0.1")
     (tmp_path / "tiny.yaml").write_text(text)
-    assert "1 of 2 data sets not trained: data set cifar-10 not found" in fails(command(*RUN))
+    assert fails(command(*RUN)).startswith("error: data set cifar-10 not found; ")
     assert len(list(tmp_path.glob("results/runs/*/*"))) == 2
+
+
+ADDITION = PLAN.replace("{network: 1x8}\n", "{network: 1x8, addition: true}\n")
+
+
+def test_only_absent_data_of_an_addition_are_skipped(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(ADDITION)
+
+    def load(error: Exception) -> Callable[..., None]:
+        def fail(*arguments: object, **options: object) -> None:
+            raise error
+
+        return fail
+
+    monkeypatch.setattr(datasets, "load", load(DataNotFound("nowhere")))
+    code, out, err = command(*RUN)
+    assert (code, err) == (0, "")
+    assert "skipped (not in the paper): nowhere" in out
+    assert fails(command(*RUN, "--dataset", MINI)) == "error: nowhere\n"
+    chosen = Selection("tiny.yaml", None, ["BP"], None, None, Path("results"))
+    (run,) = chosen.plan.runs(chosen.rows, chosen.columns)
+    chosen.store.save_checkpoint(run.key, {})
+    file = Path("results/partial") / run.key / "checkpoint.pt"
+    file.write_bytes(b"damaged")
+    assert fails(command(*RUN)).startswith(f"error: {file} is damaged")
+    file.unlink()
+    monkeypatch.setattr(datasets, "load", load(UserError("another checksum")))
+    assert fails(command(*RUN)) == "error: another checksum\n"
+
+
+def test_a_claimed_run_does_not_stop_the_others(command: Command, tmp_path: Path) -> None:
+    chosen = Selection("tiny.yaml", None, None, None, None, Path("results"))
+    bp, fa = chosen.plan.runs(chosen.rows, chosen.columns)
+    with chosen.store.claim(bp.key):
+        expected = f"error: run {bp.key} is being trained by another process\n"
+        assert fails(command(*RUN)) == expected
+        assert [folder.name for folder in chosen.store.folders()] == [f"fa-{fa.key}"]
+    assert command(*RUN)[0] == 0
+    orphan = chosen.root / "partial" / bp.key
+    with chosen.store.claim(bp.key):  # stored, and its process not yet gone
+        assert command(*RUN)[0] == 0
+        assert orphan.is_dir()
+    assert not orphan.exists()
+
+
+def test_run_tidies_what_a_kill_has_left(command: Command, tmp_path: Path) -> None:
+    assert command(*RUN)[0] == 0
+    before = store(tmp_path / "results")
+    chosen = Selection("tiny.yaml", None, ["BP"], None, None, Path("results"))
+    (found,) = chosen.statuses()
+    chosen.store.save_checkpoint(found.run.key, {})
+    assert store(tmp_path / "results") != before
+    assert command(*RUN)[0] == 0
+    assert not list(tmp_path.glob("results/partial/*"))
+    assert store(tmp_path / "results") == before
+
+
+def test_all_failures_in_one_line(command: Command, tmp_path: Path) -> None:
+    assert command(*RUN, "--method", "BP")[0] == 0
+    (folder,) = Path("results").glob("runs/*/*")
+    (folder / "epochs.csv").write_text("")
+    chosen = Selection("tiny.yaml", None, ["FA"], None, None, Path("results"))
+    (fa,) = chosen.plan.runs(chosen.rows, chosen.columns)
+    damage = (
+        f"{folder / 'epochs.csv'}: changed since the run was stored; "
+        f"restore it, or delete {folder} to train this run again"
+    )
+    claimed = f"run {fa.key} is being trained by another process"
+    with chosen.store.claim(fa.key):
+        assert fails(command(*RUN)) == f"error: {damage}; {claimed}\n"
+        assert fails(command(*RUN, "--report")) == f"error: {damage}; {claimed}\n"
+
+
+def test_out_of_memory_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(cli, "execute", full)
+    assert "too little memory for these replicas" in fails(command(*RUN))
+
+
+def test_other_images_of_an_unpinned_folder(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = DatasetConfig(
+        title="Mine", kind="image-folder", folder="mine", image=[1, 4, 4], classes=2, archive="mine.tar.gz"
+    )
+    monkeypatch.setattr(options, "load_datasets", lambda: {"mine": mine})
+    (tmp_path / "tiny.yaml").write_text(PLAN.replace(MINI, "mine"))
+
+    def write(seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        for part in ("train", "test"):
+            for label in "ab":
+                folder = tmp_path / "data" / "mine" / part / label
+                folder.mkdir(parents=True, exist_ok=True)
+                for number in range(4):
+                    pixels = draw.integers(0, 256, (4, 4), np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{number}.png")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write(0)
+    code, _, err = command(*RUN, "--method", "BP")
+    assert (code, err) == (0, "")
+    (folder,) = Path("results").glob("runs/*/*")
+    before = store(tmp_path / "results")
+    assert command(*RUN, "--method", "BP")[0] == 0
+    write(1)
+    for more in (["--method", "BP"], []):
+        assert fails(command(*RUN, *more)).startswith(f"error: {folder} was trained on other images of mine")
+    assert store(tmp_path / "results") == before
 
 
 def test_damaged_store(command: Command, tmp_path: Path) -> None:
@@ -219,27 +349,39 @@ def test_damaged_store(command: Command, tmp_path: Path) -> None:
         with open(folder / name, "a") as stream:
             stream.write(damage)
         before = store(tmp_path / "results")
-        for arguments in (["status", *RUN[1:2]], ["report", *RUN[1:2]], ["run", *RUN[1:2], "--report"]):
+        result = command("status", "tiny.yaml", "--results", "results")
+        assert name in fails(result)
+        assert (result[1].count("damaged"), result[1].count("missing")) == (1, 1)
+        assert "store intact" not in result[1]
+        for arguments in (["report", *RUN[1:2]], ["run", *RUN[1:2], "--method", "BP", "--report"]):
             assert name in fails(command(*arguments, "--results", "results"))
         assert store(tmp_path / "results") == before
         (folder / name).write_bytes(whole)
     (folder / "epochs.csv").unlink()
+    before = store(tmp_path / "results")
     assert "epochs.csv" in fails(command("status", "tiny.yaml", "--results", "results"))
     assert "epochs.csv" in fails(command(*RUN))
+    after = store(tmp_path / "results")
+    assert {name: after[name] for name in before} == before
     assert not (folder / "epochs.csv").exists()
+    new = sorted(set(after) - set(before))
+    assert [Path(name).name for name in new] == ["epochs.csv", "run.yaml"]
+    assert all(Path(name).parent.name.startswith("fa-") for name in new), "the other run was not trained"
 
 
 def test_damaged_checkpoint(command: Command, tmp_path: Path) -> None:
-    from benchmark.options import Selection
-
     chosen = Selection("tiny.yaml", None, ["BP"], None, None, Path("results"))
     (found,) = chosen.statuses()
     file = Path("results/partial") / found.run.key / "checkpoint.pt"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"damaged")
-    for arguments in (RUN, ("status", "tiny.yaml", "--results", "results")):
-        assert f"{file} is damaged" in fails(command(*arguments))
+    result = command("status", "tiny.yaml", "--results", "results")
+    line = fails(result)
+    assert line.startswith(f"error: {file} is damaged")
+    assert (result[1].count("damaged (ValueError)"), result[1].count("missing")) == (1, 1)
+    assert fails(command(*RUN)) == line
     assert file.read_bytes() == b"damaged"
+    assert [folder.name[:3] for folder in chosen.store.folders()] == ["fa-"]
 
 
 def test_partial_runs_never_reach_a_table(

@@ -16,6 +16,7 @@ from benchmark.config import (
     CONFIGS,
     DatasetConfig,
     PlanConfig,
+    dump_yaml,
     load_datasets,
     load_paper_values,
     load_plan,
@@ -468,7 +469,7 @@ def test_keys_that_are_not_text(key: Any, write: Write, datasets: dict[str, Data
 
 def test_more_than_one_problem_is_counted(write: Write, datasets: dict[str, DatasetConfig]) -> None:
     file = write(merge(PLAN, {"protocol": {"epochs": 0, "batch_size": 0}, "colour": 1}))
-    with pytest.raises(UserError, match=r"\(and 2 more\)$") as error:
+    with pytest.raises(UserError, match=r"\(and 2 more problems\)$") as error:
         load_plan(str(file), datasets)
     line_of(error)
 
@@ -530,7 +531,7 @@ def test_a_loop_over_several_bases(write: Write, datasets: dict[str, DatasetConf
 
 
 def test_a_base_that_is_not_there(write: Write, datasets: dict[str, DatasetConfig]) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.yaml: no such file") as error:
+    with pytest.raises(UserError, match=r"plan\.yaml: base: .*nowhere\.yaml does not exist") as error:
         load_plan(str(write({"base": "nowhere.yaml"})), datasets)
     line_of(error)
 
@@ -641,3 +642,20 @@ def test_scientific_notation_is_a_number(tmp_path: Path, text: str, value: float
     file = tmp_path / "number.yaml"
     file.write_text(f"lr: {text}\n")
     assert read_yaml(file) == {"lr": value}
+
+
+@pytest.mark.parametrize(
+    "key", ["52e313178707", "1e5", "0x10", "1_000", "true", "2026-11-23", "7518068c4846"]
+)
+def test_a_text_comes_back_as_the_same_text(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(dump_yaml({"key": key}))
+    assert read_yaml(file) == {"key": key}
+
+
+@pytest.mark.parametrize("directory", ["../evil", "/tmp/evil", "a/../b", "", "a b"])
+def test_results_stay_below_the_results_folder(tmp_path: Path, directory: str) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(f"base: {CONFIGS / 'quick.yaml'}\ndirectory: {directory!r}\n")
+    with pytest.raises(UserError, match=r"plan.yaml: directory: "):
+        load_plan(str(file), load_datasets())

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import pickle
+import re
 import struct
 import tarfile
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from torchvision import datasets as torchvision_datasets
 from benchmark import datasets
 from benchmark.config import DatasetConfig, load_datasets
 from benchmark.datasets import Dataset, load, search_path
-from benchmark.errors import UserError
+from benchmark.errors import DataNotFound, UserError
 
 KNOWN = load_datasets()
 Change = Callable[[Path], object]
@@ -385,7 +386,30 @@ def test_debian_package(tmp_path: Path, root: Path) -> None:
 def test_damaged_debian_package(damage: Change, tmp_path: Path, root: Path) -> None:
     damage(write_idx(tmp_path / "debian", digits(6), digits(4), packed=True))
     line = refusal("fashion-mnist", entry("fashion-mnist"), data_root=root)
-    assert f"{tmp_path / 'debian'} is damaged" in line
+    assert re.search(rf"not found; looked at .*, {re.escape(str(tmp_path / 'debian'))} \(damaged: \S", line)
+
+
+def test_a_damaged_copy_does_not_stop_the_search(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path / "env"))
+    raw = write_idx(root / "FashionMNIST" / "raw", digits(5), digits(2))
+    (raw / IDX[0]).write_bytes(b"")
+    second = write_idx(tmp_path / "env" / "FashionMNIST" / "raw", digits(6), digits(2))
+    fashion = entry("fashion-mnist")
+    assert len(load("fashion-mnist", fashion, data_root=root, download=False).train) == 6
+    (second / IDX[1]).write_bytes(b"x")
+    packed = write_idx(tmp_path / "debian", digits(7), digits(2), packed=True)
+    data = load("fashion-mnist", fashion, data_root=root, download=False)
+    assert (len(data.train), data.source) == (7, "Debian package dataset-fashion-mnist")
+    (packed / f"{IDX[0]}.gz").write_bytes(b"not gzip")
+    with pytest.raises(DataNotFound) as error:
+        load("fashion-mnist", fashion, data_root=root, download=False)
+    places = [root / "FashionMNIST", tmp_path / "env" / "FashionMNIST", tmp_path / "debian"]
+    for place in places:
+        assert re.search(rf"{re.escape(str(place))} \(damaged: [^)]", str(error.value))
+    assert f"{Path('data') / 'FashionMNIST'}, {places[2]} (damaged" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 # ---- image folders

@@ -96,13 +96,16 @@ def test_files_are_readable(chosen: Selection, data: Dataset) -> None:
     assert record["spec"] == picked(chosen, "DTP").spec
     assert record["data"]["checksum"] == data.checksum
     assert record["data"]["train_samples"] == 1000
-    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", record["versions"]["commit"])
-    assert record["versions"]["python"] == platform.python_version()
-    assert record["versions"]["torch"] == str(torch.__version__)
-    assert record["device"]
+    assert not {"started", "device", "versions"} & set(record)
     assert record["training_seconds"] >= 0
-    assert record["sittings"] == 1
-    started, finished = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
+    (sitting,) = record["sittings"]
+    assert sorted(sitting) == ["device", "from_epoch", "started", "versions"]
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", sitting["versions"]["commit"])
+    assert sitting["versions"]["python"] == platform.python_version()
+    assert sitting["versions"]["torch"] == str(torch.__version__)
+    assert sitting["device"]
+    assert sitting["from_epoch"] == -2  # before epoch 0: DTP pre-trains for two epochs
+    started, finished = map(datetime.fromisoformat, (sitting["started"], record["finished"]))
     assert started.utcoffset() is not None
     assert started <= finished
     lines = (folder / "epochs.csv").read_text().splitlines()
@@ -175,12 +178,11 @@ def test_damage_is_refused_in_one_line(chosen: Selection, data: Dataset) -> None
         (problem,) = chosen.store.problems()
         assert str(file) in problem
         assert "\n" not in problem
-        with pytest.raises(UserError):
-            status(run, chosen.store)
-        with pytest.raises(UserError):
+        found = status(run, chosen.store)
+        assert (found.state, found.detail) == (State.DAMAGED, problem)
+        with pytest.raises(UserError) as error:
             chosen.store.load(run.key)
-        with pytest.raises(UserError):
-            list(chosen.store.all())
+        assert str(error.value) == problem
         train(run, data, chosen.store)
         assert contents(chosen.root) == before, "a damaged run was overwritten"
         file.write_text(whole)
@@ -223,6 +225,7 @@ def test_interrupted_between_epochs(
     straight = train(run, data, chosen.store)
     monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
     other = Store(chosen.root / "again")
+    first = yaml.safe_load((straight / "run.yaml").read_text())["sittings"][0]
     for after in range(1, run.total_epochs + 1):
         interrupt(run, data, other, after)
         found = status(run, other)
@@ -231,7 +234,16 @@ def test_interrupted_between_epochs(
         assert other.folders() == []
     resumed = train(run, data, other)
     assert (resumed / "epochs.csv").read_bytes() == (straight / "epochs.csv").read_bytes()
-    assert yaml.safe_load((resumed / "run.yaml").read_text())["sittings"] == run.total_epochs + 1
+    sittings = yaml.safe_load((resumed / "run.yaml").read_text())["sittings"]
+    begun = range(first["from_epoch"], run.epochs + 1)
+    assert [sitting["from_epoch"] for sitting in sittings] == list(begun)
+    assert len(sittings) == run.total_epochs + 1
+    for sitting in sittings:
+        assert {**sitting, "started": None, "from_epoch": None} == {
+            **first,
+            "started": None,
+            "from_epoch": None,
+        }
     assert list((other.root / "partial").iterdir()) == []
 
 
@@ -253,11 +265,12 @@ def test_damaged_checkpoint(
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     damaged = {"empty": b"", "half": whole[:middle], "bit": flipped, "text": b"hello"}[damage]
     file.write_bytes(damaged)
-    for action in (lambda: status(run, chosen.store), lambda: train(run, data, chosen.store)):
-        with pytest.raises(UserError, match="is damaged") as error:
-            action()
-        assert str(file) in str(error.value)
-        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="is damaged") as error:
+        train(run, data, chosen.store)
+    found = status(run, chosen.store)
+    assert (found.state, found.detail) == (State.DAMAGED, str(error.value))
+    assert str(file) in found.detail
+    assert "\n" not in found.detail
     assert file.read_bytes() == damaged
     assert chosen.store.folders() == []
 
@@ -284,6 +297,39 @@ def test_a_second_process_is_turned_away(chosen: Selection, data: Dataset) -> No
         train(run, data, chosen.store)
     train(run, data, chosen.store)
     assert not lock.parent.exists()
+
+
+def test_tidy_removes_what_a_kill_before_unlink_left(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    done, begun = picked(chosen, "BP"), picked(chosen, "DTP")
+    orphan = interrupt(done, data, chosen.store, done.total_epochs)
+    content = orphan.read_bytes()
+    folder = train(done, data, chosen.store)
+    orphan.parent.mkdir()
+    orphan.write_bytes(content)
+    kept = interrupt(begun, data, chosen.store)
+    before = contents(folder)
+    with filelock.FileLock(orphan.parent / "lock"):
+        chosen.store.tidy(done.key)
+        assert orphan.exists(), "another process holds it"
+    for run in (done, begun, done):
+        chosen.store.tidy(run.key)
+    assert not orphan.parent.exists()
+    assert kept.is_file()
+    assert contents(folder) == before
+
+
+def test_progress_begins_with_the_epochs_done(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    run = picked(chosen, "BP")
+    interrupt(run, data, chosen.store)
+    calls: list[tuple[int, bool]] = []
+    execute(run, data, chosen.store, CPU, lambda done, result: calls.append((done, result is None)))
+    assert calls == [(1, True), (2, False)]
 
 
 def disk_full(*arguments: Any, **options: Any) -> Any:
@@ -429,7 +475,9 @@ def test_killed_at_any_moment_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
         store = Store(tmp_path / name)
         assert store.problems() == []
     sittings = [yaml.safe_load((f / "run.yaml").read_text())["sittings"] for f in store.folders()]
-    assert max(sittings) > 1
+    assert max(map(len, sittings)) > 1
+    for starts in ([sitting["from_epoch"] for sitting in run] for run in sittings):
+        assert starts == sorted(starts)
 
 
 def test_partial_runs_stay_out_of_the_store(

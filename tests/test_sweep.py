@@ -11,6 +11,7 @@ import torch
 from benchmark import sweep
 from benchmark.config import load_datasets
 from benchmark.datasets import Dataset, Split, load
+from benchmark.methods import METHODS
 from benchmark.options import Selection
 from benchmark.sweep import Run, State, execute, status
 
@@ -80,7 +81,6 @@ def states(chosen: Selection) -> dict[str, State]:
         ("epochs: 1", "epochs: 2"),
         ("batch_size: 512", "batch_size: 256"),
         ("seeds: [1, 2]", "seeds: [1, 3]"),
-        ("seeds: [1, 2]", "seeds: [2, 1]"),
         ("seeds: [1, 2]", "seeds: [1]"),
         ("method: DTP", "method: DTP\n    size: half"),
         ("method: DTP", "method: TP"),
@@ -102,6 +102,7 @@ def test_another_specification_is_another_run(tmp_path: Path, old: str, new: str
         ("lr: 0.5", "lr: 5.0e-1"),
         ("feedback_updates: 2", "feedback_updates: 2, batch_norm: false"),
         ("1x8", "net"),
+        ("seeds: [1, 2]", "seeds: [2, 1]"),
     ],
 )
 def test_names_and_paths_do_not_make_another_run(tmp_path: Path, old: str, new: str) -> None:
@@ -114,7 +115,14 @@ def test_semantics_and_data_are_part_of_the_key(tmp_path: Path, monkeypatch: pyt
     run = picked(select(tmp_path))
     assert replace(run, checksum="0" * 64).key != run.key
     assert replace(run, column="mnist").key != run.key
+    assert replace(run, image=[1, 784, 1]).key != run.key
+    assert run.spec["dataset"]["image"] == [1, 28, 28]
+    assert run.spec["version"] == METHODS["BP"].version == 1
     before = run.key
+    with monkeypatch.context() as patch:
+        patch.setattr(METHODS["BP"], "version", 2)
+        assert run.key != before
+    assert run.key == before
     monkeypatch.setattr(sweep, "SEMANTICS", sweep.SEMANTICS + 1)
     assert run.key != before
 
@@ -131,7 +139,8 @@ def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
 
     def stop(done: int, result: object) -> None:
-        raise KeyboardInterrupt
+        if done == 1:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         execute(picked(chosen, "DTP"), data, chosen.store, CPU, stop)
@@ -144,8 +153,39 @@ def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) 
 
 def test_stale_names_every_difference(tmp_path: Path, data: Dataset) -> None:
     train(select(tmp_path), data)
-    (found, _) = select(tmp_path, seeds="1-3", epochs=4).statuses()
-    assert found.detail == "stored with epochs 1 instead of 4, seeds [1, 2] instead of [1, 2, 3]"
+    changed = PLAN.replace("lr: 0.1", "lr: 0.2").replace("batch_size: 512", "batch_size: 256")
+    (found, _) = select(tmp_path, changed.replace("width: 8", "width: 9")).statuses()
+    assert found.state is State.STALE
+    assert found.detail == (
+        "stored with batch_size 512 instead of 256, dims [784, 8, 10] instead of [784, 9, 10], "
+        "hyperparameters.lr 0.1 instead of 0.2"
+    )
+
+
+@pytest.mark.parametrize("options", [{"seeds": "1-3"}, {"epochs": 4}, {"seeds": "1-3", "epochs": 4}])
+def test_another_protocol_is_not_stale(tmp_path: Path, data: Dataset, options: dict[str, Any]) -> None:
+    train(select(tmp_path), data)
+    for text in (PLAN, PLAN.replace("lr: 0.1", "lr: 0.2")):
+        (found, _) = select(tmp_path, text, **options).statuses()
+        assert (found.state, found.detail) == (State.MISSING, "")
+
+
+def test_seeds_in_another_order_are_the_same_run(tmp_path: Path, data: Dataset) -> None:
+    train(select(tmp_path), data)
+    turned = select(tmp_path, seeds="2,1")
+    assert turned.plan.changes == ()
+    assert picked(turned).spec["seeds"] == [1, 2]
+    assert states(turned) == {"BP": State.STORED, "DTP": State.MISSING}
+
+
+def test_damage_of_another_run_is_not_this_ones(tmp_path: Path, data: Dataset) -> None:
+    chosen = select(tmp_path)
+    train(chosen, data)
+    folder = chosen.store.folder(picked(chosen).key)
+    assert folder is not None
+    (folder / "epochs.csv").write_text("")
+    assert states(chosen) == {"BP": State.DAMAGED, "DTP": State.MISSING}
+    assert states(select(tmp_path, epochs=2)) == {"BP": State.MISSING, "DTP": State.MISSING}
 
 
 def test_rows_alike_share_a_run(tmp_path: Path, data: Dataset) -> None:

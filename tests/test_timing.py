@@ -12,7 +12,7 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
 from benchmark import timing
-from benchmark.methods import METHODS, build
+from benchmark.methods import METHODS, Method, build
 from benchmark.options import Selection, run_app
 from benchmark.sweep import State, Status
 
@@ -114,6 +114,13 @@ def test_errors(command: Command, arguments: list[str]) -> None:
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_unknown_cost_shows_nan(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["BP"], "multiply_adds", Method.multiply_adds)
+    code, out, err = command("--method", "BP", "--replicas", "1", "--seconds", "0", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert out.count("nan") == 2
 
 
 def test_matmul_rate_is_a_rate() -> None:

@@ -10,7 +10,11 @@ METHODS: dict[str, type[Method]] = {}
 """Every learning rule by its name in Table 2."""
 
 for _module in pkgutil.iter_modules(__path__):
-    for _found in vars(importlib.import_module(f"{__name__}.{_module.name}")).values():
+    try:
+        _contents = vars(importlib.import_module(f"{__name__}.{_module.name}"))
+    except Exception as error:
+        raise UserError(f"benchmark/methods/{_module.name}.py cannot be imported: {error!r}") from error
+    for _found in list(_contents.values()):
         if not (isinstance(_found, type) and issubclass(_found, Method) and "name" in vars(_found)):
             continue
         if METHODS.setdefault(_found.name, _found) is not _found:

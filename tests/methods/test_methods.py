@@ -1,6 +1,9 @@
 """Closed-form updates against autograd on the losses of the method definitions, in float64."""
 
+import runpy
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmark import methods
+from benchmark.errors import UserError
 from benchmark.methods import METHODS, Method, build
 
 DIMS = [9, 8, 7, 6, 4]
@@ -267,3 +272,15 @@ def test_fixed_decoders_stay_fixed(batch_norm: bool) -> None:
     assert noise.drawn == []
     after = [method.network.g(l).weight for l in range(2, DEPTH + 1)]
     assert all(map(torch.equal, before, after))
+
+
+def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "zzz_twin.py").write_text(
+        "from benchmark.methods.base import Method\nclass Twin(Method):\n    name = 'BP'\n"
+    )
+    places = {"__path__": [*methods.__path__, str(tmp_path)]}
+    try:
+        with pytest.raises(UserError, match=r"zzz_twin\.py: a method named 'BP' exists already"):
+            runpy.run_path(str(methods.__file__), places, "benchmark.methods")
+    finally:
+        sys.modules.pop("benchmark.methods.zzz_twin", None)

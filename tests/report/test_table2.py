@@ -1,6 +1,7 @@
 """Table 2, rebuilt from a committed store (`tests/golden`) and from made-up ones."""
 
 import csv
+import io
 import re
 import shlex
 import shutil
@@ -18,7 +19,7 @@ from rich.console import Console
 from benchmark import cli, sweep
 from benchmark.config import PaperCell, PaperTable, load_paper_values
 from benchmark.errors import UserError
-from benchmark.options import Selection
+from benchmark.options import RESULTS, Selection
 from benchmark.report import table2
 from benchmark.results import EPOCH_COLUMNS
 from benchmark.sweep import Run
@@ -97,7 +98,8 @@ def test_golden_table_read_by_a_person() -> None:
 def test_the_command_of_an_empty_cell_fills_it(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = re.findall(r"`(python -m benchmark .*)`", (golden / "expected" / "golden.md").read_text())
     words = shlex.split(line)[3:]
-    assert command(monkeypatch, *words, "--results", "results", "--device", "cpu") == 0
+    assert words[-2:] == ["--results", "results"]
+    assert command(monkeypatch, *words, "--device", "cpu") == 0
     assert command(monkeypatch, "report", "golden.yaml", "--results", "results") == 0
     markdown = (golden / "results" / "tables" / "golden.md").read_text()
     assert "Empty cells" not in markdown
@@ -115,7 +117,7 @@ def test_other_seeds_or_epochs_leave_the_table_alone(golden: Path, monkeypatch: 
         assert (tables / f"golden.{suffix}").read_bytes() == expected
     for name, options in (("golden-seeds-1-2", "--seeds 1,2"), ("golden-3-epochs", "--epochs 3")):
         text = (tables / f"{name}.md").read_text()
-        assert text.count(f"--dataset {MINI} {options}`") == 5
+        assert text.count(f"--dataset {MINI} {options} --results results`") == 5
 
 
 PLAN = """
@@ -291,7 +293,50 @@ def test_commands_survive_blanks(tmp_path: Path) -> None:
         words = shlex.split(line)
         assert words[:4] == ["python", "-m", "benchmark", "run"]
         assert words[4] == str(tmp_path / "made up.yaml")
-        assert words[5:] == ["--method", row, "--dataset", "mnist", "--seeds", "3,4"]
+        results = ["--results", str(tmp_path / "results")]
+        assert words[5:] == ["--method", row, "--dataset", "mnist", "--seeds", "3,4", *results]
+        assert line == "python -m benchmark run " + shlex.join(words[4:])
+
+
+def test_commands_name_no_results_folder_unless_given() -> None:
+    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    assert table2._command(plan, "BP", "mnist") == (
+        "python -m benchmark run table2 --method BP --dataset mnist"
+    )
+
+
+def test_labels_with_commas_can_be_chosen(tmp_path: Path) -> None:
+    text = PLAN.replace("  BP (as released):", "  BP, as released:")
+    for given, rows in (
+        (["BP, as released"], ["BP, as released"]),
+        (["bp, AS released", "DTP,DRL"], ["BP, as released", "DTP", "DRL"]),
+    ):
+        assert select(tmp_path, text, method=given).rows == rows
+    chosen = select(tmp_path, text)
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    words = shlex.split(table.cells["BP, as released", "mnist"].command)
+    assert words[words.index("--method") + 1] == "BP, as released"
+
+
+def test_protocol_in_heading_and_warning(tmp_path: Path) -> None:
+    text = written(select(tmp_path), tmp_path)
+    assert text["md"].startswith("# Made up: 1 epochs, seeds 1, 2\n")
+    assert text["tex"].startswith("% Made up: 1 epochs, seeds 1, 2. ")
+    assert "PROTOCOL" not in "".join(text.values())
+    chosen = select(tmp_path, seeds="4,3", epochs=3)
+    warning = "NOT THE PAPER'S PROTOCOL: --seeds 4,3 --epochs 3"
+    text = written(chosen, tmp_path)
+    assert f"# Made up: 3 epochs, seeds 3, 4\n\n**{warning}**\n" in text["md"]
+    assert f"\n% {warning}\n" in text["tex"]
+    console = Console(width=200, record=True, file=io.StringIO())
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    table2.show(table, console, table.rows, table.columns)
+    shown = console.export_text()
+    assert "Made up: 3 epochs, seeds 3, 4" in shown
+    assert f"\n{warning}\n" in shown
+    assert select(tmp_path, seeds="2,1", epochs=1).plan.changes == ()
+    table = table2.build(select(tmp_path, epochs=3).plan, chosen.store, PAPER)
+    assert table.warning == "NOT THE PAPER'S PROTOCOL: --epochs 3"
 
 
 def test_parameter_counts_of_the_paper(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from benchmark.errors import UserError
+from benchmark.measurements import MEASUREMENTS
 from benchmark.methods import METHODS
 from benchmark.network import half_width
 
@@ -166,6 +167,13 @@ class Row(_Strict):
         return {**METHODS[self.method].options, **self.options}
 
 
+class Measure(_Strict):
+    """Where a measurement (see `measurements.py`) is taken during training."""
+
+    rows: list[str] = Field(min_length=1)
+    columns: list[str] = Field(min_length=1)
+
+
 class PlanConfig(_Strict):
     """A table to train: rows x columns under one protocol."""
 
@@ -178,6 +186,7 @@ class PlanConfig(_Strict):
     networks: dict[str, NetworkConfig]
     columns: dict[str, Column] = Field(min_length=1)
     rows: dict[str, Row] = Field(min_length=1)
+    measure: dict[str, Measure] = {}
 
     @model_validator(mode="after")
     def _references(self) -> PlanConfig:
@@ -187,7 +196,23 @@ class PlanConfig(_Strict):
                     f"columns.{name}.network: unknown network {column.network!r}, "
                     f"allowed: {', '.join(self.networks)}"
                 )
+        for name, where in self.measure.items():
+            for key, found, allowed in (
+                ("", [name], MEASUREMENTS),
+                (f"{name}.rows", where.rows, self.rows),
+                (f"{name}.columns", where.columns, self.columns),
+            ):
+                for unknown in [entry for entry in found if entry not in allowed]:
+                    path = f"measure.{key}".rstrip(".")
+                    raise ValueError(f"{path}: unknown {unknown!r}, allowed: {', '.join(allowed)}")
+            for row in where.rows:
+                if METHODS[self.rows[row].method].feedback != "decoders":
+                    raise ValueError(f"measure.{name}.rows: {row} has no decoders to measure")
         return self
+
+    def measured(self, row: str, column: str) -> list[str]:
+        """The measurements taken while the row trains on the column."""
+        return [n for n, where in self.measure.items() if row in where.rows and column in where.columns]
 
     def hyperparameters(self, row: str, column: str) -> Hyperparameters | None:
         """What the row uses on the column; None where the plan has no such cell."""

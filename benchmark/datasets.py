@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -52,6 +52,20 @@ class Dataset:
     test: Split
     source: str
     checksum: str
+
+    def hold_out(self, samples: int) -> Dataset:
+        """The last `samples` training samples evaluate, the others train; the test set stays unseen."""
+        rest = len(self.train) - samples
+        if samples < 1 or rest < 1:
+            raise UserError(
+                f"data set {self.name}: {samples} validation samples asked for, "
+                f"1 to {len(self.train) - 1} of its {len(self.train)} training samples allowed"
+            )
+        return replace(
+            self,
+            train=Split(self.train.x[:rest], self.train.y[:rest]),
+            test=Split(self.train.x[rest:], self.train.y[rest:]),
+        )
 
     @property
     def record(self) -> dict[str, str | int]:

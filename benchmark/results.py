@@ -2,6 +2,7 @@
 
     runs/<data set>/<row>-<key>/run.yaml     what was run, when, on what, and a checksum of
     runs/<data set>/<row>-<key>/epochs.csv   every epoch's train loss and test error per seed
+    runs/<data set>/<row>-<key>/<name>.csv   what a measurement (see measurements.py) saw, per epoch and seed
     partial/<key>/checkpoint.pt              a run under way (not for version control)
 
 A run appears under `runs/` by one rename, when it is complete. Its key is a hash of everything that can
@@ -53,6 +54,8 @@ class StoredRun:
     record: dict[str, Any]
     epochs: pd.DataFrame
     """Columns `EPOCH_COLUMNS`, one row an epoch and seed."""
+    measured: dict[str, pd.DataFrame]
+    """By the measurement's name."""
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -136,7 +139,13 @@ class Store:
             stream.write(hashlib.sha256(content.getbuffer()).digest())
             stream.write(content.getbuffer())
 
-    def commit(self, label: str, record: Mapping[str, Any], epochs: pd.DataFrame) -> Path:
+    def commit(
+        self,
+        label: str,
+        record: Mapping[str, Any],
+        epochs: pd.DataFrame,
+        measured: Mapping[str, pd.DataFrame] | None = None,
+    ) -> Path:
         """Make a finished run part of the store, then forget its checkpoint."""
         spec = record["spec"]
         key = key_of(spec)
@@ -145,10 +154,15 @@ class Store:
         self._make(self._partial(key))
         csv = epochs.to_csv(index=False, columns=list(EPOCH_COLUMNS), lineterminator="\n")
         full = {"key": key, "label": label, **record, "epochs_sha256": _sha256(csv)}
-        text = dump_yaml(full)
+        files = {"epochs.csv": csv}
+        if measured:
+            tables = {name: t.to_csv(index=False, lineterminator="\n") for name, t in measured.items()}
+            full["measured_sha256"] = {name: _sha256(table) for name, table in tables.items()}
+            files |= {f"{name}.csv": table for name, table in tables.items()}
+        files["run.yaml"] = dump_yaml(full)
         new = Path(tempfile.mkdtemp(dir=self._partial(key)))
         new.chmod(0o755)
-        for name, content in (("epochs.csv", csv), ("run.yaml", text)):
+        for name, content in files.items():
             with atomic_file(new / name) as stream:
                 stream.write(content.encode())
         if not target.exists():
@@ -221,15 +235,23 @@ def _checked(folder: Path) -> StoredRun:
         key = None
     if key is None or record.get("key") != key or not folder.name.endswith(f"-{key}"):
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
-    try:
-        csv = (folder / "epochs.csv").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / 'epochs.csv'}: cannot be read: {error}") from None
-    if record.get("epochs_sha256") != _sha256(csv):
-        raise UserError(f"{folder / 'epochs.csv'}: changed since the run was stored")
-    epochs = pd.read_csv(StringIO(csv))
+    epochs = _table(folder / "epochs.csv", record.get("epochs_sha256"))
+    digests = record.get("measured_sha256", {})
     spec = record["spec"]
+    if not isinstance(digests, dict) or set(digests) != set(spec.get("measure", {})):
+        raise UserError(f"{folder / 'run.yaml'}: not every measurement of the run is there")
+    measured = {name: _table(folder / f"{name}.csv", digest) for name, digest in digests.items()}
     expected = {(e, s) for e in range(1, spec["epochs"] + 1) for s in spec["seeds"]}
     if set(zip(epochs["epoch"], epochs["seed"], strict=True)) != expected or len(epochs) != len(expected):
         raise UserError(f"{folder / 'epochs.csv'}: not every epoch and seed of the run is there")
-    return StoredRun(folder, record, epochs)
+    return StoredRun(folder, record, epochs, measured)
+
+
+def _table(file: Path, digest: Any) -> pd.DataFrame:
+    try:
+        csv = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+    if digest != _sha256(csv):
+        raise UserError(f"{file}: changed since the run was stored")
+    return pd.read_csv(StringIO(csv))

@@ -16,6 +16,7 @@ from benchmark import provenance
 from benchmark.config import DatasetConfig, PlanConfig
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
+from benchmark.measurements import MEASUREMENTS
 from benchmark.memory import keep_freed_memory
 from benchmark.methods import METHODS, Method, build
 from benchmark.results import EPOCH_COLUMNS, Store, key_of, slug
@@ -43,25 +44,28 @@ class Run:
     column: str
     method: str
     options: dict[str, Any]
-    hyperparameters: dict[str, float]
+    hyperparameters: Mapping[str, float | list[float]]
+    """One number for all replicas, or one a replica."""
     dims: list[int]
     seeds: list[int]
-    """In rising order: the order of the replicas changes nothing."""
+    """One a replica, in rising order: the order of the replicas changes nothing."""
     epochs: int
     batch_size: int
     image: list[int]
     checksum: str | None
     """Of the data set's content, where `datasets.yaml` declares one."""
+    measure: tuple[str, ...] = ()
+    """The measurements taken during training: see `measurements.py`."""
 
     @property
     def spec(self) -> dict[str, Any]:
         """Everything that can change the numbers."""
-        return {
+        spec = {
             "semantics": SEMANTICS,
             "method": self.method,
             "version": METHODS[self.method].version,
             "options": self.options,
-            "hyperparameters": self.hyperparameters,
+            "hyperparameters": dict(self.hyperparameters),
             "dims": self.dims,
             "dataset": {"name": self.column, "image": self.image, "checksum": self.checksum},
             "seeds": self.seeds,
@@ -69,6 +73,9 @@ class Run:
             "batch_size": self.batch_size,
             "precision": "float32",
         }
+        if self.measure:
+            spec["measure"] = {name: MEASUREMENTS[name].version for name in self.measure}
+        return spec
 
     @property
     def key(self) -> str:
@@ -119,6 +126,7 @@ class Plan:
             batch_size=protocol.batch_size,
             image=list(dataset.image),
             checksum=dataset.checksum,
+            measure=tuple(self.config.measured(row, column)),
         )
 
     def runs(self, rows: Sequence[str], columns: Sequence[str]) -> list[Run]:
@@ -213,64 +221,99 @@ Progress = Callable[[int, EpochResult | None], None]
 last one measured, if anything."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a run left behind: its record and its tables."""
+
+    record: dict[str, Any]
+    epochs: pd.DataFrame
+    """Columns `EPOCH_COLUMNS`; within an epoch, one row a replica in their order."""
+    measured: dict[str, pd.DataFrame]
+
+
 def execute(run: Run, dataset: Dataset, store: Store, device: torch.device, progress: Progress) -> None:
     """Train a run from its checkpoint, or from the start, and store it; nothing if it is stored."""
-    keep_freed_memory()
     with store.claim(run.key):
         if store.folder(run.key) is not None:
             return
-        training = Training(
-            run.build(device), run.seeds, dataset.train, dataset.test, batch_size=run.batch_size
-        )
-        seconds, sittings, rows = 0.0, [], []
-        checkpoint = store.checkpoint(run.key)
-        if checkpoint is not None:
-            if checkpoint["data"] != dataset.checksum:
-                raise UserError(
-                    f"run {run.key} ({run.row} on {run.column}) was begun on data with checksum "
-                    f"{checkpoint['data'][:12]}..., {dataset.checksum[:12]}... found now"
-                )
-            training.load_state_dict(checkpoint["training"])
-            seconds, sittings, rows = (checkpoint[name] for name in ("seconds", "sittings", "rows"))
-        sittings.append(
-            {
-                "started": provenance.now(),
-                "from_epoch": training.epoch,
-                "device": provenance.device_name(device),
-                "versions": provenance.versions(),
-            }
-        )
-        progress(training.completed, None)
-        clock, saved = time.monotonic(), -math.inf  # so the first epoch is saved in any case
-        while training.completed < run.total_epochs:
-            result = training.run_epoch()
-            if result is not None:
-                rows += _rows(run, result)
-            now = time.monotonic()
-            seconds, clock = seconds + now - clock, now
-            if now - saved >= CHECKPOINT_SECONDS:
-                state = {
-                    "training": training.state_dict(),
-                    "data": dataset.checksum,
-                    "seconds": seconds,
-                    "sittings": sittings,
-                    "rows": rows,
-                }
-                store.save_checkpoint(run.key, state)
-                saved = now
-            progress(training.completed, result)
-        record = {
-            "row": run.row,
-            "spec": run.spec,
-            "data": dataset.record,
-            "finished": provenance.now(),
-            "training_seconds": round(seconds, 1),
-            "sittings": sittings,
+        trained = train(run, dataset, store, device, progress)
+        store.commit(run.row, trained.record, trained.epochs, trained.measured)
+
+
+def train(run: Run, dataset: Dataset, store: Store, device: torch.device, progress: Progress) -> Trained:
+    """Train a claimed run to its end, from its checkpoint if there is one."""
+    keep_freed_memory()
+    training = Training(run.build(device), run.seeds, dataset.train, dataset.test, batch_size=run.batch_size)
+    seconds, sittings, rows = 0.0, [], []
+    measured: dict[str, list[list[Any]]] = {name: [] for name in run.measure}
+    checkpoint = store.checkpoint(run.key)
+    if checkpoint is not None:
+        if checkpoint["data"] != dataset.checksum:
+            raise UserError(
+                f"run {run.key} ({run.row} on {run.column}) was begun on data with checksum "
+                f"{checkpoint['data'][:12]}..., {dataset.checksum[:12]}... found now"
+            )
+        training.load_state_dict(checkpoint["training"])
+        seconds, sittings, rows = (checkpoint[name] for name in ("seconds", "sittings", "rows"))
+        measured = checkpoint["measured"]
+    else:
+        _measure(run, training, measured)
+    sittings.append(
+        {
+            "started": provenance.now(),
+            "from_epoch": training.epoch,
+            "device": provenance.device_name(device),
+            "versions": provenance.versions(),
         }
-        store.commit(run.row, record, pd.DataFrame(rows, columns=list(EPOCH_COLUMNS)))
+    )
+    progress(training.completed, None)
+    saved = -math.inf  # so the first epoch is saved in any case
+    while training.completed < run.total_epochs:
+        clock = time.monotonic()
+        result = training.run_epoch()
+        now = time.monotonic()
+        seconds += now - clock
+        if result is not None:
+            rows += _rows(run, result)
+        _measure(run, training, measured)
+        if now - saved >= CHECKPOINT_SECONDS:
+            state = {
+                "training": training.state_dict(),
+                "data": dataset.checksum,
+                "seconds": seconds,
+                "sittings": sittings,
+                "rows": rows,
+                "measured": measured,
+            }
+            store.save_checkpoint(run.key, state)
+            saved = now
+        progress(training.completed, result)
+    record = {
+        "row": run.row,
+        "spec": run.spec,
+        "data": dataset.record,
+        "finished": provenance.now(),
+        "training_seconds": round(seconds, 1),
+        "sittings": sittings,
+    }
+    tables = {
+        name: pd.DataFrame(found, columns=["epoch", "seed", *MEASUREMENTS[name].columns])
+        for name, found in measured.items()
+    }
+    return Trained(record, pd.DataFrame(rows, columns=list(EPOCH_COLUMNS)), tables)
 
 
 def _rows(run: Run, result: EpochResult) -> list[list[Any]]:
-    """One row of `EPOCH_COLUMNS` a seed."""
+    """One row of `EPOCH_COLUMNS` a replica."""
     measured = zip(result.train_loss, result.test_error, result.diverged, strict=True)
     return [[result.epoch, seed, *values] for seed, values in zip(run.seeds, measured, strict=True)]
+
+
+def _measure(run: Run, training: Training, measured: dict[str, list[list[Any]]]) -> None:
+    """Append what is to be measured now; during pre-training nothing is."""
+    for name in run.measure:
+        measurement = MEASUREMENTS[name]
+        if measurement.due(training.completed, training.epoch, run.epochs):
+            epoch = max(training.epoch, 0)
+            for replica, *values in measurement.rows(training):
+                measured[name].append([epoch, run.seeds[replica], *values])

@@ -106,6 +106,10 @@ class Training:
             classes = self.one_hot[self.train.y[picked]].transpose(1, 2)
             yield self.train.x[picked].transpose(1, 2), self._per_replica(classes)
 
+    def evaluation_minibatches(self) -> Iterator[Tensor]:
+        """The evaluation inputs (1, in, n) in order, in the minibatches that batch norm sees."""
+        return (x for x, _ in _evaluation_minibatches(self.test))
+
     def _order(self, purpose: str) -> Tensor:
         """The epoch's sample order (S, samples), drawn on the CPU so that every device sees the same."""
         orders = [
@@ -146,10 +150,15 @@ def evaluate(network: Network, split: Split) -> tuple[Tensor, Tensor]:
     """Error in per cent and whether all logits are finite, both (R,)."""
     wrong = torch.zeros(network.replicas, dtype=torch.int64, device=split.x.device)
     finite = torch.ones(network.replicas, dtype=torch.bool, device=split.x.device)
-    for first in range(0, len(split), EVALUATION_BATCH):
-        x = split.x[first : first + EVALUATION_BATCH].T[None]
-        y = split.y[first : first + EVALUATION_BATCH]
+    for x, y in _evaluation_minibatches(split):
         logits = network(x)
         wrong += (logits.argmax(1) != y).sum(1)
         finite &= logits.isfinite().flatten(1).all(1)
     return 100.0 * wrong.to(torch.float64) / len(split), finite
+
+
+def _evaluation_minibatches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs (1, in, n) and class numbers (n,), samples in order."""
+    for first in range(0, len(split), EVALUATION_BATCH):
+        window = slice(first, first + EVALUATION_BATCH)
+        yield split.x[window].T[None], split.y[window]

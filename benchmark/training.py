@@ -122,13 +122,10 @@ class Training:
         generators = [streams.generator(seed, purpose, self.completed, self.device) for seed in self.streams]
 
         def noise(like: Tensor) -> Tensor:
-            drawn = torch.stack(
-                [
-                    torch.randn(like.shape[1:], generator=g, dtype=like.dtype, device=like.device)
-                    for g in generators
-                ]
-            )
-            return self._per_replica(drawn) * self.method.noise_std  # type: ignore[attr-defined]
+            drawn = like.new_empty(len(generators), *like.shape[1:])
+            for replica, generator in zip(drawn, generators, strict=True):
+                replica.normal_(generator=generator)
+            return self._per_replica(drawn).mul_(self.method.noise_std)  # type: ignore[attr-defined]
 
         return noise
 

@@ -20,10 +20,12 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from benchmark import datasets, provenance, replay, timing
+from benchmark.compilation import Compile
 from benchmark.config import load_paper_values
 from benchmark.errors import DataNotFound, UserError
 from benchmark.options import (
     RESULTS,
+    CompileSetting,
     DataRoot,
     Datasets,
     DeviceName,
@@ -113,6 +115,7 @@ def run(
     data_root: DataRoot = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
+    compile: CompileSetting = Compile.AUTO,
     report: Annotated[bool, typer.Option(help="Rebuild the table afterwards.")] = False,
 ) -> None:
     """Train what is missing of a plan; interrupted runs go on where they stopped."""
@@ -124,7 +127,9 @@ def run(
         failures += [found.detail for found in statuses if found.state is State.DAMAGED]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:
-            failures += _train_column(chosen, column, statuses, data_root, on, download=not addition)
+            failures += _train_column(
+                chosen, column, statuses, data_root, on, compile, download=not addition
+            )
         except DataNotFound as error:
             if addition:
                 console.print(f"skipped (not in the paper): {error}", markup=False)
@@ -147,6 +152,7 @@ def _train_column(
     statuses: Sequence[Status],
     data_root: Path | None,
     device: torch.device,
+    compile: Compile,
     *,
     download: bool,
 ) -> list[str]:
@@ -190,7 +196,7 @@ def _train_column(
                 speed_estimate_period=86_400,  # an epoch may take longer than rich's 30 s
             ) as bar:
                 task = bar.add_task(f"{number}/{len(waiting)} {run.row}", total=run.total_epochs, error="")
-                execute(run, data, store, device, _bar_updater(bar, task))
+                execute(run, data, store, device, _bar_updater(bar, task), compile)
         except UserError as error:
             failures.append(str(error))
             continue

@@ -200,7 +200,6 @@ class PlanConfig(_Strict):
             for key, found, allowed in (
                 ("", [name], MEASUREMENTS),
                 (f"{name}.rows", where.rows, self.rows),
-                (f"{name}.columns", where.columns, self.columns),
             ):
                 for unknown in [entry for entry in found if entry not in allowed]:
                     path = f"measure.{key}".rstrip(".")
@@ -422,6 +421,12 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
                 f"{file}: columns.{name}.hyperparameters_from: unknown data set "
                 f"{column.hyperparameters_from!r}, allowed: {allowed}"
             )
+    for measurement, where in config.measure.items():  # a plan on top of another may have dropped the column
+        for name in where.columns:
+            if name not in datasets:
+                raise UserError(
+                    f"{file}: measure.{measurement}.columns: unknown data set {name!r}, allowed: {allowed}"
+                )
     for label, row in config.rows.items():
         for name in row.hyperparameters:
             if name not in datasets:

@@ -12,6 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmark.compilation import Compile
 from benchmark.config import PROJECT, load_datasets, load_plan
 from benchmark.errors import UserError
 from benchmark.results import Store
@@ -30,6 +31,10 @@ Epochs = Annotated[int | None, typer.Option(help="Other epochs than the plan's."
 DataRoot = Annotated[Path | None, typer.Option(help="Folder to look for data in, first.")]
 Results = Annotated[Path, typer.Option(help="Folder of the results store.")]
 DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes cuda if it can.")]
+
+CompileSetting = Annotated[
+    Compile, typer.Option("--compile", help="torch.compile: auto compiles on a CPU what trains for minutes.")
+]
 
 RESULTS = PROJECT / "results"
 

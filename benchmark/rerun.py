@@ -38,7 +38,7 @@ class Agreement:
 
 
 def choose(store: Store, keys: Sequence[str], count: int, seed: int) -> list[StoredRun]:
-    """The runs with the given keys (or their beginnings), else `count` of the cheaper half, drawn at random."""
+    """The runs with the given keys (or their beginnings), else `count` drawn from the cheaper half."""
     stored = [run for folder in store.folders() if (run := store.load(folder.name.rsplit("-", 1)[1]))]
     if not keys:
         stored.sort(key=lambda run: (run.record["training_seconds"], run.record["key"]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark import streams
+from benchmark.compilation import CompiledStep, Step
 from benchmark.datasets import Split
 from benchmark.methods import Method
 from benchmark.network import Network
@@ -50,8 +51,10 @@ class Training:
         test: Split,
         *,
         batch_size: int = 256,
+        compiled: bool = False,
     ) -> None:
         self.method = method
+        self.train_step: Step = CompiledStep(method.train_step) if compiled else method.train_step
         self.train = train
         self.test = test
         self.batch_size = batch_size
@@ -96,7 +99,7 @@ class Training:
         """Train through one epoch, minibatch by minibatch; yields each one's summed loss (R,)."""
         order, noise = self._order("order"), self._noise("noise")
         for x, y in self._minibatches(order):
-            logits = self.method.train_step(x, y, noise)
+            logits = self.train_step(x, y, noise)
             yield -(functional.log_softmax(logits, dim=1) * y).sum((1, 2))
 
     def _minibatches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -122,13 +125,10 @@ class Training:
         generators = [streams.generator(seed, purpose, self.completed, self.device) for seed in self.streams]
 
         def noise(like: Tensor) -> Tensor:
-            drawn = torch.stack(
-                [
-                    torch.randn(like.shape[1:], generator=g, dtype=like.dtype, device=like.device)
-                    for g in generators
-                ]
-            )
-            return self._per_replica(drawn) * self.method.noise_std  # type: ignore[attr-defined]
+            drawn = like.new_empty(len(generators), *like.shape[1:])
+            for replica, generator in zip(drawn, generators, strict=True):
+                replica.normal_(generator=generator)
+            return self._per_replica(drawn).mul_(self.method.noise_std)  # type: ignore[attr-defined]
 
         return noise
 

@@ -18,12 +18,16 @@ rest, so the second convention is measured on every fourth evaluation minibatch 
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from benchmark.methods import Method
+from benchmark.methods.bp import BP
 from benchmark.network import ForwardPass, Layer, Network, Trace
 
 if TYPE_CHECKING:
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 SPECTRUM_COLUMNS = ("encoder", "statistics", "trace", "nonnegative", "nonnegative_symmetric", "zero")
 CONDITIONS_COLUMNS = ("encoder", "quantity", "value")
+
+CONDITIONS_SAMPLES = 8
+"""Evaluation minibatches whose first sample `conditions` looks at: pseudo-inverses take their time."""
 
 BATCH_STRIDE = 4
 """`spectrum` looks at ``"batch"`` in every such evaluation minibatch."""
@@ -127,5 +134,78 @@ def _spectrum(m: Tensor) -> Tensor:
 
 
 def conditions(training: Training) -> list[list[Any]]:
-    """How far each condition of Table 1 holds, per replica and encoder."""
-    raise NotImplementedError
+    """Table 1: how far J_g is from what each reconstruction loss is said to make of it.
+
+    For l = 2..L, averages over the first sample of the first `CONDITIONS_SAMPLES` evaluation minibatches,
+    batch norm's statistics those of the minibatch (as in training, where J_{g_l} carries targets):
+
+    - `pinv_distance`: ||J_g - J_f^+|| / ||J_f^+||, and `pinv_cosine`: <J_g, J_f^+> / (||J_g|| ||J_f^+||), in
+      Frobenius norm and inner product (DTP's condition);
+    - `transpose_distance`, `transpose_cosine`: the same for J_f^T (L-DRL's);
+    - `product_pinv_distance`, ..., `product_transpose_cosine`: the same for J_{g_l} J_{g_{l+1}} ... J_{g_L}
+      and J_{f_{l:L}} = J_{f_L} ... J_{f_l} (DRL's is the pseudo-inverse);
+    - `trace`: tr(J_f J_g) (FW-DTP's).
+
+    For l = 1..L, `update_angle`: see `update_angles`. Everything in float64: pseudo-inverses of nearly
+    singular matrices ask for it. NaN where a replica's numbers are not finite.
+    """
+    network = copy.deepcopy(training.method.network).double()
+    statistics = conventions(network)[-1]
+    found: dict[tuple[int, str], list[Tensor]] = defaultdict(list)
+    for x in islice(training.evaluation_minibatches(), CONDITIONS_SAMPLES):
+        h = network.pass_forward(x.double())
+        up = down = torch.eye(network.dims[-1], dtype=torch.float64, device=x.device)
+        for l in reversed(range(2, network.depth + 1)):
+            j_f, j_g = jacobians(network, l, h, statistics)
+            up, down = up @ j_f, j_g @ down
+            found[l, "trace"].append((j_f @ j_g).diagonal(dim1=1, dim2=2).sum(1))
+            for prefix, forward, feedback in (("", j_f, j_g), ("product_", up, down)):
+                for name, ideal in (("pinv", pseudo_inverse(forward)), ("transpose", forward.mT)):
+                    distance, cosine = _compare(feedback, ideal)
+                    found[l, f"{prefix}{name}_distance"].append(distance)
+                    found[l, f"{prefix}{name}_cosine"].append(cosine)
+    for l, angle in enumerate(update_angles(training), start=1):
+        found[l, "update_angle"].append(angle)
+    means = {key: torch.stack(samples).mean(0).tolist() for key, samples in found.items()}
+    return [[replica, *key, value] for key, values in means.items() for replica, value in enumerate(values)]
+
+
+def pseudo_inverse(j: Tensor) -> Tensor:
+    """J^+ (R, in, out) of J (R, out, in); NaN for a replica that is not finite."""
+    finite = j.isfinite().all((1, 2))[:, None, None]
+    return torch.linalg.pinv(j.where(finite, 0)).where(finite, torch.nan)
+
+
+def _compare(j: Tensor, ideal: Tensor) -> tuple[Tensor, Tensor]:
+    """||J - ideal|| / ||ideal|| and the cosine between the two, both (R,)."""
+    distance = torch.linalg.matrix_norm(j - ideal) / torch.linalg.matrix_norm(ideal)
+    return distance, torch.cosine_similarity(j.flatten(1), ideal.flatten(1), dim=1, eps=0)
+
+
+def update_angles(training: Training) -> Tensor:
+    """Degrees between the method's update of W_l and the negative gradient of the cross-entropy, (L, R).
+
+    On one minibatch, the first training samples in their order. The update is that of one `train_step`
+    without feedback updates, on copies in float64; BP's step on the same networks is the gradient's.
+    """
+    x = training.train.x[: training.batch_size].double().T[None]
+    y = training.one_hot[training.train.y[: training.batch_size]].double().T
+    method = copy.copy(training.method)
+    for name in method.hyperparameters:
+        setattr(method, name, getattr(method, name).double())
+    method.feedback_updates = 0  # type: ignore[attr-defined]
+    rule, gradient = (
+        _change(learner, copy.deepcopy(training.method.network).double(), x, y)
+        for learner in (method, BP(method.network, {"lr": method.lr}, {}))  # type: ignore[attr-defined]
+    )
+    cosines = [torch.cosine_similarity(a, b, dim=1, eps=0) for a, b in zip(rule, gradient, strict=True)]
+    return torch.stack(cosines).clamp(-1, 1).acos().rad2deg()
+
+
+def _change(method: Method, network: Network, x: Tensor, y: Tensor) -> list[Tensor]:
+    """What one step of `method` on `network` changes every W_l by: L times (R, out in)."""
+    method.network = network
+    layers = [network.f(l) for l in range(1, network.depth + 1)]
+    before = [layer.weight.clone() for layer in layers]
+    method.train_step(x, y.expand(network.replicas, -1, -1), torch.zeros_like)
+    return [(layer.weight - old).flatten(1) for layer, old in zip(layers, before, strict=True)]

@@ -4,14 +4,16 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmark import jacobian
 from benchmark.datasets import Split
-from benchmark.jacobian import SPECTRUM_COLUMNS, spectrum
+from benchmark.jacobian import CONDITIONS_COLUMNS, SPECTRUM_COLUMNS, conditions, spectrum
 from benchmark.methods import METHODS, build
 from benchmark.network import Layer
 from benchmark.training import EVALUATION_BATCH, Training
@@ -47,6 +49,14 @@ def training(
 
 def frame(rows: list[list[Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["replica", *SPECTRUM_COLUMNS])
+
+
+def long_frame(rows: list[list[Any]]) -> pd.Series:
+    """Values by replica, encoder and quantity."""
+    table = pd.DataFrame(rows, columns=["replica", *CONDITIONS_COLUMNS])
+    index = ["replica", "encoder", "quantity"]
+    assert not table.duplicated(index).any()
+    return table.set_index(index)["value"].sort_index()
 
 
 def normalised(a: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
@@ -168,13 +178,14 @@ def test_a_poisoned_replica_is_nan_and_leaves_its_neighbours_alone() -> None:
     assert not frame(spectrum(poisoned)).query("replica == 0").isna().any(axis=None)
 
 
+@pytest.mark.parametrize("measure", [spectrum, conditions])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_measuring_changes_nothing(network: str) -> None:
+def test_measuring_changes_nothing(network: str, measure: Any) -> None:
     plain, measured = (training(*NETWORKS[network], dtype=torch.float32) for _ in range(2))
     state = torch.get_rng_state()
     for _ in range(plain.method.pretraining + 2):
         before = copy.deepcopy(measured.method.network.state_dict())
-        spectrum(measured)
+        measure(measured)
         for name, weight in measured.method.network.state_dict().items():
             assert torch.equal(weight, before[name])
         assert plain.run_epoch() == measured.run_epoch()
@@ -183,6 +194,92 @@ def test_measuring_changes_nothing(network: str) -> None:
         plain.method.network.parameters(), measured.method.network.parameters(), strict=True
     ):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_conditions_follow_their_definitions(network: str) -> None:
+    trained = training(*NETWORKS[network], dtype=torch.float32, samples=3)
+    found = long_frame(conditions(trained))
+    net = copy.deepcopy(trained.method.network).double()
+    h = net.pass_forward(trained.test.x.double().T[None])
+    statistics = "sample" if network == "no norm" else "batch"
+
+    def compare(j: np.ndarray, ideal: np.ndarray) -> list[float]:
+        size = np.linalg.norm(ideal)
+        cosine = (j * ideal).sum() / np.linalg.norm(j) / size
+        return [float(np.linalg.norm(j - ideal) / size), float(cosine)]
+
+    for r in range(2):
+        pairs = {}
+        for l in range(2, 5):
+            j_f, j_g = (j[r].numpy() for j in jacobian.jacobians(net, l, h, statistics))
+            pairs[l] = (j_f, j_g)
+            assert found[r, l, "trace"] == pytest.approx(np.trace(j_f @ j_g))
+        for l in range(2, 5):
+            up, down = pairs[l]
+            products = {"": (up, down)}
+            for k in range(l + 1, 5):
+                up, down = pairs[k][0] @ up, down @ pairs[k][1]
+            products["product_"] = (up, down)
+            for prefix, (forward, feedback) in products.items():
+                for name, ideal in (("pinv", np.linalg.pinv(forward)), ("transpose", forward.T)):
+                    measured = [found[r, l, f"{prefix}{name}_{what}"] for what in ("distance", "cosine")]
+                    assert measured == pytest.approx(compare(feedback, ideal)), (l, prefix, name)
+
+
+def test_a_condition_that_holds_is_seen_to_hold() -> None:
+    """With B_l = W_l^T and activations at zero, J_g is the transpose of an orthogonal J_f: all of Table 1."""
+    trained = training(samples=1)
+    trained.test.x.zero_()
+    net = trained.method.network
+    for l in (2, 3, 4):
+        net.g(l).weight.data.copy_(net.f(l).weight.mT)
+    found = long_frame(conditions(trained)).unstack("quantity")
+    assert found.trace.unstack("replica").loc[[2, 3, 4], 0].tolist() == pytest.approx([5, 5, 4])
+    for l in (2, 3, 4):
+        ideals = ["pinv", "transpose", "product_transpose"]
+        if l > 2:  # W_3 W_2 widens and then narrows: its singular values are not all 1
+            ideals.append("product_pinv")
+        for name in ideals:
+            assert found.loc[(0, l), f"{name}_distance"] == pytest.approx(0, abs=1e-6)  # drawn in float32
+            assert found.loc[(0, l), f"{name}_cosine"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_update_angles_against_autograd(network: str) -> None:
+    method, options = NETWORKS[network]
+    updates = {} if method == "FW-DTP" else {"feedback_updates": 0}
+    trained, plain = training(method, options), training(method, {**options, **updates})
+    angles = jacobian.update_angles(trained)
+    assert angles.shape == (4, 2)
+
+    net = plain.method.network
+    layers = [net.f(l) for l in range(1, 5)]
+    x, y = plain.train.x[:32].T[None], functional.one_hot(plain.train.y[:32], 4).T.double().expand(2, -1, -1)
+    for layer in layers:
+        layer.weight.requires_grad_(True)
+    loss = -(net(x).log_softmax(1) * y).sum()
+    gradients = torch.autograd.grad(loss, [layer.weight for layer in layers])
+    before = [layer.weight.requires_grad_(False).clone() for layer in layers]
+    plain.method.train_step(x, y, torch.zeros_like)
+    for l, layer in enumerate(layers):
+        change = (layer.weight - before[l]).flatten(1)
+        cosine = (
+            -(change * gradients[l].flatten(1)).sum(1) / change.norm(dim=1) / gradients[l].norm(dim=(1, 2))
+        )
+        torch.testing.assert_close(angles[l], cosine.clamp(-1, 1).acos().rad2deg(), atol=1e-4, rtol=0)
+    if network != "norm everywhere":  # the output layer's own loss has the gradient's direction
+        assert angles[3].tolist() == pytest.approx([0, 0], abs=1e-4)
+    assert (angles[:3] > 1).all()
+
+
+def test_conditions_of_a_poisoned_replica_are_nan() -> None:
+    healthy, poisoned = training(), training()
+    poisoned.method.network.f(3).weight.data[0, 0, 0] = torch.nan
+    expected, found = long_frame(conditions(healthy)), long_frame(conditions(poisoned))
+    assert found[0].drop(index=2).isna().all()  # f_2 and g_2 lie below the poison
+    assert found[0, 2].filter(like="product").isna().all()
+    pd.testing.assert_series_equal(found[1], expected[1])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -1,7 +1,7 @@
 """Our numbers against the paper's: difference, equivalence within a margin, and what may be said of them.
 
-Of either side only mean, standard deviation and number of seeds enter (the paper prints no more), so every
-test is Welch's (1947), from summary statistics; equivalence is shown by two one-sided tests (TOST, Schuirmann
+Of the paper's side only mean, standard deviation and number of seeds are known, so tests against it are
+Welch's, from summary statistics; equivalence is shown by two one-sided tests (TOST, Schuirmann
 1987). The paper does not say whether its ± divides by n or n - 1: n - 1 is assumed. Where both deviations are
 zero, results are the limits as they tend to zero.
 """
@@ -60,22 +60,28 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Welch:
-    """The difference of two means and its t distribution (Welch 1947)."""
+class Difference:
+    """The difference of two means and its t distribution."""
 
     difference: float
     error: float
     """Its standard error."""
     df: float
-    """Degrees of freedom (Satterthwaite 1946)."""
+    """Degrees of freedom."""
 
     @classmethod
-    def of(cls, ours: Sample, paper: Sample) -> Welch:
-        """Our mean minus the paper's."""
+    def welch(cls, ours: Sample, paper: Sample) -> Difference:
+        """Our mean minus the paper's, deviations unequal (Welch 1947)."""
         error = math.hypot(ours.error, paper.error)
         share = (ours.error / error) ** 2 if error else 0.5
         df = 1 / (share**2 / (ours.n - 1) + (1 - share) ** 2 / (paper.n - 1))
         return cls(ours.mean - paper.mean, error, df)
+
+    @classmethod
+    def paired(cls, differences: Sequence[float]) -> Difference:
+        """The mean of two or more differences, one a pair."""
+        sample = Sample.of(differences)
+        return cls(sample.mean, sample.error, sample.n - 1)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -162,7 +168,7 @@ def compare(table: Mapping[Name, tuple[Sample, Sample, float]]) -> dict[Name, Co
     Two families of tests, one for the differences and one for the equivalences, each corrected over all of
     `table` (Holm), so that in either the chance of a single false positive is at most ALPHA.
     """
-    welch = {name: Welch.of(ours, paper) for name, (ours, paper, _) in table.items()}
+    welch = {name: Difference.welch(ours, paper) for name, (ours, paper, _) in table.items()}
     differences = holm([welch[name].p_difference for name in table])
     equivalences = holm([welch[name].p_equivalence(margin) for name, (_, _, margin) in table.items()])
     return {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from benchmark.statistics import ALPHA, Comparison, Sample, Verdict, Welch, compare, holm, tost_power
+from benchmark.statistics import ALPHA, Comparison, Difference, Sample, Verdict, compare, holm, tost_power
 
 fast = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 stds = st.floats(0.01, 5)
@@ -27,7 +27,7 @@ def test_published_equivalence_test() -> None:
 
     He gives the bounds as 0.384 scale points; 0.43 x sqrt((0.95^2 + 0.83^2) / 2) = 0.3836.
     """
-    welch = Welch.of(Sample(5.25, 0.95, 95), Sample(5.22, 0.83, 89))
+    welch = Difference.welch(Sample(5.25, 0.95, 95), Sample(5.22, 0.83, 89))
     margin = 0.43 * math.sqrt((0.95**2 + 0.83**2) / 2)
     assert (welch.difference - margin) / welch.error == pytest.approx(-2.69, abs=0.005)
     assert welch.df == pytest.approx(182, abs=1)
@@ -40,7 +40,7 @@ def test_example_worked_by_hand() -> None:
     Variances of the means 0.00162 and 0.002; standard error sqrt(0.00362) = 0.060166; degrees of freedom
     0.00362^2 / ((0.00162^2 + 0.002^2) / 4) = 7.9128; t(0.975) there between 2.306 (8) and 2.365 (7).
     """
-    welch = Welch.of(Sample(2.87, 0.09, 5), Sample(2.76, 0.10, 5))
+    welch = Difference.welch(Sample(2.87, 0.09, 5), Sample(2.76, 0.10, 5))
     assert welch.difference == pytest.approx(0.11)
     assert welch.error == pytest.approx(0.060166, abs=1e-6)
     assert welch.df == pytest.approx(7.9128, abs=1e-4)
@@ -65,7 +65,7 @@ def test_holm_by_hand() -> None:
 @fast
 @given(samples, samples)
 def test_welch_is_scipys(ours: Sample, paper: Sample) -> None:
-    welch = Welch.of(ours, paper)
+    welch = Difference.welch(ours, paper)
     expected = stats.ttest_ind_from_stats(
         ours.mean, ours.std, ours.n, paper.mean, paper.std, paper.n, equal_var=False
     )
@@ -77,7 +77,7 @@ def test_interval_and_one_sided_tests_are_scipys_on_raw_data() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         a, b = rng.normal(1, 2, 5), rng.normal(2, 0.5, 7)
-        welch = Welch.of(Sample.of(a), Sample.of(b))
+        welch = Difference.welch(Sample.of(a), Sample.of(b))
         expected = stats.ttest_ind(a, b, equal_var=False)
         assert welch.interval == pytest.approx(tuple(expected.confidence_interval(1 - ALPHA)))
         sides = [
@@ -85,6 +85,17 @@ def test_interval_and_one_sided_tests_are_scipys_on_raw_data() -> None:
             for shift, side in ((0.7, "greater"), (-0.7, "less"))
         ]
         assert welch.p_equivalence(0.7) == pytest.approx(max(sides))
+
+
+@fast
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=8, unique=True), st.floats(-2, 2))
+def test_paired_differences_are_scipys(differences: list[float], bound: float) -> None:
+    paired = Difference.paired(differences)
+    if paired.error > 1e-6:  # SciPy warns of cancellation
+        expected = stats.ttest_1samp(differences, bound, alternative="greater").pvalue
+        assert paired.p_above(bound) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+        interval = stats.ttest_1samp(differences, 0).confidence_interval(1 - ALPHA)
+        assert paired.interval == pytest.approx(tuple(interval))
 
 
 # ---- simulation
@@ -101,7 +112,7 @@ def test_power_is_what_simulation_finds() -> None:
     ):
         a, b = rng.normal(7, s1, (draws, n1)), rng.normal(7, s2, (draws, n2))
         found = [
-            Welch.of(Sample.of(x), Sample.of(y)).p_equivalence(margin) <= ALPHA
+            Difference.welch(Sample.of(x), Sample.of(y)).p_equivalence(margin) <= ALPHA
             for x, y in zip(a, b, strict=True)
         ]
         power = tost_power(Sample(3, s1, n1), Sample(9, s2, n2), margin)
@@ -142,7 +153,7 @@ def test_false_positives_over_a_table(where: str) -> None:
         for cell in range(cells):
             ours, paper = rng.normal(shift, 0.3, 5), rng.normal(0, 0.2 + 0.1 * cell, 5)
             table[cell] = (Sample.of(ours), Sample.of(paper), margin)
-        welch = {cell: Welch.of(a, b) for cell, (a, b, _) in table.items()}
+        welch = {cell: Difference.welch(a, b) for cell, (a, b, _) in table.items()}
         if where == "no difference":
             corrected = holm([w.p_difference for w in welch.values()])
         else:
@@ -203,7 +214,7 @@ def test_zero_deviations() -> None:
         (near,) = compare({"": (tiny[0], tiny[1], margin)}).values()
         assert near.verdict is verdict
         assert near.power == pytest.approx(1)
-    one = Welch.of(same, PAPER)
+    one = Difference.welch(same, PAPER)
     assert one.df == pytest.approx(PAPER.n - 1)
     assert one.error == pytest.approx(PAPER.error)
 
@@ -218,7 +229,7 @@ def test_sample_of_values() -> None:
 @fast
 @given(samples, samples, margins)
 def test_symmetry(ours: Sample, paper: Sample, margin: float) -> None:
-    there, back = Welch.of(ours, paper), Welch.of(paper, ours)
+    there, back = Difference.welch(ours, paper), Difference.welch(paper, ours)
     assert there.p_difference == pytest.approx(back.p_difference)
     assert there.p_equivalence(margin) == pytest.approx(back.p_equivalence(margin))
     assert there.interval == pytest.approx(tuple(-x for x in reversed(back.interval)))
@@ -228,7 +239,7 @@ def test_symmetry(ours: Sample, paper: Sample, margin: float) -> None:
 @fast
 @given(samples, samples, margins, st.floats(1, 3))
 def test_a_wider_margin_is_easier(ours: Sample, paper: Sample, margin: float, factor: float) -> None:
-    welch = Welch.of(ours, paper)
+    welch = Difference.welch(ours, paper)
     assert welch.p_equivalence(factor * margin) <= welch.p_equivalence(margin)
     assert tost_power(ours, paper, factor * margin) >= tost_power(ours, paper, margin)
     assert 0 <= tost_power(ours, paper, margin) <= 1
@@ -240,8 +251,8 @@ def test_more_seeds_narrow_the_interval(
     m1: float, s1: float, n1: int, m2: float, s2: float, n2: int, more: int
 ) -> None:
     """As many more on both sides: with one side alone, Welch's degrees of freedom may fall."""
-    few = Welch.of(Sample(m1, s1, n1), Sample(m2, s2, n2)).interval
-    many = Welch.of(Sample(m1, s1, n1 * (1 + more)), Sample(m2, s2, n2 * (1 + more))).interval
+    few = Difference.welch(Sample(m1, s1, n1), Sample(m2, s2, n2)).interval
+    many = Difference.welch(Sample(m1, s1, n1 * (1 + more)), Sample(m2, s2, n2 * (1 + more))).interval
     assert many[1] - many[0] < few[1] - few[0]
 
 
@@ -249,7 +260,7 @@ def test_more_seeds_narrow_the_interval(
 @given(samples, samples, margins)
 def test_tests_agree_with_intervals(ours: Sample, paper: Sample, margin: float) -> None:
     """p <= ALPHA: zero outside the 1 - ALPHA interval; equivalence: the 1 - 2 ALPHA one within the margin."""
-    welch = Welch.of(ours, paper)
+    welch = Difference.welch(ours, paper)
     low, high = welch.interval
     if abs(welch.p_difference - ALPHA) > 1e-9:
         assert (welch.p_difference < ALPHA) == (not low <= 0 <= high)

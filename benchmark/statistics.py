@@ -1,9 +1,9 @@
 """Our numbers against the paper's: difference, equivalence within a margin, and what may be said of them.
 
-Of the paper's side only mean, standard deviation and number of seeds are known, so tests against it are
-Welch's, from summary statistics; equivalence is shown by two one-sided tests (TOST, Schuirmann
-1987). The paper does not say whether its ± divides by n or n - 1: n - 1 is assumed. Where both deviations are
-zero, results are the limits as they tend to zero.
+The paper prints means, standard deviations and the number of seeds, so tests against it are Welch's, from
+summary statistics; equivalence is shown by two one-sided tests (TOST, Schuirmann 1987). The paper does not
+say whether its ± divides by n or n - 1: n - 1 is assumed. Where deviations are zero, results are the limits
+as they tend to zero.
 """
 
 from __future__ import annotations

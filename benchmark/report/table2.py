@@ -107,10 +107,7 @@ class Table2:
 
     @property
     def heading(self) -> str:
-        """The plan's title and protocol."""
-        protocol = self.plan.config.protocol
-        seeds = ", ".join(map(str, sorted(protocol.seeds)))
-        return f"{self.plan.config.title}: {protocol.epochs} epochs, seeds {seeds}"
+        return heading(self.plan)
 
     @property
     def warning(self) -> str | None:
@@ -176,6 +173,13 @@ class Table2:
         for (row, column), cell in self.cells.items():
             if cell.planned and not cell.errors:
                 yield row, column, cell
+
+
+def heading(plan: Plan) -> str:
+    """A plan's title and protocol."""
+    protocol = plan.config.protocol
+    seeds = ", ".join(map(str, sorted(protocol.seeds)))
+    return f"{plan.config.title}: {protocol.epochs} epochs, seeds {seeds}"
 
 
 def warning(plan: Plan) -> str | None:

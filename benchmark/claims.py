@@ -82,18 +82,14 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        """SUPPORTED if all needed parts are; without data for one that is needed, at best NO DATA."""
+        """Where all parts must hold, one that does not decides; else NO DATA if one part has none."""
         found = {part.verdict for part in self.parts}
-        decides = Verdict.NOT_SUPPORTED if self.claim.need == "all" else Verdict.SUPPORTED
-        if len(found) == 1 or decides in found:
-            return decides if decides in found else found.pop()
-        return Verdict.NO_DATA
-
-    @property
-    def summary(self) -> str:
-        """`SUPPORTED on 2 of 4, NO DATA on 2 of 4`."""
-        counts = Counter(part.verdict for part in self.parts)
-        return ", ".join(f"{v} on {counts[v]} of {len(self.parts)}" for v in Verdict if counts[v])
+        decides, otherwise = Verdict.NOT_SUPPORTED, Verdict.SUPPORTED
+        if self.claim.need == "any":
+            decides, otherwise = otherwise, decides
+        if decides in found:
+            return decides
+        return Verdict.NO_DATA if Verdict.NO_DATA in found else otherwise
 
 
 @dataclass(frozen=True)
@@ -108,6 +104,12 @@ class Ledger:
     def shown(self, verdict: Verdict) -> str:
         """A verdict as it may be printed."""
         return f"not comparable: {verdict}" if self.warning else str(verdict)
+
+    def summary(self, judgement: Judgement) -> str:
+        """`SUPPORTED on 2 of 4, NO DATA on 2 of 4`."""
+        counts = Counter(part.verdict for part in judgement.parts)
+        total = len(judgement.parts)
+        return ", ".join(f"{self.shown(v)} on {counts[v]} of {total}" for v in Verdict if counts[v])
 
     @property
     def commands(self) -> list[str]:
@@ -301,7 +303,8 @@ def _measured(
             raise NoData(f"too few epochs from {first} on, or no encoder {encoder}, among what was measured")
         what = f"epochs {first} to {last}"
         if check.trend:
-            trend = values.corrwith(pd.Series(values.index, values.index), method="spearman")
+            ranks = values.rank().where(values.notna().all())  # NaN correlates with nothing
+            trend = ranks.corrwith(pd.Series(values.index, values.index).rank())
             values, what = trend.to_frame().T, f"rank correlation with the epoch, {what}"
     low, high = check.interval(margin)
     numbers = (

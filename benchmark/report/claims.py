@@ -20,8 +20,9 @@ NOTE = (
     "contrary. NO DATA: a part that the claim needs is not there, and none fails. Differences of test errors "
     "are over the seeds that both rows have, paired, with 95% intervals; p is one-sided and corrected (Holm) "
     f"over those parts of the claim that have data, and SUPPORTED means p <= {ALPHA:g}. Claims are not "
-    "corrected for being many: of those with a p, each has that chance of being SUPPORTED though untrue. What has "
-    "no p must hold for every seed. Margins and their reasons stand with the claims in paper_configs/claims.yaml."
+    "corrected for being many: of those with a p, each has that chance of being SUPPORTED though untrue. "
+    "What has no p must hold for every seed. Margins and their reasons stand with the claims in "
+    "paper_configs/claims.yaml."
 )
 
 
@@ -75,7 +76,7 @@ def _markdown(ledger: Ledger) -> Iterator[str]:
         yield from (f"**{ledger.warning}**", "")
     yield from ("| claim | verdict | parts |", "|---|---|---|")
     for judgement in ledger.judgements:
-        yield f"| {judgement.name} | **{ledger.shown(judgement.verdict)}** | {judgement.summary} |"
+        yield f"| {judgement.name} | **{ledger.shown(judgement.verdict)}** | {ledger.summary(judgement)} |"
     yield from ("", NOTE)
     for judgement in ledger.judgements:
         claim = judgement.claim

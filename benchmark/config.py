@@ -174,6 +174,14 @@ class Measure(_Strict):
     columns: list[str] = Field(min_length=1)
 
 
+class Sensitivity(_Strict):
+    """How the configurations behind Figure 3 are trained."""
+
+    epochs: int | None = Field(default=None, gt=0)
+    """Other than the protocol's."""
+    note: str | None = None
+
+
 class PlanConfig(_Strict):
     """A table to train: rows x columns under one protocol."""
 
@@ -187,6 +195,7 @@ class PlanConfig(_Strict):
     columns: dict[str, Column] = Field(min_length=1)
     rows: dict[str, Row] = Field(min_length=1)
     measure: dict[str, Measure] = {}
+    sensitivity: Sensitivity = Sensitivity()
 
     @model_validator(mode="after")
     def _references(self) -> PlanConfig:

@@ -195,7 +195,7 @@ def _status(run: Run, store: Store) -> Status:
             except UserError:  # another run's damage is not this one's
                 continue
             if stored is not None and _same_protocol(stored.spec, run.spec):
-                return Status(run, State.STALE, f"stored with {_differences(stored.spec, run.spec)}")
+                return Status(run, State.STALE, f"stored with {differences(stored.spec, run.spec)}")
     return Status(run, State.MISSING)
 
 
@@ -203,14 +203,14 @@ def _same_protocol(stored: Mapping[str, Any], planned: Mapping[str, Any]) -> boo
     return all(stored[name] == planned[name] for name in ("seeds", "epochs"))
 
 
-def _differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str = "") -> str:
+def differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str = "") -> str:
     """`lr 0.1 instead of 0.2, ...`: what a stored specification has other than the planned one."""
     parts = []
     for name in sorted({*stored, *planned}):
         old, new = stored.get(name), planned.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             if old != new:
-                parts.append(_differences(old, new, f"{path}{name}."))
+                parts.append(differences(old, new, f"{path}{name}."))
         elif old != new:
             parts.append(f"{path}{name} {old} instead of {new}")
     return ", ".join(parts)

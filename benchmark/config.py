@@ -175,6 +175,14 @@ class Measure(_Strict):
     columns: list[str] = Field(min_length=1)
 
 
+class Sensitivity(_Strict):
+    """How the configurations behind Figure 3 are trained."""
+
+    epochs: int | None = Field(default=None, gt=0)
+    """Other than the protocol's."""
+    note: str | None = None
+
+
 class PlanConfig(_Strict):
     """A table to train: rows x columns under one protocol."""
 
@@ -190,6 +198,7 @@ class PlanConfig(_Strict):
     measure: dict[str, Measure] = {}
     margins: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     """By data set, in points of test error: differences below it do not matter (see `statistics.py`)."""
+    sensitivity: Sensitivity = Sensitivity()
 
     @model_validator(mode="after")
     def _references(self) -> PlanConfig:

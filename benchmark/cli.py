@@ -127,9 +127,7 @@ def run(
         failures += [found.detail for found in statuses if found.state is State.DAMAGED]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:
-            failures += _train_column(
-                chosen, column, statuses, data_root, on, compile, download=not addition
-            )
+            failures += _train_column(chosen, column, statuses, data_root, on, compile, download=not addition)
         except DataNotFound as error:
             if addition:
                 console.print(f"skipped (not in the paper): {error}", markup=False)

@@ -93,9 +93,9 @@ class Table1:
         return CONDITIONS.get(self.measured.plan.config.rows[row].method)
 
     def claimed(self, row: str, quantity: str) -> bool:
-        """Whether the quantity is the one that the row's condition is about."""
+        """Whether the quantity, if measured, is one that the row's condition is about."""
         condition = self.condition(row)
-        return condition is not None and quantity in condition.quantities
+        return row in self.measured.tables and condition is not None and quantity in condition.quantities
 
     def cell(self, row: str, quantity: str) -> str:
         """`1.00 ± 0.01 → 0.62 ± 0.02`; `-` where nothing is stored."""

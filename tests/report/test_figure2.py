@@ -156,7 +156,7 @@ def test_what_is_missing_is_said_and_not_drawn(tmp_path: Path, draw: str) -> Non
     half = getattr(figure2, draw)(built(chosen), *arguments)
     assert "not trained yet: DTP" in texts(half)
     assert "FW-DTP (n=2)" in texts(half)
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=200, soft_wrap=True)
     figure2.show(built(chosen), console)
     shown = console.export_text()
     assert f"--method DTP --dataset {MINI}" in shown

@@ -141,7 +141,7 @@ def test_missing_and_not_finite_are_said(tmp_path: Path) -> None:
         "35.50 ± 1.00 → 136.00 ± 0.71 [n=2]",
         "45.50 ± 1.00 → not finite",
     ]
-    console = Console(record=True, width=250)
+    console = Console(record=True, width=250, soft_wrap=True)
     table1.show(found, console)
     for text in (
         console.export_text(),
@@ -157,9 +157,7 @@ def test_an_empty_store_gives_an_empty_table(tmp_path: Path) -> None:
     found = built(select(tmp_path))
     assert found.frame().empty
     table1.write(found, tmp_path)
-    assert {
-        cell for name, line in markdown_lines(tmp_path).items() if name in ("tr(J_f J_g)",) for cell in line
-    } >= {"-"}
+    assert markdown_lines(tmp_path)["tr(J_f J_g)"] == ["-"] * 5
 
 
 def test_warnings_and_names(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from benchmark import datasets, provenance, replay, timing
-from benchmark.compilation import Compile
+from benchmark.compilation import Compile, wanted
 from benchmark.config import load_paper_values
 from benchmark.errors import DataNotFound, UserError
 from benchmark.options import (
@@ -247,13 +247,15 @@ def replay_command(
     files: Annotated[list[Path], typer.Argument(metavar="FILE.npz...", help="Reference traces.")],
     tolerance: Annotated[float, typer.Option(help="Largest deviation allowed.")] = 1e-5,
     device: DeviceName = "auto",
+    compile: CompileSetting = Compile.OFF,
 ) -> None:
     """Replay traces of the released code through the code that trains."""
     if not tolerance >= 0:
         raise UserError(f"--tolerance: {tolerance} found, must be 0 or more")
     on = pick_device(device)
     table = Table(Column("file", overflow="fold"), "method", "steps", *replay.QUANTITIES, "")
-    deviations = [replay.replay(file, on) for file in files]
+    compiled = wanted(compile, None, on)
+    deviations = [replay.replay(file, on, compiled=compiled) for file in files]
     for deviation in deviations:
         cells = ["-" if value is None else f"{value:.1e}" for value in deviation.largest.values()]
         verdict = "differs" if deviation.exceeds(tolerance) else "equal"

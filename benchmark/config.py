@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -37,6 +37,7 @@ def _distinct(seeds: list[int]) -> list[int]:
     return seeds
 
 
+Names = Annotated[list[str], Field(min_length=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
 
 
@@ -174,6 +175,14 @@ class Measure(_Strict):
     columns: list[str] = Field(min_length=1)
 
 
+class Sensitivity(_Strict):
+    """How the configurations behind Figure 3 are trained."""
+
+    epochs: int | None = Field(default=None, gt=0)
+    """Other than the protocol's."""
+    note: str | None = None
+
+
 class PlanConfig(_Strict):
     """A table to train: rows x columns under one protocol."""
 
@@ -187,6 +196,9 @@ class PlanConfig(_Strict):
     columns: dict[str, Column] = Field(min_length=1)
     rows: dict[str, Row] = Field(min_length=1)
     measure: dict[str, Measure] = {}
+    margins: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    """By data set, in points of test error: differences below it do not matter (see `statistics.py`)."""
+    sensitivity: Sensitivity = Sensitivity()
 
     @model_validator(mode="after")
     def _references(self) -> PlanConfig:
@@ -284,6 +296,110 @@ class PaperTable(_Strict):
     spread: str
     unit: str
     cells: dict[str, dict[str, PaperCell]]
+
+
+class _Pairs(_Strict):
+    """Each of `rows` against each of the other rows, on each data set."""
+
+    rows: Names
+    against: Names
+    columns: Names
+
+
+class LowerError(_Pairs):
+    """The test error is lower, or higher by less than the margin."""
+
+    kind: Literal["lower_error"]
+
+
+class CloseError(_Pairs):
+    """The test errors differ by less than `within` points plus margin."""
+
+    kind: Literal["close_error"]
+    within: float = Field(ge=0, allow_inf_nan=False)
+
+
+class LessSensitive(_Pairs):
+    """Random hyperparameters cost less accuracy, or more by less than the margin (points)."""
+
+    kind: Literal["less_sensitive"]
+
+
+class _Bounded(_Strict):
+    """Asks for a number above or below a bound, or about a value; the margin widens either."""
+
+    above: float | None = None
+    below: float | None = None
+    about: float | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> _Bounded:
+        if sum(bound is not None for bound in (self.above, self.below, self.about)) != 1:
+            raise ValueError("one of 'above', 'below', 'about' is required")
+        return self
+
+    def interval(self, margin: float) -> tuple[float, float]:
+        """The open interval in which the number must lie."""
+        if self.about is not None:
+            return self.about - margin, self.about + margin
+        low = -math.inf if self.above is None else self.above - margin
+        return low, math.inf if self.below is None else self.below + margin
+
+
+class Measured(_Bounded):
+    """What was measured lies within bounds, for every seed."""
+
+    kind: Literal["measured"]
+    of: Literal["test_error", "trace", "nonnegative", "nonnegative_symmetric"]
+    """The test error of the last epoch, or what `jacobian.spectrum` measures."""
+    rows: Names
+    columns: Names
+    encoders: list[Annotated[int, Field(gt=1)] | Literal["last"]] = []
+    """l, of the Jacobians."""
+    from_epoch: int | None = Field(default=None, gt=0)
+    """Every epoch from this one on; None: only the last one."""
+    trend: bool = False
+    """Bounds are for the rank correlation (Spearman) with the epoch: 1 for a number that always rises."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Measured:
+        if (self.of == "test_error") == bool(self.encoders):
+            raise ValueError("'encoders' are required for a measurement of Jacobians, and for nothing else")
+        if self.of == "test_error" and self.from_epoch is not None:
+            raise ValueError("'from_epoch' is for measurements of Jacobians")
+        if self.trend and self.from_epoch is None:
+            raise ValueError("'trend' requires 'from_epoch'")
+        return self
+
+
+class TimeRatio(_Pairs, _Bounded):
+    """The seconds an epoch takes, divided by the other row's, lie within bounds."""
+
+    kind: Literal["time_ratio"]
+
+
+Check = LowerError | CloseError | Measured | TimeRatio | LessSensitive
+
+
+class Claim(_Strict):
+    """A sentence of the paper, and how it is checked on stored results."""
+
+    section: str
+    quote: str
+    """Verbatim."""
+    check: Check = Field(discriminator="kind")
+    need: Literal["all", "any"] = "all"
+    """How many of the check's parts must hold."""
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["plan"]
+    """How far the check gives way; plan: by the data set's margin in the plan."""
+    reason: str
+    """Why this check and this margin."""
+
+    @model_validator(mode="after")
+    def _margin(self) -> Claim:
+        if self.margin == "plan" and not isinstance(self.check, LowerError | CloseError):
+            raise ValueError("margin: 'plan' is for test errors, a number expected")
+        return self
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -421,18 +537,13 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
                 f"{file}: columns.{name}.hyperparameters_from: unknown data set "
                 f"{column.hyperparameters_from!r}, allowed: {allowed}"
             )
-    for measurement, where in config.measure.items():  # a plan on top of another may have dropped the column
-        for name in where.columns:
+    # Of data sets, not of this plan's columns: a plan on top of another may have dropped some.
+    places = [(f"rows.{label}.hyperparameters", list(r.hyperparameters)) for label, r in config.rows.items()]
+    places += [(f"measure.{label}.columns", where.columns) for label, where in config.measure.items()]
+    for path, names in [*places, ("margins", list(config.margins))]:
+        for name in names:
             if name not in datasets:
-                raise UserError(
-                    f"{file}: measure.{measurement}.columns: unknown data set {name!r}, allowed: {allowed}"
-                )
-    for label, row in config.rows.items():
-        for name in row.hyperparameters:
-            if name not in datasets:
-                raise UserError(
-                    f"{file}: rows.{label}.hyperparameters.{name}: unknown data set, allowed: {allowed}"
-                )
+                raise UserError(f"{file}: {path}.{name}: unknown data set, allowed: {allowed}")
     return config
 
 
@@ -450,6 +561,22 @@ def load_paper_values(file: Path = CONFIGS / "paper_values.yaml") -> dict[str, P
         str(name): _validated(PaperTable, entry, file, str(name))
         for name, entry in _read_mapping(file).items()
     }
+
+
+def load_claims(
+    rows: Collection[str], columns: Collection[str], file: Path = CONFIGS / "claims.yaml"
+) -> dict[str, Claim]:
+    """The paper's claims by name; `UserError` for a row or data set that is none of the given ones."""
+    claims = {
+        str(name): _validated(Claim, entry, file, str(name)) for name, entry in _read_mapping(file).items()
+    }
+    allowed = {"rows": rows, "against": rows, "columns": columns}
+    for name, claim in claims.items():
+        for key, given in claim.check:
+            for unknown in sorted(set(given) - set(allowed[key])) if key in allowed else []:
+                listed = ", ".join(allowed[key])
+                raise UserError(f"{file}: {name}.check.{key}: unknown {unknown!r}, allowed: {listed}")
+    return claims
 
 
 def _validated(kind: type[Model], entry: Any, file: Path, key: str) -> Model:

@@ -37,6 +37,7 @@ CompileSetting = Annotated[
 ]
 
 RESULTS = PROJECT / "results"
+FIGURES = PROJECT / "figures"
 
 
 class Selection:
@@ -74,6 +75,9 @@ class Selection:
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"--results: {folder} is not a folder")
         self.store = Store(self.root)
+        drawn = FIGURES if results == RESULTS else results / "figures"
+        self.figures = drawn / config.directory
+        """Where a command draws: beside the results folder, or in one of the user's own."""
 
     def statuses(self) -> list[Status]:
         return [status(run, self.store) for run in self.plan.runs(self.rows, self.columns)]

@@ -88,7 +88,7 @@ class Run:
         return self.epochs + METHODS[self.method].pretraining_epochs(self.options)
 
     def multiply_adds(self, samples: int) -> float | None:
-        """Of its epochs on so many training samples, pre-training left out; None if the method does not say."""
+        """Of its epochs on so many samples, without pre-training; None if the method does not say."""
         per_sample = METHODS[self.method].multiply_adds(self.dims, self.options)
         return None if per_sample is None else float(per_sample) * samples * self.epochs * len(self.seeds)
 

@@ -120,7 +120,7 @@ def test_a_run_without_its_measurement_is_stale(tmp_path: Path, data: Dataset) -
     [
         ("spectrum", "DTP", MINI, r"measure: unknown 'spectrum', allowed: jacobian, conditions"),
         ("jacobian", "TP", MINI, r"measure\.jacobian\.rows: unknown 'TP', allowed: BP, DTP"),
-        ("jacobian", "DTP", "mnits", r"measure\.jacobian\.columns: unknown data set 'mnits', allowed: mnist"),
+        ("jacobian", "DTP", "mnits", r"measure\.jacobian\.columns\.mnits: unknown data set, allowed: mnist"),
         ("jacobian", "BP", MINI, r"measure\.jacobian\.rows: BP has no decoders to measure"),
     ],
 )

@@ -1,0 +1,321 @@
+"""The paper's claims, judged on stored results.
+
+A claim has parts: data sets, pairs of rows, encoders. A part about a difference of test errors is a one-sided
+test over the seeds that both rows have (paired: same order of samples), one about sensitivity a Mann-Whitney
+test over configurations. The p-values of a claim's parts are corrected (Holm), claim by claim, and SUPPORTED
+means at most `ALPHA`. All other parts hold or do not, with no allowance for chance but the claim's margin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from benchmark.config import (
+    CONFIGS,
+    Claim,
+    CloseError,
+    LessSensitive,
+    LowerError,
+    Measured,
+    PaperTable,
+    TimeRatio,
+    load_claims,
+)
+from benchmark.evidence import Evidence, NoData
+from benchmark.results import Store
+from benchmark.statistics import ALPHA, Difference, holm
+from benchmark.sweep import Plan
+
+Found = TypeVar("Found")
+
+
+class Verdict(StrEnum):
+    """What the store says of a claim, or of a part of it."""
+
+    SUPPORTED = "SUPPORTED"
+    NOT_SUPPORTED = "NOT SUPPORTED"
+    """Not shown; the contrary need not be shown either."""
+    NO_DATA = "NO DATA"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A part of a claim before correction: a test's p-value, or whether it holds, or neither without data."""
+
+    where: str
+    numbers: str
+    """Without data: what is missing."""
+    p: float | None = None
+    holds: bool | None = None
+    commands: tuple[str, ...] = ()
+    """What gets the missing data."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a claim, judged."""
+
+    where: str
+    numbers: str
+    verdict: Verdict
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim, judged."""
+
+    name: str
+    claim: Claim
+    parts: list[Part]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Where all parts must hold, one that does not decides; else NO DATA if one part has none."""
+        found = {part.verdict for part in self.parts}
+        decides, otherwise = Verdict.NOT_SUPPORTED, Verdict.SUPPORTED
+        if self.claim.need == "any":
+            decides, otherwise = otherwise, decides
+        if decides in found:
+            return decides
+        return Verdict.NO_DATA if Verdict.NO_DATA in found else otherwise
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All claims, judged."""
+
+    plan: Plan
+    judgements: list[Judgement]
+    warning: str | None
+    """Why no verdict says anything of the paper, if so."""
+
+    def shown(self, verdict: Verdict) -> str:
+        """A verdict as it may be printed."""
+        return f"not comparable: {verdict}" if self.warning else str(verdict)
+
+    def summary(self, judgement: Judgement) -> str:
+        """`SUPPORTED on 2 of 4, NO DATA on 2 of 4`."""
+        counts = Counter(part.verdict for part in judgement.parts)
+        total = len(judgement.parts)
+        return ", ".join(f"{self.shown(v)} on {counts[v]} of {total}" for v in Verdict if counts[v])
+
+    @property
+    def commands(self) -> list[str]:
+        """What gets all missing data."""
+        return list(dict.fromkeys(c for j in self.judgements for part in j.parts for c in part.commands))
+
+    @property
+    def failed(self) -> bool:
+        """Whether a claim of the paper is not supported."""
+        return not self.warning and any(j.verdict is Verdict.NOT_SUPPORTED for j in self.judgements)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a part."""
+        return pd.DataFrame(
+            [
+                {
+                    "claim": judgement.name,
+                    "section": judgement.claim.section,
+                    "claim_verdict": self.shown(judgement.verdict),
+                    "part": part.where,
+                    "verdict": self.shown(part.verdict),
+                    "numbers": part.numbers,
+                    "margin": judgement.claim.margin,
+                    "quote": judgement.claim.quote,
+                }
+                for judgement in self.judgements
+                for part in judgement.parts
+            ]
+        )
+
+
+def verify(plan: Plan, store: Store, paper: PaperTable, file: Path = CONFIGS / "claims.yaml") -> Ledger:
+    """Judge every claim of the file; `UserError` for bad claims, damaged runs and mixed data."""
+    rows = list(dict.fromkeys([*plan.config.rows, *paper.cells]))
+    claims = load_claims(rows, list(plan.datasets), file)
+    evidence = Evidence(plan, store, paper)
+    return Ledger(plan, [judge(name, claim, evidence) for name, claim in claims.items()], evidence.warning)
+
+
+def judge(name: str, claim: Claim, evidence: Evidence) -> Judgement:
+    """Find, correct, and decide."""
+    findings = list(_findings(claim, evidence))
+    tested = iter(holm([finding.p for finding in findings if finding.p is not None]))
+    parts = []
+    for finding in findings:
+        holds, numbers = finding.holds, finding.numbers
+        if finding.p is not None:
+            p = next(tested)
+            holds = p <= ALPHA
+            numbers += f", p = {p:.2g}"
+        verdict = {None: Verdict.NO_DATA, True: Verdict.SUPPORTED, False: Verdict.NOT_SUPPORTED}[holds]
+        parts.append(Part(finding.where, numbers, verdict, finding.commands))
+    return Judgement(name, claim, parts)
+
+
+def _findings(claim: Claim, evidence: Evidence) -> Iterator[Finding]:
+    """Those of every data set, row, and other row or encoder."""
+    check = claim.check
+    for column in evidence.columns(check.columns):
+        for row in check.rows:
+            where = f"{evidence.title(column)}: {row}"
+            if isinstance(check, Measured):
+                encoders: list[int | Literal["last"]] | list[None] = check.encoders or [None]
+                for encoder in encoders:
+                    named = "last encoder" if encoder == "last" else f"encoder {encoder}"
+                    at = where if encoder is None else f"{where}, {named}"
+                    yield from _tried(at, claim, evidence, column, partial(_measured, check, row, encoder))
+            else:
+                for other in check.against:
+                    pair = partial(_PAIRS[check.kind], check, row, other)
+                    yield from _tried(f"{where} against {other}", claim, evidence, column, pair)
+
+
+def _tried(
+    where: str, claim: Claim, evidence: Evidence, column: str, find: Callable[..., list[Finding]]
+) -> list[Finding]:
+    """What `find` finds, or what it lacks."""
+    try:
+        margin = evidence.margin(column) if claim.margin == "plan" else claim.margin
+        return [replace(found, where=where + found.where) for found in find(evidence, column, margin)]
+    except NoData as missing:
+        return [Finding(where, missing.what, commands=missing.commands)]
+
+
+def _both(get: Callable[[str, str], Found], row: str, other: str, column: str) -> tuple[Found, Found]:
+    """What there is of both rows, or all that is missing."""
+    found: list[Found] = []
+    missing: list[NoData] = []
+    for name in (row, other):
+        try:
+            found.append(get(name, column))
+        except NoData as gap:
+            missing.append(gap)
+    if missing:
+        commands = [command for gap in missing for command in gap.commands]
+        raise NoData("; ".join(dict.fromkeys(gap.what for gap in missing)), *commands)
+    return found[0], found[1]
+
+
+def _lower_error(
+    check: LowerError, row: str, other: str, evidence: Evidence, column: str, margin: float
+) -> list[Finding]:
+    difference, numbers = _difference(evidence, row, other, column)
+    return [Finding("", f"{numbers}, asked: < {margin:g}", p=difference.p_above(-margin, sign=-1))]
+
+
+def _close_error(
+    check: CloseError, row: str, other: str, evidence: Evidence, column: str, margin: float
+) -> list[Finding]:
+    difference, numbers = _difference(evidence, row, other, column)
+    reach = check.within + margin
+    return [Finding("", f"{numbers}, asked: within {reach:g}", p=difference.p_equivalence(reach))]
+
+
+def _difference(evidence: Evidence, row: str, other: str, column: str) -> tuple[Difference, str]:
+    """Error of `row` minus that of `other`, seed by seed, in numbers and words."""
+    both = _both(evidence.errors, row, other, column)
+    ours, theirs = both[0].align(both[1], join="inner")
+    if len(ours) < 2:
+        raise NoData(f"{len(ours)} seeds that both rows have, 2 needed")
+    found = Difference.paired(list(ours - theirs))
+    low, high = found.interval
+    numbers = (
+        f"{ours.mean():.2f} against {theirs.mean():.2f} %, difference {found.difference:+.2f} "
+        f"[{low:+.2f}, {high:+.2f}] over {len(ours)} seeds"
+    )
+    for name in (row, other):
+        if diverged := evidence.diverged(name, column):
+            numbers += f", {diverged} of {name} diverged"
+    return found, numbers
+
+
+def _time_ratio(
+    check: TimeRatio, row: str, other: str, evidence: Evidence, column: str, margin: float
+) -> list[Finding]:
+    ours, theirs = _both(evidence.seconds, row, other, column)
+    devices = [device for device in ours if device in theirs]
+    if not devices:
+        raise NoData("no device has timed both")
+    low, high = check.interval(margin)
+    return [
+        Finding(
+            f" on {device}",
+            f"{ours[device]:.3g} / {theirs[device]:.3g} s = {ours[device] / theirs[device]:.2f}, "
+            f"asked: {_asked(low, high)}",
+            holds=low < ours[device] / theirs[device] < high,
+        )
+        for device in devices
+    ]
+
+
+def _less_sensitive(
+    check: LessSensitive, row: str, other: str, evidence: Evidence, column: str, margin: float
+) -> list[Finding]:
+    accuracies = _both(evidence.accuracies, row, other, column)
+    ours, theirs = (accuracy.max() - accuracy for accuracy in accuracies)
+    numbers = (
+        f"median shortfall from the method's best {ours.median():.2f} against {theirs.median():.2f} points, "
+        f"{len(ours)} and {len(theirs)} configurations, asked: less than {margin:g} more"
+    )
+    test = stats.mannwhitneyu(ours - margin, theirs, alternative="less")
+    return [Finding("", numbers, p=float(test.pvalue))]
+
+
+_PAIRS: dict[str, Callable[..., list[Finding]]] = {
+    "lower_error": _lower_error,
+    "close_error": _close_error,
+    "time_ratio": _time_ratio,
+    "less_sensitive": _less_sensitive,
+}
+
+
+def _measured(
+    check: Measured,
+    row: str,
+    encoder: int | Literal["last"] | None,
+    evidence: Evidence,
+    column: str,
+    margin: float,
+) -> list[Finding]:
+    """Of every seed, at every epoch asked for: `values`, epochs x seeds."""
+    if encoder is None:
+        values, what = evidence.errors(row, column).to_frame().T, "test error"
+    else:
+        table = evidence.jacobians(row, column)
+        table = table[table["encoder"] == (table["encoder"].max() if encoder == "last" else encoder)]
+        last = table["epoch"].max()
+        first = last if check.from_epoch is None else check.from_epoch
+        values = table[table["epoch"] >= first].pivot(index="epoch", columns="seed", values=check.of)
+        if len(values) < (3 if check.trend else 1):
+            raise NoData(f"too few epochs from {first} on, or no encoder {encoder}, among what was measured")
+        what = f"epochs {first} to {last}"
+        if check.trend:
+            ranks = values.rank().where(values.notna().all())  # NaN correlates with nothing
+            trend = ranks.corrwith(pd.Series(values.index, values.index).rank())
+            values, what = trend.to_frame().T, f"rank correlation with the epoch, {what}"
+    low, high = check.interval(margin)
+    numbers = (
+        f"{what}: mean {np.mean(values):.4g}, {np.min(values):.4g} to {np.max(values):.4g} over "
+        f"{values.shape[1]} seeds, asked: {_asked(low, high)}"
+    )
+    return [Finding("", numbers, holds=bool(np.all((values > low) & (values < high))))]
+
+
+def _asked(low: float, high: float) -> str:
+    """An interval in words."""
+    if math.isinf(high):
+        return f"> {low:g}"
+    return f"< {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"

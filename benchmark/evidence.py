@@ -1,0 +1,79 @@
+"""The stored numbers that bear on the paper's claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from benchmark.config import PaperTable
+from benchmark.report import table2
+from benchmark.results import Store, StoredRun
+from benchmark.sweep import Plan
+
+
+class NoData(Exception):
+    """Says what is missing."""
+
+    def __init__(self, what: str, *commands: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.commands = commands
+        """What gets it."""
+
+
+class Evidence:
+    """What the store has, by row and column of a plan; every method raises `NoData` for what is not there."""
+
+    def __init__(self, plan: Plan, store: Store, paper: PaperTable) -> None:
+        """`UserError` for damaged runs, and for a data set whose runs saw different images."""
+        self.plan = plan
+        self.store = store
+        self.warning = table2.warning(plan)
+        """Why nothing here may be held against the paper, if so."""
+        self.cells = table2.build(plan, store, paper).cells
+
+    def columns(self, claimed: Sequence[str]) -> list[str]:
+        """Where to check a claim: on its data sets, or on those of a plan that cannot have them."""
+        return list(claimed if self.plan.config.comparable else self.plan.config.columns)
+
+    def title(self, column: str) -> str:
+        return self.plan.datasets[column].title
+
+    def margin(self, column: str) -> float:
+        """Points of test error that do not matter."""
+        if column not in self.plan.config.margins:
+            raise NoData(f"the plan declares no margin for {self.title(column)}")
+        return self.plan.config.margins[column]
+
+    def errors(self, row: str, column: str) -> pd.Series[float]:
+        """Test error in % after the last epoch, by seed."""
+        return self._run(row, column).final["test_error"]
+
+    def diverged(self, row: str, column: str) -> int:
+        """How many seeds did."""
+        return int(self._run(row, column).final["diverged"].sum())
+
+    def jacobians(self, row: str, column: str) -> pd.DataFrame:
+        """What `jacobian.spectrum` measured in the released convention: epoch, seed, encoder and the rest."""
+        measured = self._run(row, column).measured.get("jacobian")
+        if measured is None:
+            raise NoData(f"the plan does not measure the Jacobians of {row} on {self.title(column)}")
+        return measured[measured["statistics"] == "sample"]
+
+    def accuracies(self, row: str, column: str) -> pd.Series[float]:
+        """Test accuracy in % of every configuration of the sensitivity study."""
+        raise NoData("the sensitivity study is not built yet")
+
+    def seconds(self, row: str, column: str) -> dict[str, float]:
+        """Seconds that an epoch of one replica takes, by device."""
+        raise NoData("timing is not built yet")
+
+    def _run(self, row: str, column: str) -> StoredRun:
+        cell = self.cells.get((row, column))
+        if cell is None or not cell.planned:
+            raise NoData(f"the plan has no {row} on {self.title(column)}")
+        stored = self.store.load(cell.key) if cell.key is not None else None
+        if stored is None:
+            raise NoData(f"{row} on {self.title(column)} is not stored", cell.command)
+        return stored

@@ -1,0 +1,93 @@
+"""The ledger of the paper's claims, as a table and as files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from benchmark.claims import Ledger, Verdict
+from benchmark.report.table2 import heading
+from benchmark.results import atomic_file
+from benchmark.statistics import ALPHA
+
+NOTE = (
+    "SUPPORTED: our stored runs show it. NOT SUPPORTED: they do not, which need not mean that they show the "
+    "contrary. NO DATA: a part that the claim needs is not there, and none fails. Differences of test errors "
+    "are over the seeds that both rows have, paired, with 95% intervals; p is one-sided and corrected (Holm) "
+    f"over those parts of the claim that have data, and SUPPORTED means p <= {ALPHA:g}. Claims are not "
+    "corrected for being many: of those with a p, each has that chance of being SUPPORTED though untrue. "
+    "What has no p must hold for every seed. Margins and their reasons stand with the claims in "
+    "paper_configs/claims.yaml."
+)
+
+
+def counts(ledger: Ledger) -> str:
+    """`2 SUPPORTED, 19 NO DATA`."""
+    found = Counter(judgement.verdict for judgement in ledger.judgements)
+    return ", ".join(f"{found[v]} {ledger.shown(v)}" for v in Verdict if found[v])
+
+
+def show(ledger: Ledger, console: Console) -> None:
+    """Print every claim with its verdict and the numbers behind it."""
+    grid = Grid(title=escape(f"Claims of the paper on {heading(ledger.plan)}"), show_lines=True)
+    grid.add_column("claim", overflow="fold")
+    grid.add_column("verdict")
+    grid.add_column("numbers", overflow="fold")
+    for judgement in ledger.judgements:
+        quoted = f"{judgement.name}\n{judgement.claim.section}: {judgement.claim.quote}"
+        there = [part for part in judgement.parts if part.verdict is not Verdict.NO_DATA]
+        lines = [f"{part.where}: {ledger.shown(part.verdict)}. {part.numbers}" for part in there]
+        gaps = [part.where for part in judgement.parts if part.verdict is Verdict.NO_DATA]
+        lines += [f"no data: {'; '.join(gaps)}"] if gaps else []
+        grid.add_row(escape(quoted), ledger.shown(judgement.verdict), escape("\n".join(lines)))
+    console.print(grid)
+    if ledger.warning:
+        console.print(ledger.warning, style="bold", markup=False)
+    console.print(NOTE, markup=False)
+    if ledger.commands:
+        console.print("Missing data come from:", markup=False)
+        for command in ledger.commands:
+            console.print(f"  {command}", markup=False)
+    console.print(counts(ledger), style="bold", markup=False)
+
+
+def write(ledger: Ledger, folder: Path) -> list[Path]:
+    """The ledger as Markdown and CSV; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    name = "claims" if ledger.plan.name == "table2" else f"claims-{ledger.plan.name}"
+    table = ledger.frame().to_csv(index=False, lineterminator="\n")
+    for suffix, text in (("md", "\n".join(_markdown(ledger)) + "\n"), ("csv", table)):
+        file = folder / f"{name}.{suffix}"
+        with atomic_file(file) as stream:
+            stream.write(text.encode())
+        files.append(file)
+    return files
+
+
+def _markdown(ledger: Ledger) -> Iterator[str]:
+    yield from (f"# Claims of the paper: {counts(ledger)}", "", heading(ledger.plan), "")
+    if ledger.warning:
+        yield from (f"**{ledger.warning}**", "")
+    yield from ("| claim | verdict | parts |", "|---|---|---|")
+    for judgement in ledger.judgements:
+        yield f"| {judgement.name} | **{ledger.shown(judgement.verdict)}** | {ledger.summary(judgement)} |"
+    yield from ("", NOTE)
+    for judgement in ledger.judgements:
+        claim = judgement.claim
+        yield from ("", f"## {judgement.name}: {ledger.shown(judgement.verdict)}", "")
+        yield from (f"> {claim.quote}", "", f"({claim.section})", "")
+        yield f"Margin {claim.margin}: {claim.reason}"
+        if claim.need == "any":
+            yield "One part is enough."
+        yield from ("", "| part | verdict | numbers |", "|---|---|---|")
+        for part in judgement.parts:
+            yield f"| {part.where} | {ledger.shown(part.verdict)} | {part.numbers} |"
+    if ledger.commands:
+        yield from ("", "## What gets the missing data", "")
+        yield from (f"- `{command}`" for command in ledger.commands)

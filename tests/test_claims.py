@@ -1,0 +1,590 @@
+"""The ledger of claims, on stores made up for it."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+from scipy import stats
+
+from benchmark.claims import Judgement, Ledger, Part, Verdict, verify
+from benchmark.config import CONFIGS, PaperTable, load_claims, load_datasets, load_paper_values
+from benchmark.errors import UserError
+from benchmark.evidence import Evidence, NoData
+from benchmark.options import RESULTS, Selection
+from benchmark.report import claims as report
+from benchmark.results import EPOCH_COLUMNS
+
+PAPER = load_paper_values()["table2"]
+PLAN = """
+title: Made up
+protocol: {epochs: 20, batch_size: 256, seeds: [1, 2, 3, 4, 5], source: guess}
+networks:
+  2x8: {hidden_layers: 2, width: 8, source: guess}
+columns:
+  mnist: {network: 2x8}
+  fashion-mnist: {network: 2x8, hyperparameters_from: mnist}
+margins: {mnist: 0.3}
+measure:
+  jacobian: {rows: [DTP, FW-DTP], columns: [mnist]}
+rows:
+  BP: {method: BP, hyperparameters: {mnist: {lr: 0.1, source: guess}}}
+  TP: &dtp
+    method: TP
+    hyperparameters:
+      mnist: {lr: 1.0, stepsize: 0.07, lr_feedback: 0.01, noise_std: 0.02, source: guess}
+  DTP: {<<: *dtp, method: DTP}
+  DRL: {<<: *dtp, method: DRL}
+  FW-DTP: {method: FW-DTP, hyperparameters: {mnist: {lr: 0.1, stepsize: 0.04, source: guess}}}
+"""
+LOW, HIGH = [2.7, 2.8, 2.75, 2.9, 2.6], [3.1, 3.25, 3.2, 3.3, 3.05]
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Selection:
+    return select(tmp_path)
+
+
+def select(folder: Path, text: str = PLAN, **options: Any) -> Selection:
+    plan = folder / "made up.yaml"
+    plan.write_text(text)
+    given = {"dataset": None, "method": None, "seeds": None, "epochs": None, **options}
+    return Selection(str(plan), **given, results=folder / "results")
+
+
+def store(
+    chosen: Selection,
+    row: str,
+    errors: Sequence[float],
+    column: str = "mnist",
+    *,
+    diverged: int = 0,
+    data: str = "d" * 64,
+    spectrum: Mapping[str, Any] | None = None,
+) -> Path:
+    """Commit a run with these final errors; `spectrum`: what is not the default of its Jacobians."""
+    run = chosen.plan.run(row, column)
+    assert run is not None
+    lines = [
+        [epoch, seed, 0.5, error if epoch == run.epochs else 99.0, position < diverged]
+        for epoch in range(1, run.epochs + 1)
+        for position, (seed, error) in enumerate(zip(run.seeds, errors, strict=True))
+    ]
+    measured = {"jacobian": jacobians(run.epochs, run.seeds, **spectrum or {})} if run.measure else None
+    record = {"row": row, "spec": run.spec, "data": {"checksum": data}}
+    table = pd.DataFrame(lines, columns=list(EPOCH_COLUMNS))
+    return chosen.store.commit(row, record, table, measured)
+
+
+def jacobians(epochs: int, seeds: Sequence[int], **changed: Any) -> pd.DataFrame:
+    """Two encoders in both conventions; by default nothing that a check could object to.
+
+    A changed quantity is a number, or a function of epoch, seed and encoder, in the released convention.
+    """
+    usual = {"trace": lambda e, s, l: 1.0 + e + s, "nonnegative": 1.0, "nonnegative_symmetric": 1.0}
+    lines = []
+    for epoch in range(epochs + 1):
+        for seed in seeds:
+            for encoder in (2, 3):
+                for statistics in ("sample", "batch"):
+                    line = {"epoch": epoch, "seed": seed, "encoder": encoder, "statistics": statistics}
+                    for name, value in {**usual, **changed}.items():
+                        number = value(epoch, seed, encoder) if callable(value) else value
+                        line[name] = number if statistics == "sample" else -7.0
+                    lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def judged(chosen: Selection, check: Mapping[str, Any], **claim: Any) -> Judgement:
+    """The judgement on a single claim with this check."""
+    given = {"section": "A", "quote": "B", "check": dict(check), "margin": 0, "reason": "C", **claim}
+    file = chosen.root.parent / "claims.yaml"
+    file.write_text(yaml.safe_dump({"it": given}))
+    (judgement,) = verify(chosen.plan, chosen.store, PAPER, file).judgements
+    return judgement
+
+
+BEATS = {"kind": "lower_error", "rows": ["FW-DTP"], "against": ["DTP"], "columns": ["mnist"]}
+
+
+# ---- differences of test errors
+
+
+def test_a_lower_error_is_supported_with_its_numbers(chosen: Selection) -> None:
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", HIGH)
+    found = judged(chosen, BEATS)
+    assert found.verdict is Verdict.SUPPORTED
+    (part,) = found.parts
+    assert part.where == "MNIST: FW-DTP against DTP"
+    test = stats.ttest_rel(LOW, HIGH, alternative="less")
+    low, high = stats.ttest_rel(LOW, HIGH).confidence_interval(0.95)
+    assert part.numbers == (
+        f"2.75 against 3.18 %, difference -0.43 [{low:+.2f}, {high:+.2f}] over 5 seeds, asked: < 0, "
+        f"p = {test.pvalue:.2g}"
+    )
+    assert part.commands == ()
+
+
+def test_the_opposite_and_chance_are_not_supported(chosen: Selection) -> None:
+    store(chosen, "FW-DTP", HIGH)
+    store(chosen, "DTP", LOW)
+    assert judged(chosen, BEATS).verdict is Verdict.NOT_SUPPORTED
+    store(chosen, "DRL", [3.11, 3.24, 3.22, 3.29, 3.05])
+    chance = judged(chosen, {**BEATS, "against": ["DRL"]})
+    assert chance.verdict is Verdict.NOT_SUPPORTED
+    assert "difference -0.00 [-0.0" in chance.parts[0].numbers
+
+
+def test_seeds_are_paired(chosen: Selection) -> None:
+    """A small difference in every seed, between rows that vary much more from seed to seed."""
+    store(chosen, "FW-DTP", [1.0, 2.0, 3.0, 4.0, 5.0])
+    store(chosen, "DTP", [1.11, 2.1, 3.09, 4.1, 5.1])
+    assert judged(chosen, BEATS).verdict is Verdict.SUPPORTED
+    unpaired = stats.ttest_ind([1.0, 2.0, 3.0, 4.0, 5.0], [1.11, 2.1, 3.09, 4.1, 5.1], alternative="less")
+    assert unpaired.pvalue > 0.4
+
+
+def test_a_row_of_the_same_errors(chosen: Selection) -> None:
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", LOW)
+    assert judged(chosen, BEATS).verdict is Verdict.NOT_SUPPORTED
+    store(chosen, "TP", [error + 1 for error in LOW])
+    assert judged(chosen, {**BEATS, "against": ["TP"]}).verdict is Verdict.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("margin", "verdict"),
+    [(0, Verdict.NOT_SUPPORTED), (0.4, Verdict.NOT_SUPPORTED), (0.6, Verdict.SUPPORTED)],
+)
+def test_a_margin_lets_the_error_be_higher(chosen: Selection, margin: float, verdict: Verdict) -> None:
+    store(chosen, "FW-DTP", HIGH)
+    store(chosen, "DTP", LOW)
+    assert judged(chosen, BEATS, margin=margin).verdict is verdict
+
+
+def test_the_margin_of_the_plan(chosen: Selection) -> None:
+    for column in ("mnist", "fashion-mnist"):
+        store(chosen, "FW-DTP", [2.91, 2.9, 2.92, 2.9, 2.9], column)
+        store(chosen, "DTP", [2.8] * 5, column)
+    found = judged(chosen, {**BEATS, "columns": ["mnist", "fashion-mnist"]}, margin="plan")
+    assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NO_DATA]
+    assert found.parts[1].numbers == "the plan declares no margin for F-MNIST"
+
+
+def test_holm_over_the_parts_of_a_claim(chosen: Selection) -> None:
+    barely = [3.2, 2.9, 2.4, 3.0, 3.1]
+    store(chosen, "FW-DTP", [2.5] * 5)
+    store(chosen, "DTP", barely)
+    for row, shift in (("TP", 0.0), ("DRL", -0.5)):
+        store(chosen, row, [error + shift for error in barely])
+    raw = stats.ttest_1samp(np.array(barely) - 2.5, 0, alternative="greater").pvalue
+    assert 0.05 / 2 > raw > 0.05 / 3
+    assert judged(chosen, BEATS).verdict is Verdict.SUPPORTED
+    two = judged(chosen, {**BEATS, "against": ["DTP", "TP"]})
+    assert two.verdict is Verdict.SUPPORTED
+    three = judged(chosen, {**BEATS, "against": ["DTP", "TP", "DRL"]})
+    assert {part.verdict for part in three.parts} == {Verdict.NOT_SUPPORTED}
+    assert three.parts[0].numbers.endswith(f"p = {3 * raw:.2g}")
+
+
+def test_close_errors(chosen: Selection) -> None:
+    check = {**BEATS, "kind": "close_error", "within": 0.1}
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", [error + 0.05 for error in LOW[:4]] + [LOW[4] + 0.06])
+    store(chosen, "DRL", HIGH)
+    assert judged(chosen, check).verdict is Verdict.SUPPORTED
+    far = {**check, "against": ["DRL"]}
+    assert judged(chosen, far).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, far, margin=0.5).verdict is Verdict.SUPPORTED
+    assert "asked: within 0.6" in judged(chosen, far, margin=0.5).parts[0].numbers
+
+
+def test_diverged_seeds_count_and_are_named(chosen: Selection) -> None:
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", [90.2, *HIGH[1:]], diverged=1)
+    found = judged(chosen, BEATS)
+    assert "1 of DTP diverged" in found.parts[0].numbers
+    assert found.verdict is Verdict.NOT_SUPPORTED  # one outlier of five shows nothing
+
+
+# ---- what is missing
+
+
+def test_nothing_stored(chosen: Selection) -> None:
+    found = judged(chosen, BEATS)
+    assert found.verdict is Verdict.NO_DATA
+    (part,) = found.parts
+    assert part.numbers == "FW-DTP on MNIST is not stored; DTP on MNIST is not stored"
+    assert [command.split("--method ")[1].split()[0] for command in part.commands] == ["FW-DTP", "DTP"]
+    store(chosen, "FW-DTP", LOW)
+    assert judged(chosen, BEATS).parts[0].numbers == "DTP on MNIST is not stored"
+
+
+def test_a_claim_on_two_data_sets_with_data_for_one(chosen: Selection) -> None:
+    both = {**BEATS, "columns": ["mnist", "fashion-mnist"]}
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", HIGH)
+    found = judged(chosen, both)
+    assert found.verdict is Verdict.NO_DATA
+    assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NO_DATA]
+    store(chosen, "FW-DTP", HIGH, "fashion-mnist")
+    store(chosen, "DTP", LOW, "fashion-mnist")
+    found = judged(chosen, both)
+    assert found.verdict is Verdict.NOT_SUPPORTED
+    assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NOT_SUPPORTED]
+
+
+def test_one_that_fails_decides_whatever_is_missing(chosen: Selection) -> None:
+    store(chosen, "FW-DTP", HIGH)
+    store(chosen, "DTP", LOW)
+    assert judged(chosen, {**BEATS, "columns": ["mnist", "cifar-10"]}).verdict is Verdict.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("need", "verdicts", "verdict"),
+    [
+        ("all", "SS", "SUPPORTED"),
+        ("all", "SD", "NO DATA"),
+        ("all", "SN", "NOT SUPPORTED"),
+        ("all", "SND", "NOT SUPPORTED"),
+        ("any", "SND", "SUPPORTED"),
+        ("any", "NN", "NOT SUPPORTED"),
+        ("any", "ND", "NO DATA"),
+    ],
+)
+def test_all_or_any(chosen: Selection, need: Any, verdicts: str, verdict: str) -> None:
+    of = {"S": Verdict.SUPPORTED, "N": Verdict.NOT_SUPPORTED, "D": Verdict.NO_DATA}
+    claim = judged(chosen, BEATS).claim.model_copy(update={"need": need})
+    assert Judgement("it", claim, [Part("", "", of[v], ()) for v in verdicts]).verdict == verdict
+
+
+def test_a_plan_without_the_row_or_data_set(chosen: Selection) -> None:
+    found = judged(chosen, {**BEATS, "against": ["L-DRL"], "columns": ["mnist", "cifar-10"]})
+    assert found.parts[0].numbers == "FW-DTP on MNIST is not stored; the plan has no L-DRL on MNIST"
+    assert found.parts[1].numbers == ("the plan has no FW-DTP on CIFAR-10; the plan has no L-DRL on CIFAR-10")
+
+
+def test_one_seed_is_no_data(tmp_path: Path) -> None:
+    chosen = select(tmp_path, PLAN.replace("[1, 2, 3, 4, 5]", "[1]"))
+    store(chosen, "FW-DTP", [2.0])
+    store(chosen, "DTP", [3.0])
+    found = judged(chosen, BEATS)
+    assert found.verdict is Verdict.NO_DATA
+    assert found.parts[0].numbers == "1 seeds that both rows have, 2 needed"
+
+
+# ---- measurements
+
+
+FAILS = {"kind": "measured", "of": "test_error", "rows": ["TP"], "columns": ["mnist"]}
+SPECTRUM = {"kind": "measured", "rows": ["DTP"], "columns": ["mnist"], "encoders": [2, "last"]}
+
+
+def test_every_seed_is_within_bounds(chosen: Selection) -> None:
+    store(chosen, "TP", [79.0, 80.0, 78.0, 81.0, 52.0])
+    found = judged(chosen, {**FAILS, "above": 50})
+    assert found.verdict is Verdict.SUPPORTED
+    assert found.parts[0].numbers == "test error: mean 74, 52 to 81 over 5 seeds, asked: > 50"
+    assert judged(chosen, {**FAILS, "above": 53}).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, {**FAILS, "above": 53}, margin=2).verdict is Verdict.SUPPORTED
+    assert judged(chosen, {**FAILS, "below": 82}).verdict is Verdict.SUPPORTED
+    assert judged(chosen, {**FAILS, "below": 81}).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, {**FAILS, "about": 66}, margin=14.5).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, {**FAILS, "about": 66}, margin=15.5).verdict is Verdict.SUPPORTED
+
+
+def test_every_epoch_is_within_bounds(chosen: Selection) -> None:
+    def shares(epoch: int, seed: int, encoder: int) -> float:
+        return 0.5 if epoch <= 10 or (epoch, seed, encoder) == (17, 4, 3) else 0.998
+
+    store(chosen, "DTP", LOW, spectrum={"nonnegative": shares})
+    check = {**SPECTRUM, "of": "nonnegative", "from_epoch": 11, "above": 1}
+    found = judged(chosen, check, margin=0.005)
+    assert [part.where for part in found.parts] == ["MNIST: DTP, encoder 2", "MNIST: DTP, last encoder"]
+    assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NOT_SUPPORTED]
+    assert found.parts[1].numbers == (
+        "epochs 11 to 20: mean 0.988, 0.5 to 0.998 over 5 seeds, asked: > 0.995"
+    )
+    earlier = judged(chosen, {**check, "from_epoch": 10}, margin=0.005)
+    assert earlier.parts[0].verdict is Verdict.NOT_SUPPORTED
+    last = {**SPECTRUM, "of": "nonnegative", "about": 0.99}
+    assert judged(chosen, last, margin=0.01).verdict is Verdict.SUPPORTED
+    assert judged(chosen, {**check, "from_epoch": 21}).verdict is Verdict.NO_DATA
+    assert judged(chosen, {**check, "encoders": [7]}).verdict is Verdict.NO_DATA
+
+
+def test_numbers_that_are_not_finite_do_not_hold(chosen: Selection) -> None:
+    store(chosen, "DTP", LOW, spectrum={"trace": lambda e, s, l: float("nan") if (e, s) == (5, 2) else 1.0})
+    check = {**SPECTRUM, "of": "trace", "from_epoch": 1, "above": 0}
+    assert judged(chosen, check).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, {**check, "from_epoch": 6}).verdict is Verdict.SUPPORTED
+    rising = judged(chosen, {**check, "trend": True, "above": -2})
+    assert rising.verdict is Verdict.NOT_SUPPORTED
+
+
+def test_trends(chosen: Selection) -> None:
+    rng = np.random.default_rng(1)
+    noise = {(e, s, l): rng.normal(0, 0.5) for e in range(21) for s in range(6) for l in (2, 3)}
+    store(chosen, "DTP", LOW, spectrum={"trace": lambda e, s, l: e + noise[e, s, l]})
+    store(chosen, "FW-DTP", LOW, spectrum={"trace": lambda e, s, l: 5.0 - (l == 3) * e})
+    rising = {**SPECTRUM, "of": "trace", "from_epoch": 1, "trend": True, "above": 1}
+    assert judged(chosen, rising, margin=0.2).verdict is Verdict.SUPPORTED
+    numbers = judged(chosen, rising, margin=0.2).parts[0].numbers
+    curve = [e + noise[e, 3, 2] for e in range(1, 21)]
+    assert stats.spearmanr(range(20), curve).statistic > 0.9
+    assert numbers.startswith("rank correlation with the epoch, epochs 1 to 20: mean 0.9")
+    assert judged(chosen, rising).verdict is Verdict.NOT_SUPPORTED
+    falling = judged(chosen, {**rising, "rows": ["FW-DTP"]}, margin=0.2)
+    assert {part.verdict for part in falling.parts} == {Verdict.NOT_SUPPORTED}
+    assert "mean -1, -1 to -1" in falling.parts[1].numbers
+    assert judged(chosen, {**rising, "from_epoch": 19}).verdict is Verdict.NO_DATA
+
+
+def test_a_plan_that_does_not_measure(tmp_path: Path) -> None:
+    chosen = select(tmp_path, PLAN.replace("rows: [DTP, FW-DTP], ", "rows: [DTP], "))
+    store(chosen, "FW-DTP", LOW)
+    found = judged(chosen, {**SPECTRUM, "rows": ["FW-DTP"], "of": "trace", "above": 0})
+    assert found.verdict is Verdict.NO_DATA
+    assert found.parts[0].numbers == "the plan does not measure the Jacobians of FW-DTP on MNIST"
+
+
+# ---- time and sensitivity
+
+
+RATIO = {"kind": "time_ratio", "rows": ["DTP"], "against": ["FW-DTP"], "columns": ["mnist"]}
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
+    """Seconds by row and device, to be filled."""
+    seconds: dict[str, dict[str, float]] = {}
+
+    def find(self: Evidence, row: str, column: str) -> dict[str, float]:
+        if row not in seconds:
+            raise NoData(f"{row} was not timed", "time it")
+        return seconds[row]
+
+    monkeypatch.setattr(Evidence, "seconds", find)
+    return seconds
+
+
+def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, float]]) -> None:
+    assert judged(chosen, {**RATIO, "above": 3.7}).parts[0].commands == ("time it", "time it")
+    timed |= {"DTP": {"a GPU": 8.0, "a CPU": 6.0, "only one": 1.0}, "FW-DTP": {"a CPU": 2.0, "a GPU": 2.0}}
+    found = judged(chosen, {**RATIO, "above": 3.7})
+    assert [(part.where, part.verdict) for part in found.parts] == [
+        ("MNIST: DTP against FW-DTP on a GPU", Verdict.SUPPORTED),
+        ("MNIST: DTP against FW-DTP on a CPU", Verdict.NOT_SUPPORTED),
+    ]
+    assert found.parts[0].numbers == "8 / 2 s = 4.00, asked: > 3.7"
+    assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.6).verdict is Verdict.SUPPORTED
+    assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.5).verdict is Verdict.NOT_SUPPORTED
+    timed["FW-DTP"] = {"another": 1.0}
+    assert judged(chosen, {**RATIO, "above": 3.7}).parts[0].numbers == "no device has timed both"
+
+
+def test_sensitivity(chosen: Selection, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    accuracies = {
+        "FW-DTP": pd.Series(50 - rng.exponential(2, 100)),
+        "DTP": pd.Series(48 - rng.exponential(8, 100)),
+        "BP": pd.Series([10.0] * 99 + [60.0]),  # hardly ever trains: no spread, and yet sensitive
+    }
+    monkeypatch.setattr(Evidence, "accuracies", lambda self, row, column: accuracies[row])
+    check = {"kind": "less_sensitive", "rows": ["FW-DTP"], "against": ["DTP", "BP"], "columns": ["mnist"]}
+    found = judged(chosen, check)
+    assert found.verdict is Verdict.SUPPORTED
+    ours, theirs = (accuracies[row].max() - accuracies[row] for row in ("FW-DTP", "DTP"))
+    expected = f"{ours.median():.2f} against {theirs.median():.2f} points, 100 and 100 configurations"
+    assert expected in found.parts[0].numbers
+    turned = judged(chosen, {**check, "rows": ["DTP"], "against": ["FW-DTP"]})
+    assert turned.verdict is Verdict.NOT_SUPPORTED
+    same = judged(chosen, {**check, "against": ["FW-DTP"]})
+    assert same.verdict is Verdict.NOT_SUPPORTED
+
+
+# ---- the ledger
+
+
+def ledger(chosen: Selection, check: Mapping[str, Any] = BEATS) -> Ledger:
+    judged(chosen, check)
+    return verify(chosen.plan, chosen.store, PAPER, chosen.root.parent / "claims.yaml")
+
+
+def written(found: Ledger, folder: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in report.write(found, folder / "tables")}
+
+
+def shown(found: Ledger) -> str:
+    console = Console(width=2000, record=True, file=io.StringIO())
+    report.show(found, console)
+    return console.export_text()
+
+
+def test_failure_is_for_what_is_not_supported(chosen: Selection) -> None:
+    assert not ledger(chosen).failed  # no data
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", HIGH)
+    assert not ledger(chosen).failed
+    assert ledger(chosen, {**BEATS, "rows": ["DTP"], "against": ["FW-DTP"]}).failed
+
+
+def test_files_and_terminal(chosen: Selection, tmp_path: Path) -> None:
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", HIGH)
+    found = ledger(chosen, {**BEATS, "columns": ["mnist", "fashion-mnist"]})
+    files = written(found, tmp_path)
+    assert list(files) == ["claims-made up.md", "claims-made up.csv"]
+    assert files == written(found, tmp_path)
+    markdown, terminal = files["claims-made up.md"], shown(found)
+    for text in (markdown, terminal):
+        assert "2.75 against 3.18 %, difference -0.43" in text
+        assert "1 NO DATA" in text
+        assert "--method FW-DTP --dataset fashion-mnist" in text
+    assert markdown.startswith(
+        "# Claims of the paper: 1 NO DATA\n\nMade up: 20 epochs, seeds 1, 2, 3, 4, 5\n"
+    )
+    assert "| it | **NO DATA** | SUPPORTED on 1 of 2, NO DATA on 1 of 2 |" in markdown
+    assert "> B\n" in markdown
+    assert "no data: F-MNIST: FW-DTP against DTP" in terminal
+    frame = pd.read_csv(tmp_path / "tables" / "claims-made up.csv", keep_default_na=False)
+    assert frame["verdict"].tolist() == ["SUPPORTED", "NO DATA"]
+    assert frame["claim_verdict"].tolist() == ["NO DATA"] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [(PLAN.replace("title: Made up", "title: Made up\ncomparable: false"), {}), (PLAN, {"epochs": 10})],
+    ids=["not comparable", "other epochs"],
+)
+def test_another_protocol_says_nothing_of_the_paper(
+    tmp_path: Path, text: str, options: dict[str, Any]
+) -> None:
+    chosen = select(tmp_path, text, **options)
+    store(chosen, "FW-DTP", HIGH)
+    store(chosen, "DTP", LOW)
+    found = ledger(chosen)
+    assert not found.failed
+    assert found.judgements[0].verdict is Verdict.NOT_SUPPORTED
+    for shows in (*written(found, tmp_path).values(), shown(found)):
+        verdicts = shows.replace(report.NOTE, "")
+        assert "not comparable: NOT SUPPORTED" in verdicts
+        assert verdicts.count("SUPPORTED") == verdicts.count("not comparable: NOT SUPPORTED")
+
+
+def test_a_plan_that_is_not_comparable_is_checked_on_its_own_data_sets(tmp_path: Path) -> None:
+    chosen = select(tmp_path, PLAN.replace("title: Made up", "title: Made up\ncomparable: false"))
+    found = judged(chosen, {**BEATS, "columns": ["cifar-10"]})
+    assert [part.where.split(":")[0] for part in found.parts] == ["MNIST", "F-MNIST"]
+
+
+def test_damage_and_mixed_data_are_refused(chosen: Selection) -> None:
+    store(chosen, "FW-DTP", LOW)
+    folder = store(chosen, "DTP", HIGH, data="e" * 64)
+    with pytest.raises(UserError, match="mnist: the stored runs were trained on different data"):
+        judged(chosen, BEATS)
+    (folder / "epochs.csv").write_text("")
+    with pytest.raises(UserError, match="changed since the run was stored"):
+        judged(chosen, BEATS)
+
+
+# ---- claims.yaml
+
+
+def test_the_shipped_claims() -> None:
+    known = list(PAPER.cells)
+    claims = load_claims(known, list(load_datasets()))
+    quotes = " ".join(claim.quote for claim in claims.values())
+    for said in ("consistently achieves higher test performance", "≈ 3.0 times", "> 3.7 times", "53\\%"):
+        assert said in quotes
+    assert {claim.check.kind for claim in claims.values()} == {
+        *("lower_error", "close_error", "measured", "time_ratio", "less_sensitive")
+    }
+    for name, claim in claims.items():
+        assert claim.reason.strip(), name
+
+
+@pytest.mark.parametrize("plan", ["table2", "quick"])
+def test_the_shipped_claims_on_shipped_plans(plan: str, tmp_path: Path) -> None:
+    chosen = Selection(plan, None, None, None, None, tmp_path)
+    found = verify(chosen.plan, chosen.store, PAPER)
+    assert {judgement.verdict for judgement in found.judgements} == {Verdict.NO_DATA}
+    gaps = {part.numbers for judgement in found.judgements for part in judgement.parts}
+    assert not [gap for gap in gaps if "no margin" in gap or "the plan has no" in gap]
+
+
+def test_the_papers_own_numbers_would_pass() -> None:
+    """No claim contradicts Table 2 by mistake: means alone, margins of the plan."""
+    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    contradicted = []
+    for name, claim in load_claims(list(PAPER.cells), list(load_datasets())).items():
+        check = claim.check
+        if check.kind not in ("lower_error", "close_error"):
+            continue
+        holds = []
+        for column in check.columns:
+            margin = plan.config.margins[column] if claim.margin == "plan" else claim.margin
+            for row in check.rows:
+                for other in check.against:
+                    d = PAPER.cells[row][column].mean - PAPER.cells[other][column].mean
+                    holds.append(
+                        d < margin if check.kind == "lower_error" else abs(d) < check.within + margin
+                    )
+        if not (all(holds) if claim.need == "all" else any(holds)):
+            contradicted.append(name)
+    assert contradicted == ["fa-outperforms-bp"]
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [
+        ({"check": {**BEATS, "kind": "beats"}}, ["it.check: ", "'beats'", "'lower_error', 'close_error'"]),
+        ({"check": {**BEATS, "rows": ["FWDTP"]}}, ["it.check.rows: unknown 'FWDTP', allowed: BP, TP, DTP,"]),
+        ({"check": {**BEATS, "against": ["X"]}}, ["it.check.against: unknown 'X', allowed: BP,", "L-DRL"]),
+        ({"check": {**BEATS, "columns": ["mnits"]}}, ["it.check.columns: unknown 'mnits', allowed: mnist,"]),
+        ({"check": {**BEATS, "columns": []}}, ["it.check.lower_error.columns", "[] found", "at least 1"]),
+        ({"check": {**BEATS, "colour": 1}}, ["it.check.lower_error.colour: unknown key"]),
+        ({"check": {**FAILS, "above": 1, "below": 2}}, ["one of 'above', 'below', 'about' is required"]),
+        ({"check": {**RATIO}}, ["it.check.time_ratio: one of 'above', 'below', 'about' is required"]),
+        ({"check": {**FAILS, "above": 1, "encoders": [2]}}, ["'encoders' are required for a measurement"]),
+        (
+            {"check": {**SPECTRUM, "of": "trace", "above": 0, "trend": True}},
+            ["'trend' requires 'from_epoch'"],
+        ),
+        (
+            {"check": {**SPECTRUM, "of": "rank", "above": 0}},
+            ["it.check.measured.of", "'rank' found", "'trace'"],
+        ),
+        ({"check": {**FAILS, "above": 1}, "margin": "plan"}, ["margin: 'plan' is for test errors"]),
+        ({"margin": -1}, ["it.margin", "-1 found"]),
+        ({"margin": None}, ["it.margin", "None found"]),
+        ({"need": "most"}, ["it.need", "'most' found", "'all' or 'any'"]),
+        ({"quotes": "x"}, ["it.quotes: unknown key"]),
+    ],
+)
+def test_bad_claims(chosen: Selection, delta: dict[str, Any], expected: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        judged(chosen, **{"check": BEATS, **delta})
+    line = str(error.value)
+    assert line.startswith(str(chosen.root.parent / "claims.yaml"))
+    assert len(line.splitlines()) == 1
+    for words in expected:
+        assert words in line
+
+
+def test_claims_that_are_no_mapping(chosen: Selection) -> None:
+    file = chosen.root.parent / "claims.yaml"
+    for text, words in (("[]", "a mapping expected"), ("it: 5", "it"), ("it: {}\nit: {}", "stands twice")):
+        file.write_text(text)
+        with pytest.raises(UserError, match=words):
+            verify(chosen.plan, chosen.store, PAPER, file)
+    with pytest.raises(UserError, match="no such file"):
+        verify(
+            chosen.plan, chosen.store, PaperTable(n=5, spread="-", unit="-", cells={}), CONFIGS / "none.yaml"
+        )

@@ -1,4 +1,8 @@
-"""Figure 2: trace of J_f J_g and its share of non-negative eigenvalues over the epochs."""
+"""Figure 2: trace of J_f J_g and its share of non-negative eigenvalues over the epochs.
+
+The paper's "second" and "last (sixth)" layer are counted from zero, as its code does: encoders f_3 and
+f_7, the output layer, of a network with six hidden layers; here f_3 and f_L.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,12 @@ QUANTITIES = {
     "nonnegative": r"non-negative eigenvalues of $J_{f_l}\,J_{g_l}$",
     "nonnegative_symmetric": "those of its symmetric part",
 }
-SCALED = {("DTP", 2): 0.1}
+SECOND = 3
+"""The encoder of the paper's second layer."""
+SCALED = {("DTP", SECOND): 0.1}
 """Traces that the paper scales to fit them in: by method and encoder."""
 NOTE = (
+    "Layers are counted from zero, as in the paper: the 2nd is f_3, the last is the output layer. "
     "Mean and sample standard deviation (n - 1) over the seeds of an average over one sample an evaluation "
     "minibatch; non-negative: positive real part. Epoch 0 is the initialisation, before any pre-training. "
     "Batch norm is evaluated as released, over the features of a single sample ('sample'), and beside it "
@@ -86,7 +93,7 @@ def build(plan: Plan, store: Store, column: str | None = None) -> Figure2:
 def show(figure: Figure2, console: Console) -> None:
     """The last epoch in a few lines, and what is missing."""
     grid = Grid(title=escape(f"Figure 2, last epoch: {figure.measured.heading}"))
-    for name in ("method", "layer", "trace", "non-negative", "of the symmetric part"):
+    for name in ("method", "encoder", "trace", "non-negative", "of the symmetric part"):
         grid.add_column(name, justify="left" if name == "method" else "right")
     for row in figure.measured.tables:
         for encoder in range(2, figure.depth + 1):
@@ -102,17 +109,12 @@ def show(figure: Figure2, console: Console) -> None:
 
 
 def write(figure: Figure2, folder: Path) -> list[Path]:
-    """PNG and PDF of the figure and its companions, and the numbers as CSV; returns the files.
-
-    `figure2` shows the second and the last hidden layer (the sixth of seven), `figure2-output` the output
-    layer in its place, `figure2-all` every encoder and the symmetric part.
-    """
+    """PNG and PDF of `figure2`, of `figure2-all` with every encoder, and the numbers as CSV; the files."""
     with drawing.style():
         files = [
             file
             for name, canvas in (
-                ("figure2", _as_in_the_paper(figure, max(figure.depth - 1, 2))),
-                ("figure2-output", _as_in_the_paper(figure, figure.depth)),
+                ("figure2", _as_in_the_paper(figure)),
                 ("figure2-all", _every_encoder(figure)),
             )
             for file in drawing.save(canvas, folder, figure.measured.file_name(name))
@@ -123,18 +125,18 @@ def write(figure: Figure2, folder: Path) -> list[Path]:
     return files
 
 
-def _as_in_the_paper(figure: Figure2, last: int) -> Figure:
+def _as_in_the_paper(figure: Figure2) -> Figure:
     """Panels (a) trace and (b) proportion; a colour a method, a line style a layer."""
     canvas, axes = _canvas(figure, 1, 2)
+    layers = {figure.depth: ("last layer", "--"), min(SECOND, figure.depth): ("2nd layer", "-")}
     colours = dict(zip(figure.measured.rows, seaborn.color_palette(), strict=False))
     for panel, quantity, letter in zip(axes.flat, ("trace", "nonnegative"), "ab", strict=True):
         for row in figure.measured.tables:
-            for encoder, style in ((2, "-"), (last, "--")):
+            for encoder, (layer, style) in sorted(layers.items()):
                 method = figure.measured.plan.config.rows[row].method
                 scale = SCALED.get((method, encoder), 1.0)
-                label = f"{figure.label(row)}, layer {encoder}" + (
-                    f" (trace × {scale:g})" if scale != 1 else ""
-                )
+                label = f"{figure.label(row)}, {layer} ($f_{encoder}$)"
+                label += f", trace × {scale:g}" if scale != 1 else ""
                 curve = figure.curve(row, encoder, quantity)
                 if quantity == "trace":
                     curve = curve.assign(mean=curve["mean"] * scale, std=curve["std"] * scale)
@@ -153,7 +155,7 @@ def _every_encoder(figure: Figure2) -> Figure:
     for line, quantity in zip(axes, QUANTITIES, strict=True):
         for panel, row in zip(line, rows, strict=False):
             for encoder in encoders:
-                _draw(panel, figure.curve(row, encoder, quantity), f"layer {encoder}", colours[encoder], "-")
+                _draw(panel, figure.curve(row, encoder, quantity), f"$f_{encoder}$", colours[encoder], "-")
             _finish(panel, figure.label(row), QUANTITIES[quantity])
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(encoders))
     return canvas

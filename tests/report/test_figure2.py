@@ -94,20 +94,20 @@ def test_frame_holds_means_and_deviations(tmp_path: Path) -> None:
         assert line.std == pytest.approx(np.std(same, ddof=1))
 
 
-@pytest.mark.parametrize("last", [5, 6])
-def test_what_is_drawn_is_what_is_stored(tmp_path: Path, last: int) -> None:
+def test_what_is_drawn_is_what_is_stored(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     for row in ("DTP", "FW-DTP"):
         store(chosen, row)
-    canvas = figure2._as_in_the_paper(built(chosen), last)
+    canvas = figure2._as_in_the_paper(built(chosen))
     trace, share = canvas.axes
     for panel, factor in ((trace, 1.0), (share, 0.01)):
-        lines = [(row, layer) for row in ("DTP", "FW-DTP") for layer in (2, last)]
+        lines = [(row, layer) for row in ("DTP", "FW-DTP") for layer in (3, 6)]
         assert len(panel.lines) == len(panel.collections) == len(lines)
         for (row, layer), line, band in zip(lines, panel.lines, panel.collections, strict=True):
-            assert str(line.get_label()).startswith(f"{row} (n=3), layer {layer}")
-            scale = factor * (0.1 if panel is trace and (row, layer) == ("DTP", 2) else 1)
-            assert (line.get_linestyle() == "--") == (layer == last)
+            assert f"{row} (n=3)" in str(line.get_label())
+            assert f"$f_{layer}$" in str(line.get_label())
+            scale = factor * (0.1 if panel is trace and (row, layer) == ("DTP", 3) else 1)
+            assert (line.get_linestyle() == "--") == (layer == 6)
             x, y = line.get_data()
             assert list(x) == [0, 1, 2, 3]
             assert list(y) == pytest.approx([scale * value(row, layer, e, 2) for e in range(4)])
@@ -117,10 +117,10 @@ def test_what_is_drawn_is_what_is_stored(tmp_path: Path, last: int) -> None:
     (legend,) = canvas.legends
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts == [
-        "DTP (n=3), layer 2 (trace × 0.1)",
-        f"DTP (n=3), layer {last}",
-        "FW-DTP (n=3), layer 2",
-        f"FW-DTP (n=3), layer {last}",
+        "DTP (n=3), 2nd layer ($f_3$), trace × 0.1",
+        "DTP (n=3), last layer ($f_6$)",
+        "FW-DTP (n=3), 2nd layer ($f_3$)",
+        "FW-DTP (n=3), last layer ($f_6$)",
     ]
     assert trace.get_xlabel() == share.get_xlabel() == "epoch"
 
@@ -148,12 +148,11 @@ def texts(canvas: object) -> str:
 @pytest.mark.parametrize("draw", ["_as_in_the_paper", "_every_encoder"])
 def test_what_is_missing_is_said_and_not_drawn(tmp_path: Path, draw: str) -> None:
     chosen = select(tmp_path)
-    arguments = [5] if draw == "_as_in_the_paper" else []
-    nothing = getattr(figure2, draw)(built(chosen), *arguments)
+    nothing = getattr(figure2, draw)(built(chosen))
     assert not any(panel.lines for panel in nothing.axes)
     assert "not trained yet: DTP, FW-DTP" in texts(nothing)
     store(chosen, "FW-DTP", nan=(2,))
-    half = getattr(figure2, draw)(built(chosen), *arguments)
+    half = getattr(figure2, draw)(built(chosen))
     assert "not trained yet: DTP" in texts(half)
     assert "FW-DTP (n=2)" in texts(half)
     console = Console(record=True, width=200, soft_wrap=True)
@@ -167,11 +166,11 @@ def test_what_is_missing_is_said_and_not_drawn(tmp_path: Path, draw: str) -> Non
 def test_not_comparable_is_written_across(tmp_path: Path) -> None:
     plain, marked = select(tmp_path), None
     store(plain, "DTP")
-    assert "NOT" not in texts(figure2._as_in_the_paper(built(plain), 5))
+    assert "NOT" not in texts(figure2._as_in_the_paper(built(plain)))
     marked = select(tmp_path, comparable=False)
-    assert "NOT COMPARABLE WITH THE PAPER" in texts(figure2._as_in_the_paper(built(marked), 5))
+    assert "NOT COMPARABLE WITH THE PAPER" in texts(figure2._as_in_the_paper(built(marked)))
     changed = select(tmp_path, epochs=2)
-    assert "NOT THE PAPER'S PROTOCOL: --epochs 2" in texts(figure2._as_in_the_paper(built(changed), 5))
+    assert "NOT THE PAPER'S PROTOCOL: --epochs 2" in texts(figure2._as_in_the_paper(built(changed)))
 
 
 def test_files_come_out_byte_for_byte(tmp_path: Path) -> None:
@@ -183,7 +182,7 @@ def test_files_come_out_byte_for_byte(tmp_path: Path) -> None:
         contents.append({file.name: file.read_bytes() for file in files})
         assert {file.name for file in (tmp_path / name).iterdir()} == set(contents[-1])
     assert contents[0] == contents[1]
-    stems = ("figure2", "figure2-output", "figure2-all")
+    stems = ("figure2", "figure2-all")
     assert set(contents[0]) == {f"{s}.{suffix}" for s in stems for suffix in ("png", "pdf")} | {"figure2.csv"}
     assert b"/FontFile2" in contents[0]["figure2.pdf"]
     assert b"/Type3" not in contents[0]["figure2.pdf"]

@@ -206,7 +206,7 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
             run = plan.run(row, column)
             printed = paper.cells.get(row, {}).get(column) if plan.config.comparable else None
             stored = store.load(run.key) if run is not None else None
-            command = _command(plan, row, column)
+            command = run_command(plan, row, column)
             if run is None or stored is None:
                 cells[row, column] = Cell(run is not None, command, paper=printed)
                 continue
@@ -249,7 +249,8 @@ def _judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dic
     return {**cells, **judged}
 
 
-def _command(plan: Plan, row: str, column: str) -> str:
+def run_command(plan: Plan, row: str, column: str) -> str:
+    """What trains a row on a column."""
     words = [plan.source, "--method", row, "--dataset", column, *plan.changes, *plan.options]
     return "python -m benchmark run " + shlex.join(words)
 
@@ -371,7 +372,7 @@ def _latex(table: Table2) -> str:
     heads = ["Method"]
     for column in table.columns:
         heads += [r"\#Params"] if table.heads_group(column) else []
-        heads.append(_tex(table.title(column)))
+        heads.append(tex(table.title(column)))
     lines = [
         f"% {table.heading}. {NOTE}",
         r"% needs \usepackage{booktabs}; paper's values in parentheses",
@@ -385,17 +386,17 @@ def _latex(table: Table2) -> str:
         r"\midrule",
     ]
     for row in table.rows:
-        line = [_tex(table.label(row))]
+        line = [tex(table.label(row))]
         for column in table.columns:
             if table.heads_group(column):
-                line.append(_tex(millions(table.params[row, column][0])))
+                line.append(tex(millions(table.params[row, column][0])))
             cell = table.cells[row, column]
             marked = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-            text = marked[table.rank(row, column)].format(_tex(cell.value))
+            text = marked[table.rank(row, column)].format(tex(cell.value))
             if cell.errors and (cell.diverged or len(cell.errors) != len(_seeds(table))):
-                text += f" [{_tex(cell.seeds)}]"
+                text += f" [{tex(cell.seeds)}]"
             if cell.paper:
-                text += _tex(f" ({cell.paper.mean:.2f} ± {cell.paper.std:.2f})")
+                text += tex(f" ({cell.paper.mean:.2f} ± {cell.paper.std:.2f})")
             line.append(text)
         lines.append(" & ".join(line) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -405,7 +406,7 @@ def _seeds(table: Table2) -> list[int]:
     return table.plan.config.protocol.seeds
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
     # After the \\ of the line above, a bare bracket would be its optional argument.
     for plain, escaped in (("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), ("[", "{[}")):
         text = text.replace(plain, escaped)

@@ -187,6 +187,8 @@ class PlanConfig(_Strict):
     columns: dict[str, Column] = Field(min_length=1)
     rows: dict[str, Row] = Field(min_length=1)
     measure: dict[str, Measure] = {}
+    margins: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    """By data set, in points of test error: differences below it do not matter (see `statistics.py`)."""
 
     @model_validator(mode="after")
     def _references(self) -> PlanConfig:
@@ -422,12 +424,11 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
                 f"{file}: columns.{name}.hyperparameters_from: unknown data set "
                 f"{column.hyperparameters_from!r}, allowed: {allowed}"
             )
-    for label, row in config.rows.items():
-        for name in row.hyperparameters:
+    places = [(f"rows.{label}.hyperparameters", list(r.hyperparameters)) for label, r in config.rows.items()]
+    for where, names in [*places, ("margins", list(config.margins))]:
+        for name in names:
             if name not in datasets:
-                raise UserError(
-                    f"{file}: rows.{label}.hyperparameters.{name}: unknown data set, allowed: {allowed}"
-                )
+                raise UserError(f"{file}: {where}.{name}: unknown data set, allowed: {allowed}")
     return config
 
 

@@ -83,6 +83,11 @@ def test_table2(table2: PlanConfig) -> None:
     assert {row.method for row in table2.rows.values()} == set(METHODS)
 
 
+def test_margins_are_declared_for_every_column_of_the_paper(table2: PlanConfig) -> None:
+    assert table2.margins == {"mnist": 0.3, "fashion-mnist": 0.6, "cifar-10": 1.5, "cifar-100": 1.5}
+    assert set(table2.margins) == {name for name, c in table2.columns.items() if not c.addition}
+
+
 def test_every_column_of_the_paper_is_not_an_addition(table2: PlanConfig) -> None:
     paper = load_paper_values()["table2"].cells
     assert {name for name, row in table2.rows.items() if not row.addition} == set(paper)
@@ -380,6 +385,9 @@ STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
         ("networks/n/hidden_layers", 0, ["networks.n.hidden_layers", "0 found", "greater than"]),
         ("comparable", "yes", ["comparable", "'yes' found", "boolean"]),
         ("comparable", 1, ["comparable", "1 found", "boolean"]),
+        ("margins", {"mnist": 0}, ["margins.mnist", "0 found", "greater than 0"]),
+        ("margins", {"mnist": math.inf}, ["margins.mnist", "inf found", "finite"]),
+        ("margins", {"mnits": 0.3}, ["margins.mnits", "unknown data set", "allowed: mnist,"]),
         ("title", 5, ["title", "5 found", "string"]),
         (SEEDS, [], ["protocol.seeds", "[] found", "at least 1"]),
         (SEEDS, [1, 2, 1], ["protocol.seeds", "differ"]),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.network import weight_count
 from benchmark.results import Store, atomic_file
+from benchmark.statistics import ALPHA, Comparison, Sample, Verdict, compare
 from benchmark.sweep import Plan
 
 NOTE = (
@@ -26,6 +28,7 @@ NOTE = (
     "that learning changes (no decoder leads to the input). Rows and columns in [brackets] are not in the "
     "paper."
 )
+COMPARISON_COLUMNS = ("low", "high", "margin", "p_difference", "p_equivalence", "power")
 NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: another data set, network or protocol."
 
 
@@ -42,6 +45,9 @@ class Cell:
     diverged: int = 0
     """Seeds whose numbers ended up not finite; they count like the others."""
     paper: PaperCell | None = None
+    comparison: Comparison | None = None
+    verdict: Verdict | None = None
+    """None where there is nothing to compare: no number of the paper, no margin, or another protocol."""
 
     @property
     def mean(self) -> float:
@@ -65,12 +71,21 @@ class Cell:
         return f"n={len(self.errors)}" + (f", {self.diverged} diverged" if self.diverged else "")
 
     @property
-    def comparison(self) -> str:
-        """The paper's value and our difference to it."""
+    def beside(self) -> list[str]:
+        """The paper's value and our difference to it with its interval, and the verdict: lines of text."""
         if self.paper is None:
-            return ""
-        printed = f"paper {self.paper.mean:.2f} ± {self.paper.std:.2f}"
-        return printed + (f", {self.mean - self.paper.mean:+.2f}" if self.errors else "")
+            return []
+        line = f"paper {self.paper.mean:.2f} ± {self.paper.std:.2f}"
+        if self.errors:
+            line += f", {self.mean - self.paper.mean:+.2f}"
+        if self.comparison is not None:
+            line += f" [{self.comparison.low:+.2f}, {self.comparison.high:+.2f}]"
+        if self.verdict is None:
+            return [line]
+        verdict = str(self.verdict)
+        if self.comparison is not None and self.verdict is Verdict.INCONCLUSIVE:
+            verdict += f" (power {self.comparison.power:.0%})"
+        return [line, verdict]
 
 
 @dataclass(frozen=True)
@@ -100,11 +115,31 @@ class Table2:
     @property
     def warning(self) -> str | None:
         """Why the numbers may not stand beside the paper's, if so."""
-        if not self.plan.config.comparable:
-            return NOT_COMPARABLE
-        if self.plan.changes:
-            return f"NOT THE PAPER'S PROTOCOL: {shlex.join(self.plan.changes)}"
-        return None
+        return warning(self.plan)
+
+    @property
+    def verdicts(self) -> str | None:
+        """What the verdicts mean, and how many there are of each; None where there are none."""
+        counts = Counter(cell.verdict for cell in self.cells.values() if cell.verdict is not None)
+        if not counts:
+            return None
+        listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+        config = self.plan.config
+        margins = ", ".join(
+            f"{self.title(c)} {config.margins[c]:g}" for c in config.columns if c in config.margins
+        )
+        compared = sum(cell.comparison is not None for cell in self.cells.values())
+        return (
+            f"Verdicts: {listed}. In square brackets Welch's {1 - ALPHA:.0%} interval of our mean minus the "
+            "paper's, from summary statistics; the paper does not say whether its ± divides by n or n - 1, "
+            "n - 1 is assumed. EQUIVALENT: two one-sided tests (TOST) put the difference within the margin "
+            f"that the plan declares ({margins}). DIFFERENT: it is not zero. DIFFERENT WITHIN MARGIN: both. "
+            "INCONCLUSIVE: neither can be said, which is no reproduction; its power is the chance that equal "
+            "means would have been found EQUIVALENT with these deviations and seeds, before correction. "
+            "INCOMPLETE: seeds are missing or diverged. The tests of difference and those of equivalence are "
+            f"two families, each at level {ALPHA:g} and corrected (Holm) over the {compared} cells compared; "
+            "intervals are not corrected."
+        )
 
     def title(self, column: str) -> str:
         name = self.plan.datasets[column].title
@@ -143,6 +178,15 @@ class Table2:
                 yield row, column, cell
 
 
+def warning(plan: Plan) -> str | None:
+    """Why a plan's numbers may not stand beside the paper's, if so."""
+    if not plan.config.comparable:
+        return NOT_COMPARABLE
+    if plan.changes:
+        return f"NOT THE PAPER'S PROTOCOL: {shlex.join(plan.changes)}"
+    return None
+
+
 def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
     """Read every cell's run from the store; `UserError` for a damaged one or mixed data."""
     cells, params = {}, {}
@@ -177,7 +221,28 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
                 f"{column}: the stored runs were trained on different data: "
                 + ", ".join(f"{row} on {digest[:12]}..." for digest, row in checksums.items())
             )
-    return Table2(plan, cells, params)
+    return Table2(plan, _judged(cells, plan, paper.n), params)
+
+
+def _judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dict[tuple[str, str], Cell]:
+    """The cells with comparisons and verdicts, where the plan's numbers may stand beside the paper's."""
+    if warning(plan):
+        return cells
+    margins = plan.config.margins
+    places = [place for place, cell in cells.items() if cell.planned and cell.paper and place[1] in margins]
+    pairs = {}
+    for place in places:
+        cell = cells[place]
+        if cell.paper and len(cell.errors) > 1 and not cell.diverged:
+            printed = Sample(cell.paper.mean, cell.paper.std, paper_n)
+            pairs[place] = (Sample.of(cell.errors), printed, margins[place[1]])
+    comparisons = compare(pairs)
+    judged = {}
+    for place in places:
+        comparison = comparisons.get(place)
+        verdict = comparison.verdict if comparison else Verdict.INCOMPLETE
+        judged[place] = replace(cells[place], comparison=comparison, verdict=verdict)
+    return {**cells, **judged}
 
 
 def _command(plan: Plan, row: str, column: str) -> str:
@@ -206,12 +271,14 @@ def show(table: Table2, console: Console, rows: Sequence[str], columns: Sequence
                 table.rank(row, column)
             ].format(cell.value)
             seeds = f" ({cell.seeds})" if cell.errors else ""
-            line.append(f"{value}{seeds}" + (f"\n{cell.comparison}" if cell.paper else ""))
+            line.append("\n".join([f"{value}{seeds}", *cell.beside]))
         grid.add_row(*line)
     console.print(grid)
     if table.warning:
         console.print(table.warning, style="bold", markup=False)
     console.print(NOTE, markup=False)
+    if table.verdicts:
+        console.print(table.verdicts, markup=False)
     empty = [cell.command for row, column, cell in table.missing() if row in rows and column in columns]
     if empty:
         console.print("Empty cells (-) are filled by:", markup=False)
@@ -252,9 +319,10 @@ def _markdown(table: Table2) -> str:
             cell = table.cells[row, column]
             marked = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}[table.rank(row, column)]
             text = marked.format(cell.value) + (f" ({cell.seeds})" if cell.errors else "")
-            line.append(text + (f"<br>{cell.comparison}" if cell.paper else ""))
+            line.append("<br>".join([text, *cell.beside]))
         lines.append("| " + " | ".join(line) + " |")
     lines += ["", NOTE]
+    lines += ["", table.verdicts] if table.verdicts else []
     empty = list(table.missing())
     if empty:
         lines += ["", "Empty cells (-) and what fills them:", ""]
@@ -282,11 +350,17 @@ def _frame(table: Table2) -> pd.DataFrame:
                 "paper_mean": cell.paper.mean if cell.paper else None,
                 "paper_std": cell.paper.std if cell.paper else None,
                 "difference": round(cell.mean - cell.paper.mean, 4) if stored and cell.paper else None,
+                **{name: _number(cell.comparison, name) for name in COMPARISON_COLUMNS},
+                "verdict": cell.verdict,
                 "run": cell.key,
                 "command": "" if stored else cell.command,
             }
         )
     return pd.DataFrame(lines)
+
+
+def _number(comparison: Comparison | None, name: str) -> float | None:
+    return None if comparison is None else float(f"{getattr(comparison, name):.4g}")
 
 
 def _latex(table: Table2) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 from rich.console import Console
+from scipy import stats
 
 from benchmark import cli, sweep
 from benchmark.config import PaperCell, PaperTable, load_paper_values
@@ -238,6 +239,108 @@ def test_a_plan_that_is_not_comparable_shows_no_paper(tmp_path: Path) -> None:
         assert "NOT COMPARABLE WITH THE PAPER" in text[suffix]
         assert "1.85" not in text[suffix]
     assert "NOT COMPARABLE" not in "".join(written(select(tmp_path), tmp_path).values())
+
+
+MARGINS = PLAN.replace("rows:", "margins: {mnist: 0.3, fashion-mnist: 0.6}\nrows:")
+
+
+def test_verdicts(tmp_path: Path) -> None:
+    """Each verdict once; the expected numbers come from SciPy's Welch test and a hand's Holm correction."""
+    paper = PaperTable(
+        n=5,
+        spread="-",
+        unit="-",
+        cells={
+            "BP": {"mnist": PaperCell(mean=1.85, std=0.09)},
+            "DTP": {"mnist": PaperCell(mean=2.5, std=0.02)},
+            "DRL": {"mnist": PaperCell(mean=9.0, std=0.5), "fashion-mnist": PaperCell(mean=9.0, std=0.5)},
+            "L-DRL": {"mnist": PaperCell(mean=1.0, std=0.02)},
+        },
+    )
+    chosen = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1, 2, 3, 4, 5]"))
+    ours = {
+        "BP": [1.86, 1.8, 1.9, 1.83, 1.86],
+        "DTP": [2.6, 2.61, 2.6, 2.59, 2.6],
+        "DRL": [9.0, 8.0, 10.0, 9.5, 8.0],
+        "L-DRL": [2.0, 2.01, 2.0, 1.99, 2.0],
+    }
+    fill(chosen, ours)
+    table = table2.build(chosen.plan, chosen.store, paper)
+    verdicts = {row: cell.verdict for (row, column), cell in table.cells.items() if column == "mnist"}
+    assert verdicts == {
+        "BP": "EQUIVALENT",
+        "BP (as released)": None,
+        "DTP": "DIFFERENT WITHIN MARGIN",
+        "DRL": "INCONCLUSIVE",
+        "L-DRL": "DIFFERENT",
+        "L-DRL #2_a & b": None,
+    }
+    assert table.cells["DRL", "fashion-mnist"].verdict is None  # the plan has no such cell
+    files = {file.suffix[1:]: file.read_text() for file in table2.write(table, tmp_path)}
+    assert "<br>paper 2.50 ± 0.02, +0.10 [+0.08, +0.12]<br>DIFFERENT WITHIN MARGIN |" in files["md"]
+    assert re.search(
+        r"<br>paper 9.00 ± 0.50, -0.10 \[-1\.\d\d, \+\d\.\d\d\]<br>INCONCLUSIVE \(power 0%\)", files["md"]
+    )
+    assert "Verdicts: 1 EQUIVALENT, 1 DIFFERENT, 1 DIFFERENT WITHIN MARGIN, 1 INCONCLUSIVE." in files["md"]
+    assert "(MNIST 0.3, F-MNIST 0.6)" in files["md"]
+    assert "over the 4 cells compared" in files["md"]
+    frame = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).xs("mnist", level=1)
+    raw = {
+        row: stats.ttest_ind_from_stats(
+            statistics.mean(errors), statistics.stdev(errors), 5, cell.mean, cell.std, 5, equal_var=False
+        ).pvalue
+        for row, errors in ours.items()
+        for cell in [paper.cells[row]["mnist"]]
+    }
+    ascending = sorted(raw, key=lambda row: raw[row])
+    largest = 0.0
+    for rank, row in enumerate(ascending):
+        largest = max(largest, min(1, (4 - rank) * raw[row]))
+        assert frame.loc[row, "p_difference"] == pytest.approx(largest, rel=1e-3)
+    assert frame["verdict"].dropna().to_dict() == {row: v for row, v in verdicts.items() if v is not None}
+    console = Console(width=250, record=True, file=io.StringIO())
+    table2.show(table, console, table.rows, table.columns)
+    shown = console.export_text()
+    assert "+0.10 [+0.08, +0.12]" in shown
+    assert "\nVerdicts: " in shown
+
+
+def test_incomplete_cells(tmp_path: Path) -> None:
+    chosen = select(tmp_path, MARGINS)
+    fill(chosen, {"BP": [2.0, 2.2]}, diverged=1)
+    fill(chosen, {"DTP": [2.0, 2.2]})
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    cells = {row: table.cells[row, "mnist"] for row in ("BP", "DTP", "DRL")}
+    assert [cell.verdict for cell in cells.values()] == ["INCOMPLETE", "INCONCLUSIVE", "INCOMPLETE"]
+    assert [cell.comparison is None for cell in cells.values()] == [True, False, True]
+    assert "over the 1 cells compared" in (table.verdicts or "")
+    text = written(chosen, tmp_path)["md"]
+    assert "2.10 ± 0.14 (n=2, 1 diverged)<br>paper 1.85 ± 0.09, +0.25<br>INCOMPLETE" in text
+    assert "| -<br>paper 9.00 ± 0.50<br>INCOMPLETE |" in text
+    one = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1]"))
+    fill(one, {"DTP": [2.5]})
+    assert table2.build(one.plan, one.store, PAPER).cells["DTP", "mnist"].verdict == "INCOMPLETE"
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (PLAN, {}),
+        (MARGINS.replace("title: Made up", "title: Made up\ncomparable: false"), {}),
+        (MARGINS, {"epochs": 2}),
+        (MARGINS, {"seeds": "3,4"}),
+    ],
+    ids=["no margins", "not comparable", "other epochs", "other seeds"],
+)
+def test_no_verdict_without_margin_or_on_another_protocol(
+    tmp_path: Path, text: str, options: dict[str, Any]
+) -> None:
+    chosen = select(tmp_path, text, **options)
+    fill(chosen, {"BP": [2.0, 2.2], "DTP": [2.0, 2.2]})
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    assert {cell.verdict for cell in table.cells.values()} == {None}
+    assert table.verdicts is None
+    assert not set(written(chosen, tmp_path)["md"].split()) & {"INCONCLUSIVE", "INCOMPLETE", "EQUIVALENT"}
 
 
 def test_additions_are_bracketed_and_tex_is_escaped(tmp_path: Path) -> None:

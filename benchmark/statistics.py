@@ -1,0 +1,180 @@
+"""Our numbers against the paper's: difference, equivalence within a margin, and what may be said of them.
+
+Of either side only mean, standard deviation and number of seeds enter (the paper prints no more), so every
+test is Welch's (1947), from summary statistics; equivalence is shown by two one-sided tests (TOST, Schuirmann
+1987). The paper does not say whether its ± divides by n or n - 1: n - 1 is assumed. Where both deviations are
+zero, results are the limits as they tend to zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import numpy as np
+from scipy import special, stats
+
+ALPHA = 0.05
+"""Level of every family of tests; intervals have 1 - ALPHA."""
+_NODES = 96
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Verdict(StrEnum):
+    """What our runs say about a number of the paper. That no difference was found is no reproduction."""
+
+    EQUIVALENT = "EQUIVALENT"
+    """The difference lies within the margin."""
+    DIFFERENT = "DIFFERENT"
+    """There is a difference."""
+    DIFFERENT_WITHIN_MARGIN = "DIFFERENT WITHIN MARGIN"
+    """There is one, and it lies within the margin."""
+    INCONCLUSIVE = "INCONCLUSIVE"
+    """Neither can be said."""
+    INCOMPLETE = "INCOMPLETE"
+    """Seeds are missing or diverged."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is known of `n` >= 2 values."""
+
+    mean: float
+    std: float
+    """Sample standard deviation (n - 1)."""
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Sample:
+        """The sample of two or more finite values."""
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return self.std / math.sqrt(self.n)
+
+
+@dataclass(frozen=True)
+class Welch:
+    """The difference of two means and its t distribution (Welch 1947)."""
+
+    difference: float
+    error: float
+    """Its standard error."""
+    df: float
+    """Degrees of freedom (Satterthwaite 1946)."""
+
+    @classmethod
+    def of(cls, ours: Sample, paper: Sample) -> Welch:
+        """Our mean minus the paper's."""
+        error = math.hypot(ours.error, paper.error)
+        share = (ours.error / error) ** 2 if error else 0.5
+        df = 1 / (share**2 / (ours.n - 1) + (1 - share) ** 2 / (paper.n - 1))
+        return cls(ours.mean - paper.mean, error, df)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Confidence interval of level 1 - ALPHA."""
+        reach = float(special.stdtrit(self.df, 1 - ALPHA / 2)) * self.error
+        return self.difference - reach, self.difference + reach
+
+    @property
+    def p_difference(self) -> float:
+        """Of the two-sided test that there is no difference."""
+        return 2 * self.p_above(0.0, sign=math.copysign(1.0, self.difference))
+
+    def p_equivalence(self, margin: float) -> float:
+        """Of the TOST that the difference is as large as `margin`, in either direction, or larger."""
+        return max(self.p_above(-margin), self.p_above(-margin, sign=-1.0))
+
+    def p_above(self, bound: float, sign: float = 1.0) -> float:
+        """Of the one-sided test that sign x difference <= bound."""
+        beyond = sign * self.difference - bound
+        if not self.error:
+            return 0.5 if beyond == 0 else float(beyond < 0)
+        return float(special.stdtr(self.df, -beyond / self.error))
+
+
+def tost_power(ours: Sample, paper: Sample, margin: float) -> float:
+    """Probability that the TOST (level ALPHA, uncorrected) finds equivalence if there is no true difference.
+
+    The observed deviations are taken for the true ones. Means and deviations of normal samples are
+    independent, so the TOST's chance given two estimated deviations is integrated over their chi-square
+    distributions, by Gauss-Legendre quadrature on both quantiles.
+    """
+    true = math.hypot(ours.error, paper.error)
+    if not true:
+        return 1.0
+    nodes, weights = special.roots_legendre(_NODES)
+    quantiles, weights = (nodes + 1) / 2, weights / 2
+    a, b = (s.n - 1 for s in (ours, paper))
+    ours_error = ours.error * np.sqrt(stats.chi2.ppf(quantiles, a) / a)[:, None]
+    paper_error = paper.error * np.sqrt(stats.chi2.ppf(quantiles, b) / b)[None, :]
+    error = np.hypot(ours_error, paper_error)
+    share = (ours_error / error) ** 2
+    df = 1 / (share**2 / a + (1 - share) ** 2 / b)
+    largest = margin - special.stdtrit(df, 1 - ALPHA) * error  # difference that is found equivalent
+    chance = np.maximum(2 * special.ndtr(largest / true) - 1, 0)
+    return float(weights @ chance @ weights)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for being several (Holm 1979), in the order given."""
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty(len(order))
+    corrected[order] = np.maximum.accumulate(np.sort(p) * np.arange(len(order), 0, -1))
+    return [float(value) for value in np.minimum(corrected, 1)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A number of ours beside the paper's, as one of a table."""
+
+    difference: float
+    """Ours minus the paper's."""
+    low: float
+    high: float
+    """Welch's interval of the difference, level 1 - ALPHA; of this number alone, not corrected."""
+    margin: float
+    p_difference: float
+    """Corrected (Holm) over the differences of the table."""
+    p_equivalence: float
+    """Corrected (Holm) over the equivalences of the table."""
+    power: float
+    """See `tost_power`."""
+
+    @property
+    def verdict(self) -> Verdict:
+        different, equivalent = self.p_difference <= ALPHA, self.p_equivalence <= ALPHA
+        if different:
+            return Verdict.DIFFERENT_WITHIN_MARGIN if equivalent else Verdict.DIFFERENT
+        return Verdict.EQUIVALENT if equivalent else Verdict.INCONCLUSIVE
+
+
+def compare(table: Mapping[Name, tuple[Sample, Sample, float]]) -> dict[Name, Comparison]:
+    """Compare the (ours, the paper's, margin) of a whole table.
+
+    Two families of tests, one for the differences and one for the equivalences, each corrected over all of
+    `table` (Holm), so that in either the chance of a single false positive is at most ALPHA.
+    """
+    welch = {name: Welch.of(ours, paper) for name, (ours, paper, _) in table.items()}
+    differences = holm([welch[name].p_difference for name in table])
+    equivalences = holm([welch[name].p_equivalence(margin) for name, (_, _, margin) in table.items()])
+    return {
+        name: Comparison(
+            welch[name].difference,
+            *welch[name].interval,
+            margin,
+            p_difference,
+            p_equivalence,
+            tost_power(ours, paper, margin),
+        )
+        for (name, (ours, paper, margin)), p_difference, p_equivalence in zip(
+            table.items(), differences, equivalences, strict=True
+        )
+    }

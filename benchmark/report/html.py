@@ -1,7 +1,7 @@
 """One page to look at: tables, figures, verdicts, and where every number comes from, in a single file.
 
-The page loads nothing (style and figures are inside it, and its own policy forbids the rest), runs no script, and
-says the same bytes for the same results. `page.html.j2` and `page.css` beside this module are its form.
+The page loads nothing (style and figures are inside it, and its own policy forbids the rest), runs no script,
+and is the same, byte for byte, for the same results. `page.html.j2` and `page.css` are its form.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ import pandas as pd
 from benchmark.errors import UserError
 from benchmark.report import table2
 from benchmark.results import Store, StoredRun, atomic_file
+from benchmark.statistics import Verdict
 
-TONES = {
-    "EQUIVALENT": "good",
+TONES: dict[str, str] = {
+    Verdict.EQUIVALENT: "good",
     "SUPPORTED": "good",
-    "DIFFERENT WITHIN MARGIN": "near",
-    "DIFFERENT": "bad",
+    Verdict.DIFFERENT_WITHIN_MARGIN: "near",
+    Verdict.DIFFERENT: "bad",
     "NOT SUPPORTED": "bad",
-    "INCONCLUSIVE": "open",
-    "INCOMPLETE": "none",
+    Verdict.INCONCLUSIVE: "open",
+    Verdict.INCOMPLETE: "none",
     "NO DATA": "none",
 }
-"""The colour of each verdict there is; its words always stand beside it."""
+"""The colour of every verdict on a cell or a claim of the paper, which is also written out."""
 MINUS = "−"  # as wide as a plus
 NOTHING = "–"
-_WIDE = 32  # characters from which a column of text needs room for lines
+_WIDE = 24  # characters from which a column of text is set in lines
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 RunsHref = Callable[[str], str]
@@ -65,7 +66,7 @@ class Cell:
     rank: int = 0
     """1: set in bold, 2: underlined."""
     absent: bool = False
-    """The text says why there is no value."""
+    """There is no value; the text says why, and no verdict is needed."""
 
     @property
     def tone(self) -> str | None:
@@ -78,7 +79,7 @@ class Column:
 
     text: str
     numeric: bool = False
-    """Flush right, never broken."""
+    """Flush right."""
     wide: bool = False
     """Sentences, set in several lines."""
 
@@ -156,6 +157,10 @@ class Exhibit:
         counts = Counter(cell.verdict for cell in cells)
         return [(verdict, tone, counts[verdict]) for verdict, tone in TONES.items() if counts[verdict]]
 
+    @property
+    def complete(self) -> bool:
+        return not self.missing and not any(tone == "none" for _, tone, _ in self.tally)
+
 
 def page(title: str, intro: str, exhibits: Sequence[Exhibit], provenance: Exhibit) -> str:
     """The page as HTML: the exhibits in the order given, then where their numbers come from."""
@@ -223,7 +228,7 @@ def exhibit_of_frame(
 ) -> Exhibit:
     """An exhibit with a data frame as its table; the first column names the rows.
 
-    `heads` renames columns, `formats` says how their numbers are written (`{"mean": ".2f"}`; else `.4g`). A column
+    `heads` renames columns, `formats` says how their numbers are written (`{"mean": ".2f"}`). A column
     `verdict` shows as verdicts (see `TONES`), and a column `run` of keys as links if `runs_href` is given.
     """
     columns, cells = [], []
@@ -244,10 +249,15 @@ def exhibit_of_frame(
 
 
 def _number_format(column: pd.Series[Any]) -> str | None:
-    """None for a column that holds no numbers; counts stay whole although NaN made them floating point."""
+    """As many places for all of a column; None for one that holds no numbers."""
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return None
-    return ".0f" if (column.dropna() % 1 == 0).all() else ".4g"
+    sizes = column.dropna().abs()
+    if (sizes % 1 == 0).all():  # counts, although NaN made them floating point
+        return ".0f"
+    if sizes[sizes > 0].min() < 0.001:
+        return ".3g"
+    return ".2f" if sizes.max() >= 10 else ".3f"
 
 
 def _cell(column: str, value: Any, number: str | None, runs_href: RunsHref | None) -> Cell:
@@ -268,6 +278,7 @@ def _minus(number: str) -> str:
 
 def table2_exhibit(table: table2.Table2, runs_href: RunsHref) -> Exhibit:
     """Table 2: every value leads to its run, every number of seeds to the run's provenance."""
+    protocol = table.plan.config.protocol
     columns = [Column("method")]
     for column in table.columns:
         if table.heads_group(column):
@@ -285,8 +296,8 @@ def table2_exhibit(table: table2.Table2, runs_href: RunsHref) -> Exhibit:
     return Exhibit(
         anchor="table-2",
         title="Table 2",
-        caption=table.heading,
-        notes=(table2.NOTE,),
+        caption=f"Test error in % after {protocol.epochs} epochs, seeds {_seeds(sorted(protocol.seeds))}",
+        notes=(table2.NOTE, table.verdicts) if table.verdicts else (table2.NOTE,),
         warning=table.warning,
         table=Table(tuple(columns), tuple(rows)),
         missing=tuple(cell.command for _, _, cell in table.missing()),
@@ -300,12 +311,18 @@ def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHre
         details.append(Line(cell.seeds, f"#{_run_anchor(cell.key)}"))
     if cell.paper is not None:
         details.append(Line(f"paper {cell.paper.mean:.2f} ± {cell.paper.std:.2f}"))
-        if cell.errors:
-            details.append(Line("difference " + _minus(f"{cell.mean - cell.paper.mean:+.2f}")))
+    if cell.paper is not None and cell.errors:
+        difference = f"{cell.mean - cell.paper.mean:+.2f}"
+        if cell.comparison is not None:
+            difference += f" [{cell.comparison.low:+.2f}, {cell.comparison.high:+.2f}]"
+        details.append(Line(_minus(difference)))
+    if cell.comparison is not None and cell.verdict is Verdict.INCONCLUSIVE:
+        details.append(Line(f"power {cell.comparison.power:.0%}"))
     return Cell(
         cell.value if cell.errors else "missing" if cell.planned else "not planned",
         href=None if cell.key is None else runs_href(cell.key),
         details=tuple(details),
+        verdict=cell.verdict,
         rank=table.rank(row, column),
         absent=not cell.errors,
     )
@@ -318,7 +335,7 @@ def _run_anchor(key: str) -> str:
 def provenance(store: Store, page_file: Path) -> Exhibit:
     """Where the numbers come from: one row a stored run; `UserError` for a damaged one."""
     heads = ("run", "data set", "seeds", "epochs", "device", "time", "torch", "commit", "data", "finished")
-    columns = [Column(head, numeric=head in ("epochs", "time")) for head in heads]
+    columns = [Column(head, numeric=head in ("epochs", "time"), wide=head == "device") for head in heads]
     href = links_to(store, page_file)
     keys = [folder.name.rsplit("-", 1)[1] for folder in store.folders()]
     runs = [run for key in keys if (run := store.load(key)) is not None]
@@ -327,19 +344,20 @@ def provenance(store: Store, page_file: Path) -> Exhibit:
         title="Provenance",
         caption=f"{len(runs)} stored runs: what was trained, on what, and with what",
         notes=(
-            "Each run leads to its record: the whole specification, all versions and a checksum of its numbers; its "
-            "learning curves lie beside it. Commit: of this project's code, +changes where files differed from it. "
-            "Data: the first digits of the SHA-256 checksum of the images. Time: of training alone. Where a run was "
-            "interrupted and went on elsewhere, all devices and versions are named.",
+            "Each run leads to its record: the whole specification, all versions and a checksum of its "
+            "numbers; its learning curves lie beside it. Commit: of this project's code, +changes where "
+            "files differed from it. Data: the first digits of the SHA-256 checksum of the images. Time: of "
+            "training alone. Where a run was interrupted and went on elsewhere, all devices and versions are "
+            "named.",
         ),
         table=Table(tuple(columns), tuple(_provenance_row(run, href) for run in runs)),
     )
 
 
 def _seeds(seeds: Sequence[int]) -> str:
-    """`1–5`, or one by one."""
+    """`1 to 5`, or one by one."""
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]}–{seeds[-1]}"
+        return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
 
 

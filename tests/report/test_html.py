@@ -202,7 +202,7 @@ def test_nothing_is_loaded(file: Path, reader: Reader) -> None:
     assert "@import" not in style
     external = [a["href"] for a in reader.all("a") if re.match(r"[a-z]+:|//", str(a["href"]))]
     assert external == ["https://doi.org/10.1609/aaai.v37i8.26171"]
-    policy = [meta for meta in reader.all("meta") if "http-equiv" in meta]
+    policy = [meta for meta in reader.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert len(policy) == 1
     assert str(policy[0]["content"]).startswith("default-src 'none'; ")
 
@@ -233,6 +233,11 @@ def test_tables_and_figures_say_what_they_are(reader: Reader) -> None:
             assert region["tabindex"] == "0"
             assert region["aria-label"]
     assert reader.elements[[name for name, _ in reader.elements].index("body") + 1][1]["class"] == "skip"
+
+
+def test_a_missing_cell_is_called_missing_once(reader: Reader) -> None:
+    assert reader.text().count("missing") == 2
+    assert reader.text().count("INCOMPLETE") == 1, "among all verdicts, not on the missing cells"
 
 
 def test_rows_are_as_long_as_heads(file: Path) -> None:

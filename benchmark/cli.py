@@ -20,10 +20,12 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from benchmark import datasets, provenance, replay, timing
+from benchmark.compilation import Compile, wanted
 from benchmark.config import load_paper_values
 from benchmark.errors import DataNotFound, UserError
 from benchmark.options import (
     RESULTS,
+    CompileSetting,
     DataRoot,
     Datasets,
     DeviceName,
@@ -113,6 +115,7 @@ def run(
     data_root: DataRoot = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
+    compile: CompileSetting = Compile.AUTO,
     report: Annotated[bool, typer.Option(help="Rebuild the table afterwards.")] = False,
 ) -> None:
     """Train what is missing of a plan; interrupted runs go on where they stopped."""
@@ -124,7 +127,7 @@ def run(
         failures += [found.detail for found in statuses if found.state is State.DAMAGED]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:
-            failures += _train_column(chosen, column, statuses, data_root, on, download=not addition)
+            failures += _train_column(chosen, column, statuses, data_root, on, compile, download=not addition)
         except DataNotFound as error:
             if addition:
                 console.print(f"skipped (not in the paper): {error}", markup=False)
@@ -147,6 +150,7 @@ def _train_column(
     statuses: Sequence[Status],
     data_root: Path | None,
     device: torch.device,
+    compile: Compile,
     *,
     download: bool,
 ) -> list[str]:
@@ -190,7 +194,7 @@ def _train_column(
                 speed_estimate_period=86_400,  # an epoch may take longer than rich's 30 s
             ) as bar:
                 task = bar.add_task(f"{number}/{len(waiting)} {run.row}", total=run.total_epochs, error="")
-                execute(run, data, store, device, _bar_updater(bar, task))
+                execute(run, data, store, device, _bar_updater(bar, task), compile)
         except UserError as error:
             failures.append(str(error))
             continue
@@ -243,13 +247,15 @@ def replay_command(
     files: Annotated[list[Path], typer.Argument(metavar="FILE.npz...", help="Reference traces.")],
     tolerance: Annotated[float, typer.Option(help="Largest deviation allowed.")] = 1e-5,
     device: DeviceName = "auto",
+    compile: CompileSetting = Compile.OFF,
 ) -> None:
     """Replay traces of the released code through the code that trains."""
     if not tolerance >= 0:
         raise UserError(f"--tolerance: {tolerance} found, must be 0 or more")
     on = pick_device(device)
     table = Table(Column("file", overflow="fold"), "method", "steps", *replay.QUANTITIES, "")
-    deviations = [replay.replay(file, on) for file in files]
+    compiled = wanted(compile, None, on)
+    deviations = [replay.replay(file, on, compiled=compiled) for file in files]
     for deviation in deviations:
         cells = ["-" if value is None else f"{value:.1e}" for value in deviation.largest.values()]
         verdict = "differs" if deviation.exceeds(tolerance) else "equal"

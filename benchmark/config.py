@@ -175,6 +175,14 @@ class Measure(_Strict):
     columns: list[str] = Field(min_length=1)
 
 
+class Sensitivity(_Strict):
+    """How the configurations behind Figure 3 are trained."""
+
+    epochs: int | None = Field(default=None, gt=0)
+    """Other than the protocol's."""
+    note: str | None = None
+
+
 class PlanConfig(_Strict):
     """A table to train: rows x columns under one protocol."""
 
@@ -190,6 +198,7 @@ class PlanConfig(_Strict):
     measure: dict[str, Measure] = {}
     margins: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     """By data set, in points of test error: differences below it do not matter (see `statistics.py`)."""
+    sensitivity: Sensitivity = Sensitivity()
 
     @model_validator(mode="after")
     def _references(self) -> PlanConfig:
@@ -203,7 +212,6 @@ class PlanConfig(_Strict):
             for key, found, allowed in (
                 ("", [name], MEASUREMENTS),
                 (f"{name}.rows", where.rows, self.rows),
-                (f"{name}.columns", where.columns, self.columns),
             ):
                 for unknown in [entry for entry in found if entry not in allowed]:
                     path = f"measure.{key}".rstrip(".")
@@ -229,6 +237,49 @@ class PlanConfig(_Strict):
         if self.rows[row].size == "half":
             width = half_width(dataset.inputs, network.hidden_layers, width, dataset.classes)
         return [dataset.inputs, *[width] * network.hidden_layers, dataset.classes]
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SearchSpace(_Strict):
+    """What is searched for one row: a grid, or ranges that a sampler draws from."""
+
+    grid: dict[str, Annotated[list[Positive], Field(min_length=1)]] | None = None
+    ranges: dict[str, Annotated[list[Positive], Field(min_length=2, max_length=2)]] | None = None
+    """Lowest and highest value; drawn log-uniform."""
+    trials: int = Field(default=16, gt=0)
+    """Configurations drawn from `ranges`."""
+    wave: int = Field(default=8, gt=0)
+    """Of which so many are trained side by side; the sampler learns from each wave."""
+    rungs: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
+    """Epochs after which a wave is thinned out; the last ones decide."""
+    reduction: int = Field(default=3, ge=2)
+    """One in so many goes on to the next rung."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchSpace:
+        if (self.grid is None) == (self.ranges is None):
+            raise ValueError("either 'grid' or 'ranges' is required")
+        if self.rungs != sorted(set(self.rungs)):
+            raise ValueError(f"rungs: {self.rungs} found, must rise")
+        for name, (low, high) in (self.ranges or {}).items():
+            if low >= high:
+                raise ValueError(f"ranges.{name}: [{low}, {high}] found, the lowest comes first")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.grid or self.ranges or {})
+
+
+class SearchConfig(_Strict):
+    """`search.yaml`: how hyperparameters are searched for."""
+
+    validation_samples: int = Field(gt=0)
+    """The last ones of the training set, as in the caption of Table 2."""
+    seed: int = Field(ge=0)
+    rows: dict[str, SearchSpace] = Field(min_length=1)
 
 
 class PaperCell(_Strict):
@@ -486,11 +537,13 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
                 f"{file}: columns.{name}.hyperparameters_from: unknown data set "
                 f"{column.hyperparameters_from!r}, allowed: {allowed}"
             )
+    # Of data sets, not of this plan's columns: a plan on top of another may have dropped some.
     places = [(f"rows.{label}.hyperparameters", list(r.hyperparameters)) for label, r in config.rows.items()]
-    for where, names in [*places, ("margins", list(config.margins))]:
+    places += [(f"measure.{label}.columns", where.columns) for label, where in config.measure.items()]
+    for path, names in [*places, ("margins", list(config.margins))]:
         for name in names:
             if name not in datasets:
-                raise UserError(f"{file}: {where}.{name}: unknown data set, allowed: {allowed}")
+                raise UserError(f"{file}: {path}.{name}: unknown data set, allowed: {allowed}")
     return config
 
 
@@ -531,3 +584,11 @@ def _validated(kind: type[Model], entry: Any, file: Path, key: str) -> Model:
         return kind.model_validate(entry)
     except ValidationError as error:
         raise _one_line(file, error, key) from None
+
+
+def load_search(file: Path = CONFIGS / "search.yaml") -> SearchConfig:
+    """The search spaces by row label."""
+    try:
+        return SearchConfig.model_validate(_read_mapping(file))
+    except ValidationError as error:
+        raise _one_line(file, error) from None

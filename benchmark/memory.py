@@ -1,9 +1,26 @@
-"""Keeps the C library from giving every freed activation back to the kernel."""
+"""What memory holds: replicas a pass, running out of it, and freed activations kept for reuse."""
+
+from __future__ import annotations
 
 import ctypes
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmark.network import weight_count
+
+if TYPE_CHECKING:
+    from benchmark.methods import Method
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = 1 << 30
+
+USABLE = 0.7
+"""Share of the free memory that a pass may fill: the estimate is one, and others want memory too."""
+CPU_REPLICAS = 25
+"""A CPU gains nothing from more replicas a pass; its checkpoints only get rarer."""
 
 
 def keep_freed_memory() -> None:
@@ -18,3 +35,44 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _KEEP)
     mallopt(_M_TRIM_THRESHOLD, _KEEP)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that the device can still give."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as lines:  # counts the reclaimable page cache as free
+            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def bytes_per_replica(
+    method: type[Method], dims: Sequence[int], batch_size: int, device: torch.device
+) -> int:
+    """Estimated peak memory of one replica in training, in bytes of float32; the data set not included.
+
+    Weights of encoders and feedback, once on the device; a CPU also holds the checkpoint while it is
+    written, up to twice. Per sample of the minibatch and layer ten activations: what `Trace` keeps of
+    it (preactivation, activation, output), its target and correction, and temporaries.
+    """
+    weights = weight_count(dims) + (weight_count(dims[1:]) if method.feedback != "none" else 0)
+    copies = 1 if device.type == "cuda" else 3
+    return 4 * (copies * weights + 10 * batch_size * sum(dims[1:]))
+
+
+def replicas_per_pass(
+    method: type[Method], dims: Sequence[int], batch_size: int, device: torch.device
+) -> int:
+    """How many replicas to train side by side on the device as it is now; at least one."""
+    fitting = int(USABLE * free_memory(device) / bytes_per_replica(method, dims, batch_size, device))
+    return max(1, fitting if device.type == "cuda" else min(fitting, CPU_REPLICAS))
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on either kind of device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error).lower()  # the CPU allocator raises a plain RuntimeError
+    return isinstance(error, RuntimeError) and ("allocate memory" in said or "not enough memory" in said)

@@ -12,6 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmark.compilation import Compile
 from benchmark.config import PROJECT, load_datasets, load_plan
 from benchmark.errors import UserError
 from benchmark.results import Store
@@ -31,7 +32,12 @@ DataRoot = Annotated[Path | None, typer.Option(help="Folder to look for data in,
 Results = Annotated[Path, typer.Option(help="Folder of the results store.")]
 DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes cuda if it can.")]
 
+CompileSetting = Annotated[
+    Compile, typer.Option("--compile", help="torch.compile: auto compiles on a CPU what trains for minutes.")
+]
+
 RESULTS = PROJECT / "results"
+FIGURES = PROJECT / "figures"
 
 
 class Selection:
@@ -69,6 +75,9 @@ class Selection:
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"--results: {folder} is not a folder")
         self.store = Store(self.root)
+        drawn = FIGURES if results == RESULTS else results / "figures"
+        self.figures = drawn / config.directory
+        """Where a command draws: beside the results folder, or in one of the user's own."""
 
     def statuses(self) -> list[Status]:
         return [status(run, self.store) for run in self.plan.runs(self.rows, self.columns)]

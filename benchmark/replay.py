@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.compilation import CompiledStep, Step
 from benchmark.errors import UserError
 from benchmark.methods import METHODS, Method, Noise
 from benchmark.methods.target_propagation import TargetPropagation
@@ -92,6 +93,11 @@ class _TraceFile:
         """A weight as one replica, (1, out, in)."""
         return torch.from_numpy(self.array(name, *shape)).float().clone()[None]
 
+    def noise(self, name: str, like: Tensor) -> Tensor:
+        """An injected eps of the shape of `like`, (1, features, n)."""
+        _, features, n = like.shape
+        return torch.from_numpy(self.array(name, n, features)).to(like).T[None]
+
     def widths(self) -> list[int]:
         """`dims`: input, hidden..., classes."""
         dims = self.arrays.get("dims", np.empty(0))
@@ -118,8 +124,12 @@ def _traced_method(file: Path) -> tuple[type[Method], dict[str, Any]]:
     raise UserError(f"{file}: the file name must begin with one of {', '.join(TRACED)}")
 
 
-def replay(file: Path, device: torch.device | str = "cpu") -> Deviation:
-    """Run one trace through the production code; raises `UserError` for a file that is not a trace."""
+def replay(file: Path, device: torch.device | str = "cpu", *, compiled: bool = False) -> Deviation:
+    """Run one trace through the production code; raises `UserError` for a file that is not a trace.
+
+    The compiled iteration shows nothing from within: targets, and decoders before the iteration's last
+    feedback update, are then not compared.
+    """
     method_class, options = _traced_method(file)
     trace = _TraceFile(file)
     dims = trace.widths()
@@ -148,11 +158,48 @@ def replay(file: Path, device: torch.device | str = "cpu") -> Deviation:
     samples, classes = trace.minibatches(dims)
     deviation = Deviation(file, method_class.name, len(samples))
     one_hot = torch.eye(dims[-1], device=device)
+    train_step = CompiledStep(method.train_step) if compiled else None
     for step in range(len(samples)):
         x = torch.from_numpy(samples[step]).float().to(device).T[None]
         y = one_hot[torch.from_numpy(classes[step]).to(device)].T[None]
-        _replay_step(method, trace, step, x, y, deviation)
+        if train_step is not None:
+            _replay_whole_step(method, train_step, trace, step, x, y, deviation)
+        else:
+            _replay_step(method, trace, step, x, y, deviation)
     return deviation
+
+
+def _replay_whole_step(
+    method: Method,
+    train_step: Step,
+    trace: _TraceFile,
+    step: int,
+    x: Tensor,
+    y: Tensor,
+    deviation: Deviation,
+) -> None:
+    updates = method.feedback_updates if isinstance(method, TargetPropagation) else 0
+    prefixes = [f"s{step}_u{update}_noise" for update in range(updates)]
+    drawn = (
+        f"{prefix}{i}"
+        for prefix in prefixes
+        for i in range(sum(name.startswith(prefix) for name in trace.arrays))
+    )
+    train_step(x, y, lambda like: trace.noise(next(drawn), like))
+    for l in range(2, method.network.depth + 1) if updates else ():
+        name = f"s{step}_u{updates - 1}_B{l - 1}"
+        weight = method.network.g(l).weight[0]
+        deviation.record("B", weight, trace.array(name, *weight.shape))
+    _compare_end(method, trace, step, x, deviation)
+
+
+def _compare_end(method: Method, trace: _TraceFile, step: int, x: Tensor, deviation: Deviation) -> None:
+    """Encoders after the iteration, and what they answer."""
+    for l in range(1, method.network.depth + 1):
+        weight = method.network.f(l).weight[0]
+        deviation.record("W", weight, trace.array(f"s{step}_W{l - 1}", *weight.shape))
+    logits = method.network(x)[0].T
+    deviation.record("logits", logits, trace.array(f"s{step}_logits", *logits.shape))
 
 
 def _replay_step(
@@ -162,9 +209,7 @@ def _replay_step(
     update, drawn = -1, itertools.count()
 
     def noise(like: Tensor) -> Tensor:
-        _, features, n = like.shape
-        injected = trace.array(f"s{step}_u{update}_noise{next(drawn)}", n, features)
-        return torch.from_numpy(injected).to(like).T[None]
+        return trace.noise(f"s{step}_u{update}_noise{next(drawn)}", like)
 
     def compare(quantity: str, ours: Tensor, name: str) -> None:
         deviation.record(quantity, ours, trace.array(name, *ours.shape))
@@ -192,6 +237,4 @@ def _replay_step(
             method.train_step(x, y, noise)
     else:
         method.train_step(x, y, noise)
-    for l in range(1, network.depth + 1):
-        compare("W", network.f(l).weight[0], f"s{step}_W{l - 1}")
-    compare("logits", network(x)[0].T, f"s{step}_logits")
+    _compare_end(method, trace, step, x, deviation)

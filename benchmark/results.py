@@ -168,14 +168,23 @@ class Store:
         if not target.exists():
             os.rename(new, target)
             _sync(target.parent)
-        (self._partial(key) / "checkpoint.pt").unlink(missing_ok=True)
+        self.forget(key)
         return target
+
+    def forget(self, key: str) -> None:
+        """Remove the checkpoint of a run that this process holds."""
+        (self._partial(key) / "checkpoint.pt").unlink(missing_ok=True)
 
     def tidy(self, key: str) -> None:
         """Remove what a kill between storing a run and forgetting its checkpoint has left."""
-        if self.folder(key) is not None and self._partial(key).exists():
+        if self.folder(key) is not None:
+            self.discard(key)
+
+    def discard(self, key: str) -> None:
+        """Remove what is left of a run under way, unless a process holds it."""
+        if self._partial(key).exists():
             with suppress(UserError), self.claim(key):  # the process that holds it tidies up itself
-                (self._partial(key) / "checkpoint.pt").unlink(missing_ok=True)
+                self.forget(key)
 
     def _partial(self, key: str) -> Path:
         return self.root / "partial" / key

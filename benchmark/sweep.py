@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from benchmark import provenance
+from benchmark.compilation import Compile, wanted
 from benchmark.config import DatasetConfig, PlanConfig
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
@@ -85,6 +86,11 @@ class Run:
     def total_epochs(self) -> int:
         """Epochs, feedback pre-training included."""
         return self.epochs + METHODS[self.method].pretraining_epochs(self.options)
+
+    def multiply_adds(self, samples: int) -> float | None:
+        """Of its epochs on so many samples, without pre-training; None if the method does not say."""
+        per_sample = METHODS[self.method].multiply_adds(self.dims, self.options)
+        return None if per_sample is None else float(per_sample) * samples * self.epochs * len(self.seeds)
 
     def build(self, device: torch.device | str) -> Method:
         """The method on freshly initialised networks."""
@@ -195,7 +201,7 @@ def _status(run: Run, store: Store) -> Status:
             except UserError:  # another run's damage is not this one's
                 continue
             if stored is not None and _same_protocol(stored.spec, run.spec):
-                return Status(run, State.STALE, f"stored with {_differences(stored.spec, run.spec)}")
+                return Status(run, State.STALE, f"stored with {differences(stored.spec, run.spec)}")
     return Status(run, State.MISSING)
 
 
@@ -203,14 +209,14 @@ def _same_protocol(stored: Mapping[str, Any], planned: Mapping[str, Any]) -> boo
     return all(stored[name] == planned[name] for name in ("seeds", "epochs"))
 
 
-def _differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str = "") -> str:
+def differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str = "") -> str:
     """`lr 0.1 instead of 0.2, ...`: what a stored specification has other than the planned one."""
     parts = []
     for name in sorted({*stored, *planned}):
         old, new = stored.get(name), planned.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             if old != new:
-                parts.append(_differences(old, new, f"{path}{name}."))
+                parts.append(differences(old, new, f"{path}{name}."))
         elif old != new:
             parts.append(f"{path}{name} {old} instead of {new}")
     return ", ".join(parts)
@@ -231,19 +237,41 @@ class Trained:
     measured: dict[str, pd.DataFrame]
 
 
-def execute(run: Run, dataset: Dataset, store: Store, device: torch.device, progress: Progress) -> None:
+def execute(
+    run: Run,
+    dataset: Dataset,
+    store: Store,
+    device: torch.device,
+    progress: Progress,
+    compile: Compile = Compile.AUTO,
+) -> None:
     """Train a run from its checkpoint, or from the start, and store it; nothing if it is stored."""
     with store.claim(run.key):
         if store.folder(run.key) is not None:
             return
-        trained = train(run, dataset, store, device, progress)
+        trained = train(run, dataset, store, device, progress, compile)
         store.commit(run.row, trained.record, trained.epochs, trained.measured)
 
 
-def train(run: Run, dataset: Dataset, store: Store, device: torch.device, progress: Progress) -> Trained:
+def train(
+    run: Run,
+    dataset: Dataset,
+    store: Store,
+    device: torch.device,
+    progress: Progress,
+    compile: Compile = Compile.AUTO,
+) -> Trained:
     """Train a claimed run to its end, from its checkpoint if there is one."""
     keep_freed_memory()
-    training = Training(run.build(device), run.seeds, dataset.train, dataset.test, batch_size=run.batch_size)
+    compiled = wanted(compile, run.multiply_adds(len(dataset.train)), device)
+    training = Training(
+        run.build(device),
+        run.seeds,
+        dataset.train,
+        dataset.test,
+        batch_size=run.batch_size,
+        compiled=compiled,
+    )
     seconds, sittings, rows = 0.0, [], []
     measured: dict[str, list[list[Any]]] = {name: [] for name in run.measure}
     checkpoint = store.checkpoint(run.key)
@@ -263,6 +291,7 @@ def train(run: Run, dataset: Dataset, store: Store, device: torch.device, progre
             "started": provenance.now(),
             "from_epoch": training.epoch,
             "device": provenance.device_name(device),
+            "compiled": compiled,
             "versions": provenance.versions(),
         }
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark import streams
+from benchmark.compilation import CompiledStep, Step
 from benchmark.datasets import Split
 from benchmark.methods import Method
 from benchmark.network import Network
@@ -50,8 +51,10 @@ class Training:
         test: Split,
         *,
         batch_size: int = 256,
+        compiled: bool = False,
     ) -> None:
         self.method = method
+        self.train_step: Step = CompiledStep(method.train_step) if compiled else method.train_step
         self.train = train
         self.test = test
         self.batch_size = batch_size
@@ -96,7 +99,7 @@ class Training:
         """Train through one epoch, minibatch by minibatch; yields each one's summed loss (R,)."""
         order, noise = self._order("order"), self._noise("noise")
         for x, y in self._minibatches(order):
-            logits = self.method.train_step(x, y, noise)
+            logits = self.train_step(x, y, noise)
             yield -(functional.log_softmax(logits, dim=1) * y).sum((1, 2))
 
     def _minibatches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -105,6 +108,10 @@ class Training:
             picked = order[:, first : first + self.batch_size]
             classes = self.one_hot[self.train.y[picked]].transpose(1, 2)
             yield self.train.x[picked].transpose(1, 2), self._per_replica(classes)
+
+    def evaluation_minibatches(self) -> Iterator[Tensor]:
+        """The evaluation inputs (1, in, n) in order, in the minibatches that batch norm sees."""
+        return (x for x, _ in _evaluation_minibatches(self.test))
 
     def _order(self, purpose: str) -> Tensor:
         """The epoch's sample order (S, samples), drawn on the CPU so that every device sees the same."""
@@ -118,13 +125,10 @@ class Training:
         generators = [streams.generator(seed, purpose, self.completed, self.device) for seed in self.streams]
 
         def noise(like: Tensor) -> Tensor:
-            drawn = torch.stack(
-                [
-                    torch.randn(like.shape[1:], generator=g, dtype=like.dtype, device=like.device)
-                    for g in generators
-                ]
-            )
-            return self._per_replica(drawn) * self.method.noise_std  # type: ignore[attr-defined]
+            drawn = like.new_empty(len(generators), *like.shape[1:])
+            for replica, generator in zip(drawn, generators, strict=True):
+                replica.normal_(generator=generator)
+            return self._per_replica(drawn).mul_(self.method.noise_std)  # type: ignore[attr-defined]
 
         return noise
 
@@ -146,10 +150,15 @@ def evaluate(network: Network, split: Split) -> tuple[Tensor, Tensor]:
     """Error in per cent and whether all logits are finite, both (R,)."""
     wrong = torch.zeros(network.replicas, dtype=torch.int64, device=split.x.device)
     finite = torch.ones(network.replicas, dtype=torch.bool, device=split.x.device)
-    for first in range(0, len(split), EVALUATION_BATCH):
-        x = split.x[first : first + EVALUATION_BATCH].T[None]
-        y = split.y[first : first + EVALUATION_BATCH]
+    for x, y in _evaluation_minibatches(split):
         logits = network(x)
         wrong += (logits.argmax(1) != y).sum(1)
         finite &= logits.isfinite().flatten(1).all(1)
     return 100.0 * wrong.to(torch.float64) / len(split), finite
+
+
+def _evaluation_minibatches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs (1, in, n) and class numbers (n,), samples in order."""
+    for first in range(0, len(split), EVALUATION_BATCH):
+        window = slice(first, first + EVALUATION_BATCH)
+        yield split.x[window].T[None], split.y[window]

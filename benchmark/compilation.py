@@ -1,0 +1,80 @@
+"""A method's iteration, compiled by `torch.compile` where a run is long enough to pay for it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from enum import StrEnum
+
+import torch
+from torch import Size, Tensor
+from torch._dynamo.exc import BackendCompilerFailed
+
+from benchmark.methods import Noise
+
+Step = Callable[[Tensor, Tensor, Noise], Tensor]
+"""`Method.train_step`."""
+
+WORTHWHILE = 3e13
+"""Multiply-adds from which on a run is compiled: minutes on a few cores, and compiling takes half of one."""
+
+
+class Compile(StrEnum):
+    """What `--compile` allows."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+def wanted(setting: Compile, multiply_adds: float | None, device: torch.device) -> bool:
+    """Whether a run of so many multiply-adds is compiled.
+
+    Depends on no clock, so that an interrupted run goes on as it began.
+    """
+    if setting is Compile.AUTO:
+        return device.type == "cpu" and multiply_adds is not None and multiply_adds >= WORTHWHILE
+    return setting is Compile.ON
+
+
+class CompiledStep:
+    """`step` with its arithmetic compiled, for minibatches of the first one's shape; others run eagerly.
+
+    Random generators cannot be compiled, so an iteration's noise is drawn before it, in the order in
+    which the first, eager iteration asked for it. Where compiling fails, for want of a C++ compiler, say,
+    a warning tells so and every iteration runs eagerly.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.shape: Size | None = None
+        self.like: list[Tensor] = []
+        """What the noise of one iteration looks like, in drawing order; no memory behind it."""
+        self.failed = False
+        self.compiled = torch.compile(self._on_tensors, dynamic=False)
+
+    def __call__(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+        if self.shape is None:
+            self.shape = x.shape
+            return self.step(x, y, self._recorded(noise))
+        if x.shape != self.shape or self.failed:
+            return self.step(x, y, noise)
+        drawn = [noise(like) for like in self.like]
+        try:
+            return self.compiled(x, y, drawn)
+        except BackendCompilerFailed as error:  # before anything ran
+            self.failed = True
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(f"not compiled, training goes on without: {reason}", stacklevel=2)
+            return self._on_tensors(x, y, drawn)
+
+    def _recorded(self, noise: Noise) -> Noise:
+        def record(like: Tensor) -> Tensor:
+            self.like.append(like.new_empty(1).expand(like.shape))
+            return noise(like)
+
+        return record
+
+    def _on_tensors(self, x: Tensor, y: Tensor, eps: list[Tensor]) -> Tensor:
+        drawn = iter(eps)
+        return self.step(x, y, lambda like: next(drawn))

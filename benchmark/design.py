@@ -1,0 +1,180 @@
+"""The sensitivity study's design: random configurations around a row's own (Section "Hyperparameter
+Sensitivity"), enumerated from a seed, and the Optuna study that keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from benchmark import provenance, studies
+from benchmark.errors import UserError
+from benchmark.results import Store
+from benchmark.sweep import Plan, Run, differences
+
+ROWS = ("DTP", "FW-DTP")
+COLUMN = "cifar-10"
+TRIALS = 100
+"""Configurations a method, as in the paper."""
+SEED = 1
+FACTOR = 5.0
+"""log(alpha) ~ U(log(alpha_bar / 5), log(5 alpha_bar)), alpha_bar being the plan's value."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """The configurations of one row on one data set; every one trains from the same seed."""
+
+    plan: str
+    run: Run
+    """The row's own, with one seed: that of the configurations and of their training."""
+
+    @property
+    def name(self) -> str:
+        """Of the Optuna study."""
+        run = self.run
+        return f"sensitivity {run.row} {run.column} {run.epochs} epochs seed {run.seeds[0]}"
+
+    @property
+    def centre(self) -> dict[str, float]:
+        """The plan's hyperparameters, alpha_bar."""
+        return {name: value for name, value in self.run.hyperparameters.items() if isinstance(value, float)}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything that decides what the study holds, the number of trials aside."""
+        spec = {name: value for name, value in self.run.spec.items() if name != "hyperparameters"}
+        return {"plan": self.plan, "row": self.run.row, "factor": FACTOR, "centre": self.centre, "spec": spec}
+
+    def configuration(self, index: int) -> dict[str, float]:
+        """Configuration `index` = 0, 1, ...: whatever their number, and wherever it is drawn, the same.
+
+        Methods share what they can: their first hyperparameters have the same ratio to the centre.
+        """
+        stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.run.seeds[0], index])))
+        exponents = stream.uniform(-1.0, 1.0, len(self.centre))
+        return {
+            # Rounding may not leave the bounds.
+            name: float(np.clip(value * FACTOR**u, value / FACTOR, value * FACTOR))
+            for (name, value), u in zip(self.centre.items(), exponents, strict=True)
+        }
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Of every hyperparameter, as Optuna words it."""
+        return {
+            name: FloatDistribution(value / FACTOR, value * FACTOR, log=True)
+            for name, value in self.centre.items()
+        }
+
+    def replicas(self, indices: Sequence[int]) -> Run:
+        """The run that trains these configurations side by side."""
+        drawn = [self.configuration(index) for index in indices]
+        values = {name: [configuration[name] for configuration in drawn] for name in self.centre}
+        return replace(self.run, hyperparameters=values, seeds=self.run.seeds * len(drawn))
+
+
+def designs(
+    plan: Plan, rows: Sequence[str], column: str, epochs: int | None = None, seed: int = SEED
+) -> list[Design]:
+    """One design a row of the plan; `epochs` other than the plan's own for this study.
+
+    `UserError` where the plan has no hyperparameters for a row, or they have no surroundings.
+    """
+    found = []
+    for row in rows:
+        run = plan.run(row, column)
+        if run is None:
+            raise UserError(f"the plan {plan.source} has no hyperparameters for {row} on {column}")
+        for name, value in run.hyperparameters.items():
+            if not isinstance(value, float) or not 0.0 < value < float("inf"):
+                raise UserError(f"{row} on {column}: {name} {value!r} found, must be finite and above 0")
+        length = epochs or plan.config.sensitivity.epochs or run.epochs
+        run = replace(run, seeds=[seed], epochs=length, measure=())
+        found.append(Design(Path(plan.source).stem, run))
+    return found
+
+
+def default_rows(plan: Plan) -> list[str]:
+    """The rows of Figure 3 that the plan has."""
+    return [row for row in ROWS if row in plan.config.rows] or list(plan.config.rows)
+
+
+def default_column(plan: Plan) -> str:
+    """The data set of Figure 3, or the first of a plan that does without it."""
+    return COLUMN if COLUMN in plan.config.columns else next(iter(plan.config.columns))
+
+
+def default_storage(store: Store) -> str:
+    """The URL of the SQLite file beside the store's runs."""
+    return studies.sqlite_url(store.root / "sensitivity.db")
+
+
+def open_study(design: Design, storage: RDBStorage, replicas_per_pass: int) -> optuna.Study:
+    """The design's study, made if there is none; `UserError` if it was made for another design.
+
+    What trains side by side is a matter of the study: it decides the last bits of the numbers.
+    """
+    study = optuna.create_study(
+        storage=storage, study_name=design.name, direction="maximize", load_if_exists=True
+    )
+    made_for = study.user_attrs.get("design")
+    if made_for is None:
+        study.set_user_attr("replicas_per_pass", replicas_per_pass)
+        study.set_user_attr("versions", provenance.versions())
+        study.set_user_attr("design", design.record)
+    else:
+        check(design, study)
+    return study
+
+
+def check(design: Design, study: optuna.Study) -> None:
+    """`UserError` that says what differs if the study was made for another design."""
+    made_for = study.user_attrs.get("design", {})
+    if made_for != design.record:
+        raise UserError(
+            f"the study {study.study_name!r} was made with {differences(made_for, design.record)}; it is "
+            "left as it is: delete it (optuna delete-study), or name another --storage or --results"
+        )
+
+
+def enqueue(design: Design, study: optuna.Study, trials: int) -> None:
+    """Make the first `trials` configurations wait in the study, those that are not in it."""
+    gone = (TrialState.FAIL, TrialState.PRUNED)
+    known = {
+        trial.user_attrs.get("index") for trial in study.get_trials(deepcopy=False) if trial.state not in gone
+    }
+    for index in range(trials):
+        if index not in known:
+            waiting = create_trial(
+                state=TrialState.WAITING,
+                params=design.configuration(index),
+                distributions=design.distributions,
+                user_attrs={"index": index},
+            )
+            study.add_trial(waiting)
+
+
+def complete(design: Design, study: optuna.Study, trials: int) -> dict[int, FrozenTrial]:
+    """The complete trials among the first `trials` configurations, by index in rising order.
+
+    Two drivers may have enqueued one configuration at the same moment: the first trial of it counts.
+    `UserError` for a trial that is none of the design's.
+    """
+    found: dict[int, FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        index = trial.user_attrs.get("index")
+        if not isinstance(index, int) or trial.params != design.configuration(index):
+            raise UserError(
+                f"the study {study.study_name!r}: trial {trial.number} is no configuration of the design"
+            )
+        if index < trials:
+            found.setdefault(index, trial)
+    return dict(sorted(found.items()))

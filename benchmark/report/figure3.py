@@ -1,0 +1,384 @@
+"""Figure 3: test accuracies under random hyperparameters, and how sensitive to them each method is."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from optuna.distributions import FloatDistribution
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import create_trial
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from benchmark import studies
+from benchmark.design import (
+    COLUMN,
+    FACTOR,
+    ROWS,
+    SEED,
+    TRIALS,
+    Design,
+    check,
+    complete,
+    default_column,
+    default_rows,
+    default_storage,
+    designs,
+)
+from benchmark.errors import UserError
+from benchmark.report import drawing
+from benchmark.report.table2 import NOT_COMPARABLE
+from benchmark.results import Store, atomic_file, slug
+from benchmark.sweep import Plan
+
+BIN_WIDTH = 2.0
+"""Of the histogram, in points of test accuracy."""
+NEAR = 2.0
+"""Points below a method's best within which a configuration counts as about as good."""
+NOTE = (
+    "Test accuracy in % after the last epoch, one network a configuration, all from the same seed. Every "
+    f"hyperparameter is drawn log-uniformly between 1/{FACTOR:g} and {FACTOR:g} times its value in Table 2. "
+    f"near best: share of a method's configurations within {NEAR:g} points of its own best. Importance: "
+    "share of the variance of the accuracy that a hyperparameter explains by itself, relative to the others "
+    "(fANOVA in the logarithms). Diverged configurations count, with the chance-level accuracy they end at."
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One method's configurations."""
+
+    design: Design
+    trials: pd.DataFrame
+    """One row a complete configuration: index, every hyperparameter, accuracy (in %), diverged."""
+    importances: dict[str, float]
+    """By hyperparameter, summing to one; empty where the accuracies do not tell."""
+
+    @property
+    def row(self) -> str:
+        return self.design.run.row
+
+    @property
+    def accuracy(self) -> pd.Series[float]:
+        return self.trials["accuracy"]
+
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """First quartile, median, third quartile."""
+        first, median, third = self.accuracy.quantile([0.25, 0.5, 0.75])
+        return first, median, third
+
+    @property
+    def near_best(self) -> float:
+        """Share within `NEAR` points of the best."""
+        return float((self.accuracy >= self.accuracy.max() - NEAR).mean())
+
+
+@dataclass(frozen=True)
+class Figure3:
+    """The figure as data."""
+
+    plan: Plan
+    column: str
+    trials: int
+    """Configurations asked for, a method."""
+    samples: list[Sample]
+    shared_storage: bool
+
+    @property
+    def epochs(self) -> int:
+        return self.samples[0].design.run.epochs
+
+    @property
+    def seed(self) -> int:
+        return self.samples[0].design.run.seeds[0]
+
+    @property
+    def name(self) -> str:
+        """Of its files: what is not the plan's own study has a name of its own."""
+        changes = []
+        if [sample.row for sample in self.samples] != default_rows(self.plan):
+            changes += [slug(sample.row) for sample in self.samples]
+        if self.column != default_column(self.plan):
+            changes.append(slug(self.column))
+        if self.epochs != self._plan_epochs:
+            changes.append(f"{self.epochs}-epochs")
+        if self.trials != TRIALS:
+            changes.append(f"{self.trials}-trials")
+        if self.seed != SEED:
+            changes.append(f"seed-{self.seed}")
+        return "-".join(["figure3", *changes])
+
+    @property
+    def _plan_epochs(self) -> int:
+        return self.plan.config.sensitivity.epochs or self.plan.config.protocol.epochs
+
+    @property
+    def heading(self) -> str:
+        """Data set and protocol."""
+        title = self.plan.datasets[self.column].title
+        return f"Hyperparameter sensitivity on {title}: {self.epochs} epochs, {self.trials} configurations"
+
+    @property
+    def warning(self) -> str | None:
+        """Why it may not stand beside the paper's figure, if so."""
+        if not self.plan.config.comparable:
+            return NOT_COMPARABLE
+        reasons = []
+        if self.column != COLUMN:
+            reasons.append("another data set")
+        if self.epochs != self._plan_epochs:
+            reasons.append(f"{self.epochs} epochs instead of {self._plan_epochs}")
+        if self.trials != TRIALS:
+            reasons.append(f"{self.trials} configurations instead of {TRIALS}")
+        if [sample.row for sample in self.samples] != list(ROWS):
+            reasons.append("other methods")
+        return f"NOT THE PAPER'S FIGURE 3: {', '.join(reasons)}" if reasons else None
+
+    def label(self, sample: Sample) -> str:
+        """`DTP (n=100)`, or how many there are of how many."""
+        n = len(sample.trials)
+        return f"{sample.row} (n={n})" if n == self.trials else f"{sample.row} ({n} of {self.trials})"
+
+    def missing(self) -> list[str]:
+        """Commands that fill what is missing."""
+        return [self._command(sample) for sample in self.samples if len(sample.trials) < self.trials]
+
+    def _command(self, sample: Sample) -> str:
+        source = self.plan.source
+        words = ["--methods", sample.row, "--dataset", self.column]
+        words += [] if source == "table2" else ["--profile", source]
+        words += [] if self.trials == TRIALS else ["--trials", str(self.trials)]
+        words += [] if self.epochs == self._plan_epochs else ["--epochs", str(self.epochs)]
+        words += [] if self.seed == SEED else ["--seed", str(self.seed)]
+        words += ["--storage", "URL"] if self.shared_storage else []
+        return "python -m benchmark.sensitivity " + shlex.join([*words, *self.plan.options])
+
+    def frame(self) -> pd.DataFrame:
+        """One row a method: number, best, median and other statistics of its accuracies, importances."""
+        return pd.DataFrame([self._statistics(sample) for sample in self.samples])
+
+    def _statistics(self, sample: Sample) -> dict[str, Any]:
+        n = len(sample.trials)
+        first, median, third = sample.quartiles if n else (None, None, None)
+        found: dict[str, Any] = {
+            "method": sample.row,
+            "dataset": self.column,
+            "epochs": self.epochs,
+            "n": n,
+            "of": self.trials,
+            "diverged": int(sample.trials["diverged"].sum()),
+            "best": sample.accuracy.max() if n else None,
+            "median": median,
+            "first_quartile": first,
+            "third_quartile": third,
+            "iqr": third - first if first is not None and third is not None else None,
+            "worst": sample.accuracy.min() if n else None,
+            "near_best": sample.near_best if n else None,
+        }
+        return found | {f"importance_{name}": value for name, value in sample.importances.items()}
+
+    def all_trials(self) -> pd.DataFrame:
+        """Every complete configuration of every method, with its hyperparameters."""
+        tables = [sample.trials.assign(method=sample.row) for sample in self.samples]
+        names = dict.fromkeys(name for sample in self.samples for name in sample.design.centre)
+        return pd.concat(tables)[["method", "index", *names, "accuracy", "diverged"]]
+
+
+def build(
+    plan: Plan,
+    store: Store,
+    *,
+    rows: Sequence[str] | None = None,
+    column: str | None = None,
+    epochs: int | None = None,
+    seed: int = SEED,
+    trials: int = TRIALS,
+    storage: str | None = None,
+) -> Figure3:
+    """Read the studies: by default those of the paper's two methods, beside the store's runs.
+
+    `UserError` for studies of another design, for foreign trials, and for methods trained on different data.
+    """
+    column = column or default_column(plan)
+    samples = []
+    contents: dict[str, str] = {}
+    for design in designs(plan, rows or default_rows(plan), column, epochs, seed):
+        study = studies.read_study(storage or default_storage(store), design.name)
+        samples.append(_sample(design, study, trials))
+        if study is not None and "data" in study.user_attrs:
+            contents[study.user_attrs["data"]] = design.run.row
+    if len(contents) > 1:
+        listed = ", ".join(f"{row} on {digest[:12]}..." for digest, row in contents.items())
+        raise UserError(f"{column}: the studies were trained on different data: {listed}")
+    return Figure3(plan, column, trials, samples, storage is not None)
+
+
+def _sample(design: Design, study: optuna.Study | None, trials: int) -> Sample:
+    found = {}
+    if study is not None:
+        check(design, study)
+        found = complete(design, study, trials)
+    rows = [
+        {"index": index, **trial.params, "accuracy": trial.value, "diverged": trial.user_attrs["diverged"]}
+        for index, trial in found.items()
+    ]
+    table = pd.DataFrame(rows, columns=["index", *design.centre, "accuracy", "diverged"])
+    return Sample(design, table, _importances(design, table))
+
+
+def _importances(design: Design, table: pd.DataFrame) -> dict[str, float]:
+    """fANOVA's importances, with respect to the logarithms: the design is uniform in them."""
+    if table["accuracy"].nunique() < 2:
+        return {}
+    bounds = {
+        name: FloatDistribution(math.log(value / FACTOR), math.log(value * FACTOR))
+        for name, value in design.centre.items()
+    }
+    logarithmic = optuna.create_study(direction="maximize")
+    for trial in table.to_dict("records"):
+        drawn = {name: _within(math.log(trial[name]), bounds[name]) for name in bounds}
+        logarithmic.add_trial(create_trial(params=drawn, distributions=bounds, value=trial["accuracy"]))  # type: ignore[arg-type]
+    evaluator = FanovaImportanceEvaluator(seed=0)
+    found = get_param_importances(logarithmic, evaluator=evaluator)
+    return {name: float(found[name]) for name in bounds}
+
+
+def _within(value: float, bounds: FloatDistribution) -> float:
+    return min(max(value, bounds.low), bounds.high)
+
+
+def show(figure: Figure3, console: Console) -> None:
+    """Print the statistics, and what would fill what is missing."""
+    lines = _cells(figure)
+    grid = Grid(title=escape(figure.heading))
+    for number, name in enumerate(lines[0]):
+        grid.add_column(name, justify="right" if number else "left")
+    for line in lines:
+        grid.add_row(*(escape(cell) for cell in line.values()))
+    console.print(grid)
+    if figure.warning:
+        console.print(figure.warning, style="bold", markup=False)
+    console.print(NOTE, markup=False)
+    if commands := figure.missing():
+        console.print("What is missing is filled by:", markup=False)
+        for command in commands:
+            console.print(f"  {command}", markup=False)
+
+
+def _cells(figure: Figure3) -> list[dict[str, str]]:
+    """The statistics as a person reads them, one mapping a method."""
+    lines = []
+    for sample in figure.samples:
+        n = len(sample.trials)
+        first, median, third = sample.quartiles if n else (math.nan,) * 3
+        diverged = int(sample.trials["diverged"].sum())
+        count = f"{n} of {figure.trials}" + (f", {diverged} diverged" if diverged else "")
+        important = sorted(sample.importances.items(), key=lambda item: -item[1])
+        lines.append(
+            {
+                "method": sample.row,
+                "configurations": count,
+                "best": f"{sample.accuracy.max():.2f}" if n else "-",
+                "median": f"{median:.2f}" if n else "-",
+                "IQR": f"{third - first:.2f} ({first:.2f} to {third:.2f})" if n else "-",
+                "near best": f"{sample.near_best:.0%}" if n else "-",
+                "importance": ", ".join(f"{name} {share:.0%}" for name, share in important) or "-",
+            }
+        )
+    return lines
+
+
+def write(figure: Figure3, figures: Path, tables: Path) -> list[Path]:
+    """Histogram and cumulative distribution into `figures`, statistics and trials into `tables`."""
+    files = []
+    with drawing.style():
+        files += drawing.save(_drawn(figure, _histogram), figures, figure.name)
+        files += drawing.save(_drawn(figure, _cumulative), figures, f"{figure.name}-ecdf")
+    tables.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        (f"{figure.name}.md", _markdown(figure)),
+        (f"{figure.name}.csv", figure.frame().round(4).to_csv(index=False, lineterminator="\n")),
+        (f"{figure.name}.tex", _latex(figure)),
+        (f"{figure.name}-trials.csv", figure.all_trials().to_csv(index=False, lineterminator="\n")),
+    ):
+        with atomic_file(tables / name) as stream:
+            stream.write(text.encode())
+        files.append(tables / name)
+    return files
+
+
+def _drawn(figure: Figure3, draw: Any) -> Figure:
+    canvas = Figure(figsize=(drawing.PAGE_WIDTH * 0.75, 3.2), layout="constrained")
+    axes = canvas.subplots()
+    tables = [sample.trials.assign(method=figure.label(sample)) for sample in figure.samples]
+    data = pd.concat(tables)[["method", "accuracy"]]
+    if len(data):
+        draw(axes, data, [figure.label(sample) for sample in figure.samples])
+    else:
+        axes.text(0.5, 0.5, "no configuration stored", ha="center", transform=axes.transAxes)
+    axes.set_xlabel("test accuracy (%)")
+    title = figure.heading
+    if figure.warning and figure.plan.config.comparable:
+        title += f"\n{figure.warning}"
+    axes.set_title(title)
+    seaborn.despine(ax=axes)
+    if not figure.plan.config.comparable:
+        drawing.watermark(canvas, NOT_COMPARABLE.split(":")[0])
+    return canvas
+
+
+def _histogram(axes: Axes, data: pd.DataFrame, labels: Sequence[str]) -> None:
+    """Counts over test accuracy, the same bins for every method."""
+    lowest, highest = data["accuracy"].min(), data["accuracy"].max()
+    first, last = math.floor(lowest / BIN_WIDTH), math.floor(highest / BIN_WIDTH) + 1
+    edges = BIN_WIDTH * np.arange(first, last + 1)
+    seaborn.histplot(data, x="accuracy", hue="method", hue_order=labels, bins=edges, alpha=0.5, ax=axes)
+    _plain_legend(axes)
+    axes.set_ylabel("count")
+
+
+def _cumulative(axes: Axes, data: pd.DataFrame, labels: Sequence[str]) -> None:
+    """The share of configurations at or below a test accuracy."""
+    seaborn.ecdfplot(data, x="accuracy", hue="method", hue_order=labels, ax=axes)
+    _plain_legend(axes)
+    axes.set_ylabel("share of configurations")
+
+
+def _plain_legend(axes: Axes) -> None:
+    legend = axes.get_legend()
+    assert legend is not None
+    legend.set_title("")
+
+
+def _markdown(figure: Figure3) -> str:
+    lines = _cells(figure)
+    text = [f"# {figure.heading}", ""]
+    if figure.warning:
+        text += [f"**{figure.warning}**", ""]
+    text += ["| " + " | ".join(lines[0]) + " |", "|---" * len(lines[0]) + "|"]
+    text += ["| " + " | ".join(line.values()) + " |" for line in lines]
+    text += ["", NOTE]
+    if commands := figure.missing():
+        text += ["", "What is missing, and what fills it:", "", *(f"- `{command}`" for command in commands)]
+    return "\n".join(text) + "\n"
+
+
+def _latex(figure: Figure3) -> str:
+    head = [f"% {figure.heading}. {NOTE}", r"% needs \usepackage{booktabs}"]
+    if figure.warning:
+        head.append(f"% {figure.warning}")
+    table = pd.DataFrame(_cells(figure)).to_latex(index=False, escape=True)
+    return "\n".join([*head, table])

@@ -1,0 +1,107 @@
+"""Trains stored runs once more and says whether they come out the same."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from benchmark.datasets import Dataset
+from benchmark.errors import UserError
+from benchmark.methods import METHODS
+from benchmark.results import Store, StoredRun
+from benchmark.sweep import Run, train
+from benchmark.training import SEMANTICS
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A stored run beside its repetition."""
+
+    stored: StoredRun
+    epochs: int
+    """Compared, from the first on."""
+    identical: bool
+    """Whether every loss and error of every epoch is the same."""
+    loss: float
+    """Largest relative deviation of a train loss."""
+    error: float
+    """Deviation of the mean test error over the seeds after the last compared epoch, in points."""
+
+    def within(self, margin: float) -> bool:
+        """Whether the mean test error agrees to `margin` points."""
+        return self.error <= margin
+
+
+def choose(store: Store, keys: Sequence[str], count: int, seed: int) -> list[StoredRun]:
+    """The runs with the given keys (or their beginnings), else `count` drawn from the cheaper half."""
+    stored = [run for folder in store.folders() if (run := store.load(folder.name.rsplit("-", 1)[1]))]
+    if not keys:
+        stored.sort(key=lambda run: (run.record["training_seconds"], run.record["key"]))
+        cheap = stored[: max(count, (len(stored) + 1) // 2)]
+        return random.Random(seed).sample(cheap, min(count, len(cheap)))
+    chosen = []
+    for key in keys:
+        found = [run for run in stored if run.record["key"].startswith(key)]
+        if len(found) != 1:
+            raise UserError(f"rerun: {key!r} is the key of {len(found)} stored runs, one expected")
+        chosen += found
+    return chosen
+
+
+def run_of(stored: StoredRun) -> Run:
+    """The run that a record describes; `UserError` if this code no longer computes it."""
+    spec = stored.spec
+    method = METHODS.get(spec["method"])
+    now = None if method is None else {"semantics": SEMANTICS, "version": method.version}
+    then = {"semantics": spec["semantics"], "version": spec["version"]}
+    if now != then:
+        raise UserError(f"{stored.folder}: made by {spec['method']} with {then}, this code has {now}")
+    return Run(
+        row=stored.record["row"],
+        column=spec["dataset"]["name"],
+        method=spec["method"],
+        options=spec["options"],
+        hyperparameters=spec["hyperparameters"],
+        dims=spec["dims"],
+        seeds=spec["seeds"],
+        epochs=spec["epochs"],
+        batch_size=spec["batch_size"],
+        image=spec["dataset"]["image"],
+        checksum=spec["dataset"]["checksum"],
+    )
+
+
+def repeat(
+    stored: StoredRun,
+    dataset: Dataset,
+    device: torch.device,
+    epochs: int | None,
+    progress: Callable[[int, int], None],
+) -> Agreement:
+    """Train a stored run's first `epochs` epochs again (default: all) and compare; nothing is stored.
+
+    What a run does in its first epochs does not depend on how many follow.
+    """
+    if dataset.checksum != stored.record["data"]["checksum"]:
+        raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")
+    run = run_of(stored)
+    run = replace(run, epochs=min(epochs or run.epochs, run.epochs))
+    with tempfile.TemporaryDirectory() as folder:
+        again = train(
+            run, dataset, Store(Path(folder)), device, lambda done, _: progress(done, run.total_epochs)
+        ).epochs
+    before = stored.epochs[stored.epochs["epoch"] <= run.epochs].reset_index(drop=True)
+    last = before["epoch"] == run.epochs
+    loss = (again["train_loss"] - before["train_loss"]).abs() / before["train_loss"].abs()
+    return Agreement(
+        stored=stored,
+        epochs=run.epochs,
+        identical=before.equals(again.astype(before.dtypes)),
+        loss=float(loss.max()),
+        error=abs(float(again["test_error"][last].mean() - before["test_error"][last].mean())),
+    )

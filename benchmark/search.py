@@ -1,0 +1,299 @@
+"""Hyperparameter search by the paper's protocol: `python -m benchmark.search`.
+
+The last training samples are the validation set; the test set is never looked at. Configurations train side
+by side as replicas, in waves, and are thinned out by successive halving over epochs. An Optuna study keeps
+every one of them; the winner becomes a patch of the plan for a person to review.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import optuna
+import pandas as pd
+import torch
+import typer
+import yaml
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from benchmark import datasets, provenance
+from benchmark.config import CONFIGS, SearchSpace, load_search, plan_file
+from benchmark.datasets import Dataset
+from benchmark.errors import UserError
+from benchmark.memory import keep_freed_memory
+from benchmark.methods import METHODS
+from benchmark.options import (
+    RESULTS,
+    DataRoot,
+    Datasets,
+    DeviceName,
+    Methods,
+    Results,
+    Selection,
+    console,
+    pick_device,
+    run_app,
+)
+from benchmark.results import Store, atomic_file, key_of, slug
+from benchmark.sweep import Run, differences
+from benchmark.training import Training
+
+Configuration = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched for one row on one data set."""
+
+    run: Run
+    space: SearchSpace
+    validation_samples: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of the Optuna study."""
+        return f"{self.run.row} on {self.run.column}"
+
+    @property
+    def design(self) -> dict[str, Any]:
+        """Everything but the number of trials that decides what the study holds."""
+        varied = ("hyperparameters", "seeds", "epochs", "measure")
+        spec = {name: value for name, value in self.run.spec.items() if name not in varied}
+        space = self.space.model_dump(exclude={"trials"}, exclude_none=True)
+        return {**spec, "validation_samples": self.validation_samples, "seed": self.seed, "space": space}
+
+    def check(self, file: Path) -> None:
+        """`UserError` unless the space is one of the row's hyperparameters."""
+        allowed = METHODS[self.run.method].hyperparameters
+        if set(self.space.names) != set(allowed):
+            raise UserError(
+                f"{file}: rows.{self.run.row}: {', '.join(self.space.names)} found, "
+                f"{self.run.method} takes {', '.join(allowed)}"
+            )
+
+    @property
+    def trials(self) -> int:
+        """Configurations in all."""
+        grid = self.space.grid
+        return self.space.trials if grid is None else math.prod(map(len, grid.values()))
+
+    @property
+    def wave(self) -> int:
+        """Configurations trained side by side; a grid is one batch."""
+        return self.space.wave if self.space.grid is None else self.trials
+
+    def known(self) -> list[Configuration]:
+        """What is tried whatever comes out: the whole grid, or the values that the plan has now."""
+        grid = self.space.grid
+        if grid is None:
+            return [{name: float(value) for name, value in self.run.hyperparameters.items()}]  # type: ignore[arg-type]
+        return [
+            dict(zip(grid, map(float, values), strict=True)) for values in itertools.product(*grid.values())
+        ]
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Log-uniform, wide enough for the values that are tried anyway."""
+        ends = self.space.grid or self.space.ranges or {}
+        found: dict[str, BaseDistribution] = {}
+        for name, values in ends.items():
+            reached = [*values, *(configuration[name] for configuration in self.known())]
+            found[name] = FloatDistribution(min(reached), max(reached), log=True)
+        return found
+
+    @contextmanager
+    def study(self, store: Store) -> Iterator[optuna.Study]:
+        """The Optuna study in `<store>/search.db`, for this process alone.
+
+        `UserError` if another process searches there, or if the study was made for another design.
+        """
+        with store.claim(key_of({"search": self.name})):
+            study = optuna.create_study(
+                storage=f"sqlite:///{store.root / 'search.db'}", study_name=self.name, load_if_exists=True
+            )
+            made_for = study.user_attrs.get("design")
+            if made_for is None:
+                for configuration in self.known():
+                    study.enqueue_trial(dict(configuration), skip_if_exists=True)
+                study.set_user_attr("design", self.design)
+            elif made_for != self.design:
+                raise UserError(
+                    f"{store.root / 'search.db'}: the study {self.name!r} was made with "
+                    f"{differences(made_for, self.design)}; search with another --results folder"
+                )
+            for crashed in study.get_trials(states=(TrialState.RUNNING,)):
+                study.enqueue_trial(crashed.params)
+                study.tell(crashed.number, state=TrialState.FAIL)
+            yield study
+
+
+def kept(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that count: those that were trained."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def conduct(search: Search, study: optuna.Study, data: Dataset, device: torch.device) -> Iterator[str]:
+    """Train waves of trials until there are as many as asked for; yields what to tell the user."""
+    data = data.hold_out(search.validation_samples)
+    while (missing := search.trials - len(kept(study))) > 0:
+        # A sampler seeded once would draw the same again after a restart.
+        study.sampler = optuna.samplers.TPESampler(
+            seed=search.seed + len(study.trials), n_startup_trials=search.wave, multivariate=True
+        )
+        wave = [study.ask(search.distributions()) for _ in range(min(search.wave, missing))]
+        for rung, errors in halve(search, [trial.params for trial in wave], data, device):
+            for index, error in errors.items():
+                wave[index].report(error, rung)
+            best = min(errors, key=errors.__getitem__)
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in wave[best].params.items())
+            yield f"epoch {rung}: {len(errors)} configurations, best {errors[best]:.2f} % ({shown})"
+        for index, trial in enumerate(wave):
+            trial.set_user_attr("device", provenance.device_name(device))
+            if index in errors:
+                study.tell(trial, errors[index])
+            else:
+                study.tell(trial, state=TrialState.PRUNED)
+
+
+def halve(
+    search: Search, configurations: Sequence[Configuration], data: Dataset, device: torch.device
+) -> Iterator[tuple[int, dict[int, float]]]:
+    """Successive halving: after each rung its epoch and the error in % of every configuration still there.
+
+    The best 1 / `reduction`, at least one, go on to the next rung from where they are.
+    """
+    keep_freed_memory()
+    alive = list(range(len(configurations)))
+    weights: dict[str, torch.Tensor] = {}
+    completed = 0
+    for rung in search.space.rungs:
+        chosen = [configurations[index] for index in alive]
+        run = replace(
+            search.run,
+            hyperparameters={name: [c[name] for c in chosen] for name in search.space.names},
+            seeds=[search.seed] * len(chosen),
+        )
+        training = Training(run.build(device), run.seeds, data.train, data.test, batch_size=run.batch_size)
+        if weights:
+            training.load_state_dict({"completed": completed, "network": weights})
+        errors: list[float] = []
+        while training.epoch < rung:
+            result = training.run_epoch()
+            errors = [] if result is None else result.test_error
+        yield rung, dict(zip(alive, errors, strict=True))
+        survivors = sorted(
+            sorted(range(len(alive)), key=errors.__getitem__)[: -(-len(alive) // search.space.reduction)]
+        )
+        alive = [alive[index] for index in survivors]
+        state = training.state_dict()
+        completed = state["completed"]
+        weights = {name: weight[survivors] for name, weight in state["network"].items()}
+
+
+def patch(search: Search, study: optuna.Study, file: Path) -> str:
+    """A unified diff that writes the winner into the plan's file, with how it was found."""
+    best = study.best_trial
+    values = {name: float(f"{best.params[name]:.4g}") for name in METHODS[search.run.method].hyperparameters}
+    epochs = sum(max(trial.intermediate_values) for trial in kept(study))
+    assert best.datetime_complete is not None
+    note = (
+        f"Validation error {best.value:.2f} % after {search.space.rungs[-1]} epochs, best of "
+        f"{len(kept(study))} configurations, {epochs} epochs in all, seed {search.seed}, "
+        f"{best.datetime_complete:%Y-%m-%d}."
+    )
+    entry = yaml.dump(
+        {**values, "source": "search", "note": note}, default_flow_style=True, sort_keys=False, width=1000
+    ).strip()
+    before = file.read_text(encoding="utf-8")
+    start, end = _cell_position(file, search.run.row, search.run.column)
+    after = before[:start] + entry + before[end:]
+    name = f"paper_configs/{file.name}"
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{name}", f"b/{name}"
+    )
+    return "".join(lines)
+
+
+def _cell_position(file: Path, row: str, column: str) -> tuple[int, int]:
+    """Where the value of rows.<row>.hyperparameters.<column> stands in the file."""
+    node: Any = yaml.compose(file.read_text(encoding="utf-8"))
+    for name in ("rows", row, "hyperparameters", column):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = [value for key, value in pairs if key.value == name]
+        if not found:
+            raise UserError(f"{file}: no entry rows.{row}.hyperparameters.{column} to patch")
+        node = found[0]
+    return node.start_mark.index, node.end_mark.index
+
+
+def frame(study: optuna.Study) -> pd.DataFrame:
+    """Every trial that counts: state, epochs trained, validation error in % there, hyperparameters."""
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "epochs": max(trial.intermediate_values),
+            "validation_error": trial.intermediate_values[max(trial.intermediate_values)],
+            **trial.params,
+        }
+        for trial in kept(study)
+    ]
+    return pd.DataFrame(rows)
+
+
+def command(
+    method: Methods = None,
+    dataset: Datasets = None,
+    plan: Annotated[str, typer.Option(help="The plan whose rows are searched for.")] = "table2",
+    spaces: Annotated[Path, typer.Option(help="Search spaces by row.")] = CONFIGS / "search.yaml",
+    trials: Annotated[int | None, typer.Option(help="Other than the row's number of trials.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Other than the file's seed.")] = None,
+    data_root: DataRoot = None,
+    results: Results = RESULTS,
+    device: DeviceName = "auto",
+) -> None:
+    """Search hyperparameters of a plan's rows on held-out training samples; write a patch of the plan."""
+    chosen = Selection(plan, dataset, method, None, None, results, data_root)
+    config = load_search(spaces)
+    if trials is not None and trials < 1:
+        raise UserError(f"--trials: {trials} found, must be 1 or more")
+    on = pick_device(device)
+    rows = chosen.rows if method is not None else [row for row in chosen.rows if row in config.rows]
+    for run in chosen.plan.runs(rows, chosen.columns):
+        if run.row not in config.rows:
+            raise UserError(f"{spaces}: no search space for {run.row}, found: {', '.join(config.rows)}")
+        space = config.rows[run.row]
+        if trials is not None:
+            space = space.model_copy(update={"trials": trials})
+        search = Search(run, space, config.validation_samples, config.seed if seed is None else seed)
+        search.check(spaces)
+        _cell_position(plan_file(plan), run.row, run.column)  # better now than after the search
+        data = datasets.load(run.column, chosen.plan.datasets[run.column], data_root=data_root, device=on)
+        console.print(f"{search.name}: {search.trials} configurations", markup=False)
+        with search.study(chosen.store) as study:
+            for line in conduct(search, study, data, on):
+                console.print(f"  {line}", markup=False)
+            folder = chosen.root / "search" / run.column
+            folder.mkdir(parents=True, exist_ok=True)
+            for suffix, text in (
+                ("csv", frame(study).to_csv(index=False, lineterminator="\n")),
+                ("patch", patch(search, study, plan_file(plan))),
+            ):
+                with atomic_file(folder / f"{slug(run.row)}.{suffix}") as stream:
+                    stream.write(text.encode())
+                console.print(f"written: {folder / slug(run.row)}.{suffix}", markup=False)
+
+
+if __name__ == "__main__":
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    run_app(app)

@@ -1,0 +1,301 @@
+"""The sensitivity study of Figure 3: `python -m benchmark.sensitivity`.
+
+Configurations train side by side as replicas. Optuna keeps them; what a pass of them needs to go on after
+a kill is a run's checkpoint in the store.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+import optuna
+import torch
+import typer
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmark import datasets, memory, studies, sweep
+from benchmark.datasets import Dataset
+from benchmark.design import (
+    SEED,
+    TRIALS,
+    Design,
+    complete,
+    default_column,
+    default_rows,
+    default_storage,
+    designs,
+    enqueue,
+    open_study,
+)
+from benchmark.errors import UserError
+from benchmark.methods import METHODS
+from benchmark.options import (
+    RESULTS,
+    DataRoot,
+    Datasets,
+    DeviceName,
+    Epochs,
+    Results,
+    Selection,
+    console,
+    pick_device,
+    run_app,
+)
+from benchmark.report import figure3
+from benchmark.results import Store
+from benchmark.sweep import Run, Trained
+from benchmark.training import EpochResult
+
+PROFILES = {"paper": "table2", "quick": "quick"}
+
+
+@dataclass(frozen=True)
+class Conductor:
+    """Trains the configurations of one design, pass by pass."""
+
+    design: Design
+    study: optuna.Study
+    storage: RDBStorage
+    store: Store
+    data: Dataset
+    device: torch.device
+
+    def conduct(self, trials: int) -> None:
+        """Train until the first `trials` configurations are complete."""
+        size = self.study.user_attrs["replicas_per_pass"]
+        passes = [(first, min(first + size, trials)) for first in range(0, trials, size)]
+        while len(complete(self.design, self.study, trials)) < trials:
+            studies.fail_crashed(self.study, self.storage)
+            enqueue(self.design, self.study, trials)
+            idle = True
+            for first, end in passes:
+                taken = self._take(first, end)
+                if taken:
+                    idle = False
+                    with studies.held(self.storage, list(taken.values())):
+                        self._train(first, end, taken)
+            if idle:  # the rest is with other drivers, until they are done or silent for too long
+                console.print(f"{self.study.study_name}: waiting for other processes", markup=False)
+                time.sleep(studies.HEARTBEAT_SECONDS)
+        for first, end in passes:
+            self._tidy(first, end)
+
+    def _take(self, first: int, end: int) -> dict[int, int]:
+        """Set the waiting trials of configurations `first` to `end` - 1 running; their ids by index.
+
+        In order of the index, so that of two drivers one gets all of a pass.
+        """
+        waiting: dict[int, int] = {}
+        busy = set()
+        for trial in self.study.get_trials(deepcopy=False):
+            index = trial.user_attrs.get("index", -1)
+            if trial.state in (TrialState.COMPLETE, TrialState.RUNNING):
+                busy.add(index)
+            elif trial.state is TrialState.WAITING and first <= index < end:
+                waiting.setdefault(index, trial._trial_id)
+        taken: dict[int, int] = {}
+        for index in sorted(set(waiting) - busy):
+            if studies.is_shared(self.storage):  # first, or a kill here would leave it running for ever
+                self.storage.record_heartbeat(waiting[index])
+            if not self.storage.set_trial_state_values(waiting[index], TrialState.RUNNING):
+                break
+            taken[index] = waiting[index]
+        return taken
+
+    def _train(self, first: int, end: int, taken: Mapping[int, int]) -> None:
+        """Train configurations `first` to `end` - 1 in one pass, or in halves where memory is short.
+
+        All of them, even if only some are to be told: a pass is always the same, and so are its numbers.
+        """
+        if not any(first <= index < end for index in taken):
+            return
+        if not self._is_halved(first, end):
+            run = self.design.replicas(range(first, end))
+            with self.store.claim(run.key):
+                trained = self._attempt(run, f"{first}-{end - 1}")
+                if trained is not None:
+                    self._tell(trained, first, end, taken)
+                self.store.forget(run.key)
+            if trained is not None:
+                return
+            if end - first == 1:
+                raise UserError(f"{run.row} on {run.column}: not enough memory for a single configuration")
+            console.print(f"  {end - first} configurations at once: out of memory, halving", markup=False)
+            self.study.set_user_attr(f"halved {first}-{end}", True)
+        middle = (first + end) // 2
+        self._train(first, middle, taken)
+        self._train(middle, end, taken)
+
+    def _is_halved(self, first: int, end: int) -> bool:
+        return f"halved {first}-{end}" in self.study.user_attrs
+
+    def _tidy(self, first: int, end: int) -> None:
+        """Remove what a kill between the last trial told and the end of its pass has left."""
+        self.store.discard(self.design.replicas(range(first, end)).key)
+        if self._is_halved(first, end):
+            middle = (first + end) // 2
+            self._tidy(first, middle)
+            self._tidy(middle, end)
+
+    def _attempt(self, run: Run, label: str) -> Trained | None:
+        """The trained run; None if memory ran out."""
+        try:
+            with _bar(f"{run.row} {label}", run) as progress:
+                return sweep.train(run, self.data, self.store, self.device, progress)
+        except Exception as error:
+            if not memory.ran_out(error):
+                raise
+        # Only here is nothing left that refers to the tensors.
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _tell(self, trained: Trained, first: int, end: int, taken: Mapping[int, int]) -> None:
+        """Complete the taken trials: test accuracy in % of the last epoch, those before as intermediate."""
+        epochs = trained.epochs
+        # Where a replica has diverged its error is chance level, never NaN, which would mean FAIL to Optuna.
+        accuracy = 100.0 - epochs["test_error"].to_numpy(float).reshape(-1, end - first)
+        diverged = epochs["diverged"].to_numpy(bool).reshape(-1, end - first)[-1]
+        for index in range(first, end):
+            if index not in taken:
+                continue
+            trial, column = taken[index], index - first
+            with suppress(UpdateFinishedTrialError):  # taken for dead, and done by another driver
+                for epoch, value in enumerate(accuracy[:, column], 1):
+                    self.storage.set_trial_intermediate_value(trial, epoch, float(value))
+                self.storage.set_trial_user_attr(trial, "diverged", bool(diverged[column]))
+                self.storage.set_trial_user_attr(trial, "sittings", trained.record["sittings"])
+                last = float(accuracy[-1, column])
+                self.storage.set_trial_state_values(trial, TrialState.COMPLETE, [last])
+
+
+@contextmanager
+def _bar(label: str, run: Run) -> Iterator[sweep.Progress]:
+    """A progress bar over the epochs of a pass."""
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("epoch {task.completed}/{task.total}  {task.fields[shown]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        speed_estimate_period=86_400,  # an epoch may take longer than rich's 30 s
+    ) as bar:
+        task = bar.add_task(label, total=run.total_epochs, shown="")
+
+        def progress(done: int, result: EpochResult | None) -> None:
+            shown = "" if result is None else f"best test accuracy {100.0 - min(result.test_error):.2f} %"
+            bar.update(task, completed=done, shown=shown)
+
+        yield progress
+
+
+def command(
+    trials: Annotated[int, typer.Option(help="Configurations a method.")] = TRIALS,
+    methods: Annotated[
+        list[str] | None, typer.Option("--methods", "--method", help="Rows (repeat, or a,b).")
+    ] = None,
+    dataset: Datasets = None,
+    epochs: Epochs = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL instead of a SQLite file in the results folder.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the configurations and of their training.")] = SEED,
+    replicas_per_pass: Annotated[
+        int | None, typer.Option(help="Configurations trained side by side; default: what memory holds.")
+    ] = None,
+    results: Results = RESULTS,
+    data_root: DataRoot = None,
+    device: DeviceName = "auto",
+    profile: Annotated[str, typer.Option(help="paper, quick, or a path to a plan.")] = "paper",
+) -> None:
+    """Train random configurations around a method's hyperparameters; draw Figure 3."""
+    for option, value, least in (
+        ("--trials", trials, 1),
+        ("--seed", seed, 0),
+        ("--replicas-per-pass", replicas_per_pass, 1),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{option}: {value} found, must be {least} or more")
+    if profile not in PROFILES and not profile.endswith((".yaml", ".yml")):
+        allowed = ", ".join(PROFILES)
+        raise UserError(f"--profile: {profile!r} found, allowed: {allowed}, or a path ending in .yaml")
+    chosen = Selection(PROFILES.get(profile, profile), dataset, methods, None, epochs, results, data_root)
+    rows = chosen.rows if methods is not None else default_rows(chosen.plan)
+    columns = chosen.columns if dataset is not None else [default_column(chosen.plan)]
+    studied = {column: designs(chosen.plan, rows, column, epochs, seed) for column in columns}
+    on = pick_device(device)
+    if storage is None:
+        chosen.root.mkdir(parents=True, exist_ok=True)
+    url = storage or default_storage(chosen.store)
+    with studies.driver(url) as opened:
+        made = {
+            column: [_study(design, opened, replicas_per_pass, on) for design in found]
+            for column, found in studied.items()
+        }
+        for column, found in studied.items():
+            waiting = []
+            for design, study in zip(found, made[column], strict=True):
+                done = len(complete(design, study, trials))
+                console.print(f"{study.study_name}: {done} of {trials} complete", markup=False)
+                if done < trials:
+                    waiting.append((design, study))
+            if waiting:
+                data = datasets.load(column, chosen.plan.datasets[column], data_root=data_root, device=on)
+            for design, study in waiting:
+                trained_on = study.user_attrs.get("data")
+                if trained_on is None:
+                    study.set_user_attr("data", data.checksum)
+                elif trained_on != data.checksum:
+                    raise UserError(
+                        f"the study {study.study_name!r} was begun on data with checksum "
+                        f"{trained_on[:12]}..., {data.checksum[:12]}... found now"
+                    )
+                Conductor(design, study, opened, chosen.store, data, on).conduct(trials)
+    reported = rows if methods is not None and not set(rows) <= set(default_rows(chosen.plan)) else None
+    for column in columns:
+        figure = figure3.build(
+            chosen.plan,
+            chosen.store,
+            rows=reported,
+            column=column,
+            epochs=epochs,
+            seed=seed,
+            trials=trials,
+            storage=storage,
+        )
+        figure3.show(figure, console)
+        for file in figure3.write(figure, chosen.figures, chosen.root / "tables"):
+            console.print(f"written: {file}", markup=False)
+
+
+def _study(
+    design: Design, storage: RDBStorage, replicas_per_pass: int | None, device: torch.device
+) -> optuna.Study:
+    run = design.run
+    fitting = replicas_per_pass or memory.replicas_per_pass(
+        METHODS[run.method], run.dims, run.batch_size, device
+    )
+    study = open_study(design, storage, fitting)
+    size = study.user_attrs["replicas_per_pass"]
+    if replicas_per_pass not in (None, size):
+        raise UserError(
+            f"--replicas-per-pass: {replicas_per_pass} found, but the study {design.name!r} trains {size} "
+            "configurations side by side since it was made"
+        )
+    return study
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    run_app(app)

@@ -1,0 +1,179 @@
+"""Optuna studies: opening their storage, who drives them, and signs of life for other drivers."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from benchmark.errors import UserError
+
+HEARTBEAT_SECONDS = 20
+"""How often a driver says that it lives, where several can work on a study."""
+GRACE_SECONDS = 120
+"""A driver silent for so long is taken for dead, and its trials go to others."""
+_CONNECT_SECONDS = 10
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def sqlite_url(file: Path) -> str:
+    """The storage URL of a SQLite file."""
+    return f"sqlite:///{file}"
+
+
+@contextmanager
+def driver(url: str) -> Iterator[RDBStorage]:
+    """A storage to work on. `UserError` if it does not answer or, for SQLite, has another driver.
+
+    A SQLite file has one driver at a time, so that a trial found running there is what a crash left.
+    Elsewhere drivers send heartbeats, see `held`.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite":
+        with _answering(url):
+            yield _open(url)
+        return
+    file = Path(_file(parsed))
+    try:
+        with filelock.FileLock(f"{file}.lock", timeout=0), _answering(url):
+            yield _open(url)
+    except filelock.Timeout:
+        raise UserError(f"{file} is in use by another process; wait for it, or stop it") from None
+
+
+def read_study(url: str, name: str) -> optuna.Study | None:
+    """A study to read from; None where there is none of that name."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(_file(parsed)).exists():
+        return None  # opening it would create it
+    with _answering(url):
+        try:
+            return optuna.load_study(study_name=name, storage=_open(url))
+        except KeyError:
+            return None
+
+
+def is_shared(storage: RDBStorage) -> bool:
+    """Whether several drivers may work at once."""
+    return storage.get_heartbeat_interval() is not None
+
+
+def fail_crashed(study: optuna.Study, storage: RDBStorage) -> None:
+    """Mark trials FAIL that nobody trains any more."""
+    if is_shared(storage):
+        with _quiet():
+            optuna.storages.fail_stale_trials(study)
+        return
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
+@contextmanager
+def held(storage: RDBStorage, trials: Sequence[int]) -> Iterator[None]:
+    """Send heartbeats of these running trials (ids) to other drivers; fail what still runs in the end.
+
+    From a thread: an epoch on a CPU may last longer than any reasonable grace period.
+    """
+    try:
+        if is_shared(storage):
+            with _heartbeats(storage, trials):
+                yield
+        else:
+            yield
+    finally:
+        for trial in trials:
+            with suppress(StorageInternalError, SQLAlchemyError, UpdateFinishedTrialError):
+                if storage.get_trial(trial).state is TrialState.RUNNING:
+                    storage.set_trial_state_values(trial, TrialState.FAIL)
+
+
+@contextmanager
+def _heartbeats(storage: RDBStorage, trials: Sequence[int]) -> Iterator[None]:
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            # A server that is away for a moment does not end a training.
+            with suppress(StorageInternalError, SQLAlchemyError):
+                for trial in trials:
+                    storage.record_heartbeat(trial)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        allowed = "sqlite:///study.db or postgresql://user@host/name"
+        raise UserError(f"--storage: not the URL of a database, allowed: such as {allowed}") from None
+
+
+def _file(sqlite: URL) -> str:
+    if sqlite.database in (None, "", ":memory:"):
+        raise UserError(f"--storage: {sqlite} names no file, allowed: such as sqlite:///study.db")
+    return sqlite.database
+
+
+def _open(url: str) -> RDBStorage:
+    parsed = _parse(url)
+    kind = parsed.get_backend_name()
+    shared: dict[str, Any] = {}
+    if kind != "sqlite":
+        waits = kind in ("postgresql", "mysql", "mariadb") and "connect_timeout" not in parsed.query
+        arguments = {"connect_timeout": _CONNECT_SECONDS} if waits else {}
+        shared = {
+            "engine_kwargs": {"connect_args": arguments, "pool_pre_ping": True},
+            "heartbeat_interval": HEARTBEAT_SECONDS,
+            "grace_period": GRACE_SECONDS,
+        }
+    try:
+        with _quiet():
+            return RDBStorage(url, **shared)
+    except NoSuchModuleError as error:
+        raise UserError(f"{_shown(url)}: unknown kind of database: {error}") from None
+    except ImportError as error:
+        package = getattr(error.__cause__, "name", None) or error
+        raise UserError(f"{_shown(url)}: the Python package {package} is needed and not installed") from None
+    except RuntimeError as error:  # tables of another version of Optuna
+        raise UserError(f"{_shown(url)}: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's word for heartbeats since 2.9
+        yield
+
+
+@contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """A database that fails, as a `UserError`."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        said = str(getattr(cause, "orig", None) or cause or error).strip()
+        raise UserError(f"{_shown(url)}: {' '.join(said.split())}") from None
+
+
+def _shown(url: str) -> str:
+    return f"storage {_parse(url).render_as_string(hide_password=True)}"

@@ -1,0 +1,79 @@
+"""The compiled iteration computes what the eager one computes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark.compilation import WORTHWHILE, Compile, CompiledStep, wanted
+from benchmark.datasets import Split
+from benchmark.methods import METHODS, build
+from benchmark.training import Training
+
+DIMS = [12, 8, 4]
+RATES = {"lr": 0.3, "stepsize": 0.05, "lr_feedback": 0.02, "noise_std": 0.1}
+CPU = torch.device("cpu")
+
+
+def split(samples: int, seed: int) -> Split:
+    draw = torch.Generator().manual_seed(seed)
+    return Split(
+        torch.randn(samples, DIMS[0], generator=draw),
+        torch.randint(DIMS[-1], (samples,), generator=draw),
+    )
+
+
+def trained(name: str, *, compiled: bool, epochs: int = 2) -> Training:
+    values = {p: RATES[p] for p in METHODS[name].hyperparameters}
+    training = Training(
+        build(METHODS[name], DIMS, [1, 2], values, {"feedback_updates": 1} if name == "DTP" else {}),
+        [1, 2],
+        split(84, 1),
+        split(40, 2),
+        batch_size=32,
+        compiled=compiled,
+    )  # 84 = 32 + 32 + 20: the last minibatch is a partial one
+    while training.epoch < epochs:
+        training.run_epoch()
+    return training
+
+
+@pytest.mark.parametrize("name", ["DTP", "FW-DTP"])  # compiling takes long; `replay --compile on` tries all
+def test_compiled_agrees_with_eager(name: str) -> None:
+    eager, fast = (trained(name, compiled=compiled) for compiled in (False, True))
+    assert isinstance(fast.train_step, CompiledStep)
+    assert not fast.train_step.failed
+    for (key, ours), theirs in zip(
+        fast.method.network.state_dict().items(), eager.method.network.state_dict().values(), strict=True
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-5), key
+
+
+def test_without_a_compiler_it_says_so_and_trains_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-compiler")))
+    torch._dynamo.reset()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.warns(UserWarning, match="not compiled, training goes on without") as warned:
+        fast = trained("DTP", compiled=True)
+    assert len([w for w in warned if "not compiled" in str(w.message)]) == 1
+    eager = trained("DTP", compiled=False)
+    for ours, theirs in zip(fast.method.network.parameters(), eager.method.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("setting", "multiply_adds", "device", "expected"),
+    [
+        (Compile.AUTO, WORTHWHILE, "cpu", True),
+        (Compile.AUTO, WORTHWHILE / 2, "cpu", False),
+        (Compile.AUTO, None, "cpu", False),
+        (Compile.AUTO, WORTHWHILE, "cuda", False),
+        (Compile.ON, 1.0, "cpu", True),
+        (Compile.ON, None, "cuda", True),
+        (Compile.OFF, WORTHWHILE, "cpu", False),
+    ],
+)
+def test_what_is_compiled(setting: Compile, multiply_adds: float | None, device: str, expected: bool) -> None:
+    assert wanted(setting, multiply_adds, torch.device(device)) is expected

@@ -1,0 +1,144 @@
+"""Measurements during training: when they are taken, where they are kept, and that they change nothing."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmark import sweep
+from benchmark.config import load_datasets, load_plan
+from benchmark.datasets import Dataset, Split, load
+from benchmark.errors import UserError
+from benchmark.measurements import MEASUREMENTS
+from benchmark.options import Selection
+from benchmark.results import StoredRun
+from benchmark.sweep import State, execute
+
+MINI = "fashion-mnist-mini"
+PLAN = f"""
+title: Tiny
+comparable: false
+protocol: {{epochs: 3, batch_size: 512, seeds: [1, 2], source: guess}}
+networks:
+  2x8: {{hidden_layers: 2, width: 8, source: guess}}
+columns:
+  {MINI}: {{network: 2x8}}
+rows:
+  BP:
+    method: BP
+    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}
+  DTP:
+    method: DTP
+    options: {{feedback_updates: 2}}
+    hyperparameters:
+      {MINI}: {{lr: 0.5, stepsize: 0.07, lr_feedback: 0.0015, noise_std: 0.02, source: guess}}
+"""
+MEASURE = "measure:\n  {name}: {{rows: [{row}], columns: [{column}]}}\n"
+
+
+def select(folder: Path, name: str | None = "jacobian", row: str = "DTP", column: str = MINI) -> Selection:
+    folder.mkdir(exist_ok=True)
+    file = folder / "tiny.yaml"
+    file.write_text(PLAN + ("" if name is None else MEASURE.format(name=name, row=row, column=column)))
+    return Selection(str(file), None, None, None, None, folder / "results")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    full = load(MINI, load_datasets()[MINI])
+    train, test = (Split(part.x[:600], part.y[:600]) for part in (full.train, full.test))
+    return Dataset(MINI, train, test, full.source, full.checksum)
+
+
+def trained(chosen: Selection, data: Dataset) -> StoredRun:
+    run = chosen.plan.run("DTP", MINI)
+    assert run is not None
+    execute(run, data, chosen.store, torch.device("cpu"), lambda done, result: None)
+    stored = chosen.store.load(run.key)
+    assert stored is not None
+    return stored
+
+
+@pytest.mark.parametrize("name", list(MEASUREMENTS))
+def test_measuring_changes_no_number_but_the_key(tmp_path: Path, data: Dataset, name: str) -> None:
+    plain, measured = (trained(select(tmp_path / str(n), n), data) for n in (None, name))
+    assert measured.epochs.equals(plain.epochs)
+    assert plain.measured == {}
+    assert measured.record["key"] != plain.record["key"]
+    table = measured.measured[name]
+    assert list(table.columns) == ["epoch", "seed", *MEASUREMENTS[name].columns]
+    assert sorted(table["seed"].unique()) == [1, 2]
+    epochs = [0, 1, 2, 3] if MEASUREMENTS[name].every_epoch else [0, 3]
+    assert sorted(table["epoch"].unique()) == epochs
+    assert (table.groupby(["epoch", "seed"]).size() == len(table) / len(epochs) / 2).all()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_interrupted_anywhere_the_tables_are_the_same(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    whole = trained(select(tmp_path / "whole"), data)
+    chosen = select(tmp_path / "broken")
+    run = chosen.plan.run("DTP", MINI)
+    assert run is not None
+    for stop in range(run.total_epochs):
+
+        def progress(done: int, result: object, stop: int = stop) -> None:
+            if done == stop + 1:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            execute(run, data, chosen.store, torch.device("cpu"), progress)
+    again = trained(chosen, data)
+    assert again.measured["jacobian"].equals(whole.measured["jacobian"])
+    assert again.epochs.equals(whole.epochs)
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("epoch\n")])
+def test_a_damaged_table_is_refused(tmp_path: Path, data: Dataset, damage) -> None:  # type: ignore[no-untyped-def]
+    chosen = select(tmp_path)
+    damage(trained(chosen, data).folder / "jacobian.csv")
+    assert [found.state for found in chosen.statuses()] == [State.MISSING, State.DAMAGED]
+    (problem,) = chosen.store.problems()
+    assert "jacobian.csv" in problem
+
+
+def test_a_run_without_its_measurement_is_stale(tmp_path: Path, data: Dataset) -> None:
+    trained(select(tmp_path, None), data)
+    (_, found) = select(tmp_path).statuses()
+    assert found.state is State.STALE
+    assert found.detail == "stored with measure None instead of {'jacobian': 1}"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column", "message"),
+    [
+        ("spectrum", "DTP", MINI, r"measure: unknown 'spectrum', allowed: jacobian, conditions"),
+        ("jacobian", "TP", MINI, r"measure\.jacobian\.rows: unknown 'TP', allowed: BP, DTP"),
+        ("jacobian", "DTP", "mnits", r"measure\.jacobian\.columns\.mnits: unknown data set, allowed: mnist"),
+        ("jacobian", "BP", MINI, r"measure\.jacobian\.rows: BP has no decoders to measure"),
+    ],
+)
+def test_bad_input(tmp_path: Path, name: str, row: str, column: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        select(tmp_path, name, row, column)
+
+
+def test_the_shipped_plans_measure_what_the_paper_shows() -> None:
+    for plan in ("table2", "quick"):
+        config = load_plan(plan, load_datasets())
+        (column,) = config.measure["jacobian"].columns
+        assert config.measured("DTP", column) == ["jacobian", "conditions"]
+        assert config.measured("L-DRL", column) == ["conditions"]
+        assert config.measured("BP", column) == []
+
+
+def test_nothing_is_measured_during_pretraining(tmp_path: Path, data: Dataset) -> None:
+    table = trained(select(tmp_path), data).measured["jacobian"]
+    assert isinstance(table, pd.DataFrame)
+    assert not table.duplicated(["epoch", "seed", "encoder", "statistics"]).any()

@@ -1,0 +1,118 @@
+"""Stored runs trained once more."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmark.config import load_datasets
+from benchmark.datasets import Dataset, Split, load
+from benchmark.errors import UserError
+from benchmark.methods.bp import BP
+from benchmark.options import Selection
+from benchmark.rerun import choose, repeat
+from benchmark.results import StoredRun
+from benchmark.sweep import execute
+
+MINI = "fashion-mnist-mini"
+PLAN = f"""
+title: Tiny
+comparable: false
+protocol: {{epochs: 3, batch_size: 512, seeds: [1, 2], source: guess}}
+networks:
+  1x8: {{hidden_layers: 1, width: 8, source: guess}}
+columns:
+  {MINI}: {{network: 1x8}}
+rows:
+  BP:
+    method: BP
+    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}
+  FA:
+    method: FA
+    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}
+  FW-DTP:
+    method: FW-DTP
+    hyperparameters: {{{MINI}: {{lr: 0.1, stepsize: 0.04, source: guess}}}}
+"""
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    full = load(MINI, load_datasets()[MINI])
+    train, test = (Split(part.x[:600], part.y[:600]) for part in (full.train, full.test))
+    return Dataset(MINI, train, test, full.source, full.checksum)
+
+
+@pytest.fixture
+def chosen(tmp_path: Path, data: Dataset) -> Selection:
+    (tmp_path / "tiny.yaml").write_text(PLAN)
+    selection = Selection(str(tmp_path / "tiny.yaml"), None, None, None, None, tmp_path / "results")
+    for run in selection.plan.runs(selection.rows, selection.columns):
+        execute(run, data, selection.store, CPU, lambda done, result: None)
+    return selection
+
+
+def stored(chosen: Selection, row: str = "BP") -> StoredRun:
+    run = chosen.plan.run(row, MINI)
+    assert run is not None
+    found = chosen.store.load(run.key)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("asked", "compared"), [(None, 3), (1, 1), (2, 2), (9, 3)])
+def test_the_same_numbers_come_out_again(
+    chosen: Selection, data: Dataset, asked: int | None, compared: int
+) -> None:
+    before = chosen.store.folders()
+    for row in ("BP", "FW-DTP"):
+        found = repeat(stored(chosen, row), data, CPU, asked, lambda done, total: None)
+        assert (found.epochs, found.identical, found.loss, found.error) == (compared, True, 0.0, 0.0)
+        assert found.within(0.0)
+    assert chosen.store.folders() == before
+
+
+def test_a_forged_number_is_found(chosen: Selection, data: Dataset) -> None:
+    genuine = stored(chosen)
+    forged = genuine.epochs.copy()
+    forged.loc[(forged["epoch"] == 3) & (forged["seed"] == 2), "test_error"] -= 3.0
+    found = repeat(StoredRun(genuine.folder, genuine.record, forged, {}), data, CPU, None, lambda *_: None)
+    assert not found.identical
+    assert found.error == pytest.approx(1.5)
+    assert not found.within(1.4)
+    assert found.within(1.6)
+
+
+def test_other_images_or_another_version_are_refused(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Dataset(data.name, data.train, data.test, data.source, "0" * 64)
+    with pytest.raises(UserError, match="other images"):
+        repeat(stored(chosen), other, CPU, None, lambda *_: None)
+    run = stored(chosen)
+    monkeypatch.setattr(BP, "version", 2)
+    with pytest.raises(UserError, match=r"'version': 1}, this code has .*'version': 2}"):
+        repeat(run, data, CPU, None, lambda *_: None)
+
+
+def test_choice(chosen: Selection) -> None:
+    everything = {stored(chosen, row).record["key"] for row in ("BP", "FA", "FW-DTP")}
+    drawn = choose(chosen.store, [], 2, 1)
+    assert [run.record["key"] for run in drawn] == [r.record["key"] for r in choose(chosen.store, [], 2, 1)]
+    assert len({run.record["key"] for run in drawn}) == 2
+    assert {run.record["key"] for run in choose(chosen.store, [], 9, 1)} == everything
+    key = stored(chosen).record["key"]
+    assert [run.record["key"] for run in choose(chosen.store, [key[:8]], 1, 1)] == [key]
+    with pytest.raises(UserError, match="'zzz' is the key of 0 stored runs"):
+        choose(chosen.store, ["zzz"], 1, 1)
+    with pytest.raises(UserError, match="'' is the key of 3 stored runs"):
+        choose(chosen.store, [""], 1, 1)
+
+
+def test_cheap_runs_are_drawn(chosen: Selection) -> None:
+    seconds = {r.record["key"]: r.record["training_seconds"] for r in choose(chosen.store, [], 3, 1)}
+    (cheapest, dearest) = (min(seconds.values()), max(seconds.values()))
+    drawn = pd.Series([choose(chosen.store, [], 1, seed)[0].record["training_seconds"] for seed in range(20)])
+    assert (drawn < dearest).all() or cheapest == dearest

@@ -1,0 +1,264 @@
+"""Search: what is tried, what survives, what is kept, and that the test set stays unseen."""
+
+import subprocess
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from benchmark import datasets, search
+from benchmark.config import SearchSpace, load_datasets, load_plan
+from benchmark.datasets import Split
+from benchmark.errors import UserError
+from benchmark.results import Store
+from benchmark.search import Search, conduct, frame, halve, kept, patch
+from benchmark.sweep import Plan
+from benchmark.training import Training
+
+PLAN = """
+base: {quick}
+title: Tiny
+directory: tiny
+protocol: {{epochs: 2, seeds: [1]}}
+networks:
+  4x128: {{hidden_layers: 2, width: 16, source: guess}}
+rows:
+  DTP:
+    hyperparameters:
+      fashion-mnist: {{lr: 0.5, stepsize: 0.07, lr_feedback: 0.01, noise_std: 0.02, source: guess}}
+  FW-DTP:
+    hyperparameters:
+      # a comment that stays
+      fashion-mnist: {{lr: 1.0, stepsize: 0.004, source: guess, note: A note.}}
+  BP:
+    hyperparameters:
+      fashion-mnist-mini: {{lr: 0.1, source: guess}}
+"""
+
+RANGES = {"lr": [0.05, 5.0], "stepsize": [0.01, 0.3], "lr_feedback": [0.001, 0.1], "noise_std": [0.01, 0.1]}
+
+
+@pytest.fixture
+def plan_path(tmp_path):
+    quick = Path(search.CONFIGS / "quick.yaml").resolve()
+    (tmp_path / "plans").mkdir()
+    for name in ("quick.yaml", "table2.yaml"):
+        (tmp_path / "plans" / name).write_text((quick.parent / name).read_text())
+    file = tmp_path / "plans" / "tiny.yaml"
+    file.write_text(PLAN.format(quick="quick.yaml"))
+    return file
+
+
+@pytest.fixture
+def data():
+    return datasets.load("fashion-mnist-mini", load_datasets()["fashion-mnist-mini"])
+
+
+def searched(plan_path, row, space, seed=1):
+    catalogue = load_datasets()
+    plan = Plan("tiny", load_plan(str(plan_path), catalogue), catalogue, source=str(plan_path))
+    return Search(plan.run(row, "fashion-mnist-mini"), space, 1000, seed)
+
+
+def ranges(**changes):
+    return SearchSpace(**{"ranges": RANGES, "trials": 5, "wave": 3, "rungs": [1, 2], **changes})
+
+
+def run(asked, store, data):
+    with asked.study(store) as study:
+        list(conduct(asked, study, data, torch.device("cpu")))
+        return study
+
+
+def test_survivors_go_on_as_if_they_had_trained_alone(plan_path, data):
+    asked = searched(plan_path, "DTP", ranges())
+    configurations = [
+        {"lr": lr, "stepsize": 0.07, "lr_feedback": 0.01, "noise_std": 0.02}
+        for lr in (0.5, 0.002, 0.3, 0.001)
+    ]
+    held_out = data.hold_out(1000)
+    (first, all_errors), (second, errors) = halve(asked, configurations, held_out, torch.device("cpu"))
+    assert (first, second) == (1, 2)
+    assert sorted(all_errors) == [0, 1, 2, 3]
+    best = sorted(sorted(all_errors, key=all_errors.__getitem__)[:2])  # ceil(4 / 3)
+    assert sorted(errors) == best
+    for index in best:
+        alone = asked.run.__class__(
+            **{**vars(asked.run), "hyperparameters": configurations[index], "seeds": [1]}
+        )
+        training = Training(alone.build("cpu"), [1], held_out.train, held_out.test, batch_size=256)
+        while training.epoch < 2:
+            result = training.run_epoch()
+        # One image more or less may fall on the other side by rounding.
+        assert errors[index] == pytest.approx(result.test_error[0], abs=0.11)
+
+
+def test_the_test_set_is_never_looked_at(plan_path, data, tmp_path):
+    asked = searched(plan_path, "DTP", ranges(trials=3))
+    study = run(asked, Store(tmp_path / "a"), data)
+    poisoned = data.__class__(
+        **{**vars(data), "test": Split(torch.full_like(data.test.x, float("nan")), data.test.y)}
+    )
+    again = run(asked, Store(tmp_path / "b"), poisoned)
+    assert frame(study).equals(frame(again))
+
+
+def test_a_grid_is_one_wave_with_every_point(plan_path, data, tmp_path):
+    grid = {"lr": [0.1, 1], "stepsize": [0.004, 0.04]}
+    asked = searched(plan_path, "FW-DTP", SearchSpace(grid=grid, rungs=[1, 2]))
+    with asked.study(Store(tmp_path)) as study:
+        lines = list(conduct(asked, study, data, torch.device("cpu")))
+    assert len(lines) == 2
+    assert lines[0].startswith("epoch 1: 4 configurations")
+    table = frame(study)
+    assert sorted(zip(table["lr"], table["stepsize"], strict=True)) == [
+        (0.1, 0.004),
+        (0.1, 0.04),
+        (1.0, 0.004),
+        (1.0, 0.04),
+    ]
+    assert sorted(table["state"]) == ["complete", "complete", "pruned", "pruned"]
+
+
+def test_the_plan_s_own_values_take_part_and_draws_lie_in_the_ranges(plan_path, data, tmp_path):
+    table = frame(run(searched(plan_path, "DTP", ranges()), Store(tmp_path), data))
+    assert len(table) == 5
+    assert dict(table.iloc[0][list(RANGES)]) == {
+        "lr": 0.5,
+        "stepsize": 0.07,
+        "lr_feedback": 0.01,
+        "noise_std": 0.02,
+    }
+    for name, (low, high) in RANGES.items():
+        assert table[name].between(low, high).all()
+    assert not table[list(RANGES)].duplicated().any()
+
+
+class Crash(Exception):
+    pass
+
+
+def test_a_crash_loses_no_configuration(plan_path, data, tmp_path, monkeypatch):
+    asked, store = searched(plan_path, "DTP", ranges()), Store(tmp_path)
+    calls = []
+    real = search.halve
+
+    def crashing(*arguments):
+        calls.append(arguments[1])
+        if len(calls) == 2:
+            raise Crash
+        return real(*arguments)
+
+    monkeypatch.setattr(search, "halve", crashing)
+    with pytest.raises(Crash):
+        run(asked, store, data)
+    study = run(asked, store, data)
+    assert [trial.state for trial in study.trials].count(TrialState.RUNNING) == 0
+    assert len(kept(study)) == 5
+    crashed = sorted(tuple(sorted(params.items())) for params in calls[1])
+    retried = sorted(tuple(sorted(params.items())) for params in calls[2])
+    assert crashed == retried
+    assert not frame(study)[list(RANGES)].duplicated().any()
+
+
+def test_a_finished_search_does_nothing_and_more_trials_go_on(plan_path, data, tmp_path):
+    store = Store(tmp_path)
+    before = frame(run(searched(plan_path, "DTP", ranges(trials=3)), store, data))
+    assert frame(run(searched(plan_path, "DTP", ranges(trials=3)), store, data)).equals(before)
+    after = frame(run(searched(plan_path, "DTP", ranges(trials=5)), store, data))
+    assert after.head(3).equals(before)
+    assert len(after) == 5
+
+
+def test_another_design_is_refused_and_nothing_changes(plan_path, data, tmp_path):
+    store = Store(tmp_path)
+    run(searched(plan_path, "DTP", ranges(trials=3)), store, data)
+    before = (tmp_path / "search.db").read_bytes()
+    with pytest.raises(UserError, match=r"made with space\.rungs \[1, 2\] instead of \[1, 3\]"):
+        run(searched(plan_path, "DTP", ranges(rungs=[1, 3])), store, data)
+    with pytest.raises(UserError, match="seed 1 instead of 2"):
+        run(searched(plan_path, "DTP", ranges(), seed=2), store, data)
+    assert (tmp_path / "search.db").read_bytes() == before
+
+
+def test_two_processes_do_not_search_for_the_same(plan_path, data, tmp_path):
+    asked, store = searched(plan_path, "DTP", ranges()), Store(tmp_path)
+    with asked.study(store), pytest.raises(UserError, match="another process"), asked.study(store):
+        pass
+
+
+def test_the_patch_applies_and_says_how_it_was_found(plan_path, data, tmp_path):
+    asked = searched(plan_path, "FW-DTP", SearchSpace(grid={"lr": [0.5], "stepsize": [0.005]}, rungs=[1, 2]))
+    asked = Search(
+        asked.run.__class__(**{**vars(asked.run), "column": "fashion-mnist"}), asked.space, 1000, 1
+    )
+    with asked.study(Store(tmp_path)) as study:
+        list(conduct(asked, study, data, torch.device("cpu")))
+    diff = tmp_path / "winner.patch"
+    diff.write_text(patch(asked, study, plan_path))
+    (tmp_path / "paper_configs").symlink_to(plan_path.parent)
+    subprocess.run(["patch", "-p1", "-i", diff], cwd=tmp_path, check=True, capture_output=True)
+    text = plan_path.read_text()
+    assert "# a comment that stays" in text
+    found = load_plan(str(plan_path), load_datasets()).rows["FW-DTP"].hyperparameters["fashion-mnist"]
+    assert found.values == {"lr": 0.5, "stepsize": 0.005}
+    assert found.source == "search"
+    error = study.best_value
+    assert f"error {error:.2f} % after 2 epochs, best of 1 configurations, 2 epochs" in found.note
+
+
+def test_command_writes_trials_and_patch(plan_path, tmp_path):
+    spaces = tmp_path / "spaces.yaml"
+    spaces.write_text(
+        "validation_samples: 1000\nseed: 1\nrows: {BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}\n"
+    )
+    results = tmp_path / "results"
+    search.command(method=["BP"], plan=str(plan_path), spaces=spaces, trials=2, results=results, device="cpu")
+    folder = results / "tiny" / "search" / "fashion-mnist-mini"
+    assert len((folder / "bp.csv").read_text().splitlines()) == 3
+    assert "+++ b/paper_configs/tiny.yaml" in (folder / "bp.patch").read_text()
+    trials = pd.read_csv(folder / "bp.csv")
+    study = optuna.load_study(
+        study_name="BP on fashion-mnist-mini", storage=f"sqlite:///{results / 'tiny' / 'search.db'}"
+    )
+    assert study.best_value == trials["validation_error"].min()
+    assert trials["lr"][0] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"trials": 0}, "--trials: 0 found"),
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"method": ["FA"]}, "no search space for FA"),
+        ("{BP: {ranges: {rate: [0.01, 1]}, rungs: [1]}}", {}, "rate found, BP takes lr"),
+        ("{BP: {ranges: {lr: [1, 0.01]}, rungs: [1]}}", {}, r"ranges\.lr: \[1\.0, 0\.01\] found"),
+        ("{BP: {ranges: {lr: [0, 0.01]}, rungs: [1]}}", {}, r"rows\.BP\.ranges\.lr\.0: 0 found"),
+        ("{BP: {rungs: [1]}}", {}, "either 'grid' or 'ranges'"),
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [3, 1]}}", {}, "must rise"),
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: []}}", {}, "rungs"),
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"method": ["TP"]}, "no search space for TP"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(plan_path, tmp_path, text, options, message):
+    spaces = tmp_path / "spaces.yaml"
+    spaces.write_text(f"validation_samples: 1000\nseed: 1\nrows: {text}\n")
+    arguments = {"method": ["BP"], **options}
+    with pytest.raises(UserError, match=message):
+        search.command(
+            plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu", **arguments
+        )
+    assert not list((tmp_path).glob("results/**/search*"))
+
+
+def test_more_validation_samples_than_there_are(data):
+    with pytest.raises(UserError, match="6000 validation samples asked for, 1 to 5999"):
+        data.hold_out(6000)
+
+
+def test_hold_out_takes_the_last_training_samples(data):
+    held_out = data.hold_out(1000)
+    assert torch.equal(held_out.test.x, data.train.x[5000:])
+    assert torch.equal(held_out.train.y, data.train.y[:5000])

@@ -83,7 +83,7 @@ class Baseline(Method):
         """h_0..h_L, and tau_L by the gradient of the cross-entropy, the others by Eq. 8."""
         h = self.forward(x)
         h[-1].retain_grad()
-        functional.cross_entropy(h[-1].T, y.T, reduction="sum").backward()
+        torch.autograd.backward(functional.cross_entropy(h[-1].T, y.T, reduction="sum"))
         assert h[-1].grad is not None
         with torch.no_grad():
             tau = {self.depth: h[-1] - self.stepsize * h[-1].grad}
@@ -104,7 +104,7 @@ class Baseline(Method):
 def _step(weight: Tensor, loss: Tensor, rate: float) -> Tensor:
     """The weight after one step of gradient descent, as a new leaf; the graph of `loss` is kept."""
     weight.grad = None
-    loss.backward(retain_graph=True)
+    torch.autograd.backward(loss, retain_graph=True)
     assert weight.grad is not None
     return (weight - rate * weight.grad).detach().requires_grad_()
 

@@ -113,7 +113,7 @@ def test_trains_like_the_replica_axis(label: str) -> None:
 
 
 def test_follows_the_released_procedure() -> None:
-    """FW-DTP's products, counted by hand: two passes, three products a target, every gradient down to the input."""
+    """FW-DTP's products, counted by hand: two passes, three products a target, gradients to the bottom."""
     dims, n = [11, 8, 7, 6, 5], 13
     learner = build(METHODS["FW-DTP"], dims, [1], {"lr": 0.1, "stepsize": 0.1})
     assert isinstance(learner, DTP)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
 
+from benchmark import provenance
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.results import atomic_file, slug
@@ -52,8 +54,7 @@ class Cost(BaseModel):
     multiply_adds: int | None
     """That matrix products of the method need, per sample and replica; None where no formula says."""
     device: str
-    torch: str
-    """Its version."""
+    torch_version: str
     commit: str
     """Of the code that was measured."""
     measured: str
@@ -79,6 +80,30 @@ class Cost(BaseModel):
     """1e9 bytes of the factors and results of the matrix products of one iteration, all replicas."""
     peak_gib: float | None = None
     """Memory taken by building and training; None where the system does not tell."""
+
+    @classmethod
+    def of(
+        cls, run: Run, implementation: Implementation, *, samples: int, device: torch.device, began: str
+    ) -> Cost:
+        """What is known before measuring."""
+        return cls(
+            method=run.row,
+            implementation=implementation,
+            dataset=run.column,
+            inputs=run.dims[0],
+            hidden_layers=len(run.dims) - 2,
+            width=run.dims[1],
+            classes=run.dims[-1],
+            batch_size=run.batch_size,
+            feedback_updates=feedback_updates(run),
+            replicas=len(run.seeds),
+            samples=samples,
+            multiply_adds=METHODS[run.method].multiply_adds(run.dims, run.options),
+            device=provenance.device_name(device),
+            torch_version=str(torch.__version__),
+            commit=provenance.git_commit(),
+            measured=began,
+        )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -181,7 +206,7 @@ def read(file: Path) -> list[Cost]:
         raise UserError(f"{file}: cannot be read: {error}") from None
     costs = []
     for number, line in enumerate(lines, 2):
-        if tuple(line) != COLUMNS:
+        if tuple(line) != COLUMNS or None in line.values():
             raise UserError(f"{file}, line {number}: other columns than {', '.join(COLUMNS)}")
         given = {name: line[name] for name in Cost.model_fields if line[name] not in ("", None)}
         try:

@@ -24,17 +24,20 @@ def free_bytes(device: torch.device) -> int | None:
     return None if kib is None else 1024 * kib
 
 
-def expected_bytes(run: Run) -> int:
-    """What building and training a run takes, weights and activations of all its replicas together.
+_OVERHEAD = 16 * 2**20
+_ARRAYS = {"decoders": 11, "alignment": 6, "none": 6}
 
-    Every hidden layer keeps preactivation, activation, output, target and difference; four more arrays
-    of the widest layer are under way at a time.
+
+def expected_bytes(run: Run) -> int:
+    """What building and training a run takes at most, all its replicas together.
+
+    Weights, and for every sample of a minibatch the input and so many arrays as wide as all layers together
+    as each kind of feedback was seen to need.
     """
-    hidden = sum(run.dims[1:])
-    activations = run.dims[0] + 5 * hidden + 4 * max(run.dims[1:])
-    has_feedback = METHODS[run.method].feedback != "none"
-    weights = weight_count(run.dims) + (weight_count(run.dims[1:]) if has_feedback else 0)
-    return 4 * len(run.seeds) * (weights + activations * run.batch_size)
+    feedback = METHODS[run.method].feedback
+    weights = weight_count(run.dims) + (weight_count(run.dims[1:]) if feedback != "none" else 0)
+    activations = run.dims[0] + _ARRAYS[feedback] * sum(run.dims[1:])
+    return _OVERHEAD + 4 * len(run.seeds) * (weights + activations * run.batch_size)
 
 
 @dataclass

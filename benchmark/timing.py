@@ -87,24 +87,7 @@ def measure(
     are expected, or found, to be needed.
     """
     run, replicas = point.run, len(point.run.seeds)
-    cost = Cost(
-        method=run.row,
-        implementation=point.implementation,
-        dataset=run.column,
-        inputs=run.dims[0],
-        hidden_layers=len(run.dims) - 2,
-        width=run.dims[1],
-        classes=run.dims[-1],
-        batch_size=run.batch_size,
-        feedback_updates=costs.feedback_updates(run),
-        replicas=replicas,
-        samples=samples,
-        multiply_adds=METHODS[run.method].multiply_adds(run.dims, run.options),
-        device=provenance.device_name(device),
-        torch=str(torch.__version__),
-        commit=provenance.git_commit(),
-        measured=began,
-    )
+    cost = Cost.of(run, point.implementation, samples=samples, device=device, began=began)
     expected = peak.expected_bytes(run)
     if most is not None and expected > most:
         reason = f"needs about {expected / 2**30:.1f} GiB, {most / 2**30:.1f} GiB allowed"

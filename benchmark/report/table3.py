@@ -116,9 +116,10 @@ class Table3:
     def provenance(self, device: str) -> str:
         """Versions and date of a device's measurements."""
         measured = [cost for line in self.devices[device] for cost in _costs(line)]
-        said = {(cost.torch, cost.commit, cost.measured) for cost in measured}
+        said = {(cost.torch_version, cost.commit, cost.measured) for cost in measured}
         return "; ".join(
-            f"torch {torch}, commit {commit[:12]}, {date}" for torch, commit, date in sorted(said)
+            f"torch {torch}, commit {commit[:12]}{commit[40:]}, {date}"
+            for torch, commit, date in sorted(said)
         )
 
     def skipped(self, device: str) -> Iterator[str]:
@@ -322,8 +323,9 @@ def _markdown(table: Table3) -> str:
         lines += [f"## {device}", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         lines += ["| " + " | ".join(cells) + " |" for cells in _body(table, measured)]
         lines += ["", table.provenance(device), ""]
-        lines += [f"- skipped: {reason}" for reason in table.skipped(device)]
-    lines += ["", table.note]
+        skipped = [f"- skipped: {reason}" for reason in table.skipped(device)]
+        lines += [*skipped, ""] if skipped else []
+    lines.append(table.note)
     gaps = list(table.missing())
     if gaps:
         lines += ["", "Missing, and what fills it:", ""]

@@ -371,7 +371,7 @@ def _latex(table: Table2) -> str:
     heads = ["Method"]
     for column in table.columns:
         heads += [r"\#Params"] if table.heads_group(column) else []
-        heads.append(_tex(table.title(column)))
+        heads.append(tex(table.title(column)))
     lines = [
         f"% {table.heading}. {NOTE}",
         r"% needs \usepackage{booktabs}; paper's values in parentheses",
@@ -385,17 +385,17 @@ def _latex(table: Table2) -> str:
         r"\midrule",
     ]
     for row in table.rows:
-        line = [_tex(table.label(row))]
+        line = [tex(table.label(row))]
         for column in table.columns:
             if table.heads_group(column):
-                line.append(_tex(millions(table.params[row, column][0])))
+                line.append(tex(millions(table.params[row, column][0])))
             cell = table.cells[row, column]
             marked = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-            text = marked[table.rank(row, column)].format(_tex(cell.value))
+            text = marked[table.rank(row, column)].format(tex(cell.value))
             if cell.errors and (cell.diverged or len(cell.errors) != len(_seeds(table))):
-                text += f" [{_tex(cell.seeds)}]"
+                text += f" [{tex(cell.seeds)}]"
             if cell.paper:
-                text += _tex(f" ({cell.paper.mean:.2f} ± {cell.paper.std:.2f})")
+                text += tex(f" ({cell.paper.mean:.2f} ± {cell.paper.std:.2f})")
             line.append(text)
         lines.append(" & ".join(line) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -405,7 +405,8 @@ def _seeds(table: Table2) -> list[int]:
     return table.plan.config.protocol.seeds
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Plain text for LaTeX."""
     # After the \\ of the line above, a bare bracket would be its optional argument.
     for plain, escaped in (("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), ("[", "{[}")):
         text = text.replace(plain, escaped)

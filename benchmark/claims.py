@@ -236,10 +236,7 @@ def _difference(evidence: Evidence, row: str, other: str, column: str) -> tuple[
         f"{ours.mean():.2f} against {theirs.mean():.2f} %, difference {found.difference:+.2f} "
         f"[{low:+.2f}, {high:+.2f}] over {len(ours)} seeds"
     )
-    for name in (row, other):
-        if diverged := evidence.diverged(name, column):
-            numbers += f", {diverged} of {name} diverged"
-    return found, numbers
+    return found, numbers + evidence.remarks(row, column) + evidence.remarks(other, column)
 
 
 def _time_ratio(
@@ -309,7 +306,7 @@ def _measured(
     low, high = check.interval(margin)
     numbers = (
         f"{what}: mean {np.mean(values):.4g}, {np.min(values):.4g} to {np.max(values):.4g} over "
-        f"{values.shape[1]} seeds, asked: {_asked(low, high)}"
+        f"{values.shape[1]} seeds{evidence.remarks(row, column)}, asked: {_asked(low, high)}"
     )
     return [Finding("", numbers, holds=bool(np.all((values > low) & (values < high))))]
 

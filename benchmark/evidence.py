@@ -50,9 +50,12 @@ class Evidence:
         """Test error in % after the last epoch, by seed."""
         return self._run(row, column).final["test_error"]
 
-    def diverged(self, row: str, column: str) -> int:
-        """How many seeds did."""
-        return int(self._run(row, column).final["diverged"].sum())
+    def remarks(self, row: str, column: str) -> str:
+        """What a reader of a run's numbers should know, to be put behind them."""
+        diverged = int(self._run(row, column).final["diverged"].sum())
+        used = self.plan.config.hyperparameters(row, column)
+        said = f", {diverged} of {row} diverged" if diverged else ""
+        return said + (f", hyperparameters of {row} guessed" if used and used.source == "guess" else "")
 
     def jacobians(self, row: str, column: str) -> pd.DataFrame:
         """What `jacobian.spectrum` measured in the released convention: epoch, seed, encoder and the rest."""

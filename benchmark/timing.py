@@ -1,136 +1,119 @@
-"""Seconds per epoch beside the machine's own matrix-product rate: `python -m benchmark.timing`."""
+"""What training costs here, beside what the machine could do: `python -m benchmark.timing`."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import pandas as pd
 import torch
 import typer
 from rich.table import Table
 
-from benchmark import provenance
+from benchmark import costs, peak, provenance
+from benchmark.baseline import Baseline
+from benchmark.config import load_paper_values
+from benchmark.costs import Cost
 from benchmark.datasets import Split
 from benchmark.errors import UserError
 from benchmark.memory import keep_freed_memory
-from benchmark.methods import METHODS
+from benchmark.methods import METHODS, Method, build
+from benchmark.methods.dtp import DTP
 from benchmark.options import (
     RESULTS,
     Datasets,
     DeviceName,
     Methods,
+    Results,
     Selection,
     console,
     parse_numbers,
     pick_device,
     run_app,
 )
-from benchmark.results import atomic_file
-from benchmark.sweep import Plan, Run, State, Status
+from benchmark.report import scaling, table3
+from benchmark.roofline import bandwidth, block_times, matmul_rate, product_bytes
+from benchmark.study import PROFILES, Point, study_points, table3_points, with_replicas
+from benchmark.sweep import Plan, State, Status
 from benchmark.training import Training
 
 USUAL_SAMPLES = 50_000
 """Taken for a data set that does not declare `train_samples`."""
 
-
-@dataclass(frozen=True)
-class Measurement:
-    """One line of the command's output."""
-
-    method: str
-    dataset: str
-    replicas: int
-    seconds_per_epoch: float
-    """Of all replicas together: training only, neither evaluation nor feedback pre-training."""
-    seconds_per_epoch_and_replica: float
-    spread: float
-    """Interquartile range of the iterations, scaled to the epoch like `seconds_per_epoch`."""
-    iterations: int
-    """Timed; their median is scaled to the epoch."""
-    gflops: float
-    matmul_gflops: float
-    matmul_share: float
-    device: str
+FREE_SHARE = 0.8
+"""Of the free memory, what a measurement may take."""
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _training(point: Point, device: torch.device) -> Training:
+    """A training of the point's method, on random data of its shape.
 
-
-def _seconds(action: Callable[[], Any], device: torch.device, budget: float, least: int) -> list[float]:
-    """Times of single calls, at least `least` of them and about `budget` seconds in all."""
-    times: list[float] = []
-    while len(times) < least or sum(times) < budget:
-        _synchronise(device)
-        start = time.perf_counter()
-        action()
-        _synchronise(device)
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def matmul_rate(device: torch.device, replicas: int, width: int, batch: int) -> float:
-    """Multiply-adds per second: the best of a 2048-square product and the network's own batched one."""
-    best = 0.0
-    for shape in ((1, 2048, 2048, 2048), (replicas, width, width, batch)):
-        r, m, k, n = shape
-        a, b = torch.randn(r, m, k, device=device), torch.randn(r, k, n, device=device)
-        torch.bmm(a, b)
-        times = _seconds(lambda a=a, b=b: torch.bmm(a, b), device, 0.3, 5)  # type: ignore[misc]
-        best = max(best, r * m * k * n / statistics.median(times))
-    return best
-
-
-def _step_times(run: Run, device: torch.device, seconds: float, least: int) -> list[float]:
-    """Times of a run's iterations, on random data of its shape."""
+    All replicas start alike, since drawing initial weights takes longer than timing them, but each has its
+    own minibatches and noise.
+    """
+    run = point.run
     keep_freed_memory()
     drawn = run.batch_size * 4
     data = Split(
         torch.randn(drawn, run.dims[0], device=device),
         torch.randint(run.dims[-1], (drawn,), device=device),
     )
-    training = Training(run.build(device), run.seeds, data, data, batch_size=run.batch_size)
+    alike = [run.seeds[0]] * len(run.seeds)
+    learner: Method = build(
+        METHODS[run.method], run.dims, alike, run.hyperparameters, run.options, device=device
+    )
+    if point.implementation != "replica axis":
+        assert isinstance(learner, DTP)
+        learner = Baseline(learner, identities=point.implementation == "eager as released")
+    return Training(learner, run.seeds, data, data, batch_size=run.batch_size)
+
+
+def _iteration_times(
+    point: Point, device: torch.device, seconds: float, longest: int
+) -> tuple[list[float], int]:
+    """Seconds an iteration, block by block, and the iterations of a block: see `block_times`."""
+    training = _training(point, device)
     iterations = itertools.chain.from_iterable(training.iterations() for _ in itertools.count())
-    for _ in range(2):
-        next(iterations)
-    return _seconds(lambda: next(iterations), device, seconds, least)
+    return block_times(lambda: next(iterations), device, seconds, longest)
 
 
-def measure(run: Run, samples: int, device: torch.device, seconds: float) -> Measurement:
-    """Time iterations of a run's method, beside the machine's matrix-product rate.
+def measure(
+    point: Point, samples: int, device: torch.device, seconds: float, *, began: str, most: float | None = None
+) -> Cost:
+    """Time blocks of iterations, beside the machine's rates; their median is scaled to an epoch of `samples`.
 
-    At least five iterations and about `seconds` seconds of them; their median is scaled to an epoch
-    of `samples` samples.
+    About `seconds` seconds, and three blocks in any case. Skipped where more than `most` bytes of memory
+    are expected, or found, to be needed.
     """
-    replicas = len(run.seeds)
-    before = matmul_rate(device, replicas, run.dims[1], run.batch_size)
-    times = _step_times(run, device, seconds, 5)
-    rate = max(before, matmul_rate(device, replicas, run.dims[1], run.batch_size))
-    median = statistics.median(times)
-    first, _, third = statistics.quantiles(times, n=4, method="inclusive")
+    run, replicas = point.run, len(point.run.seeds)
+    cost = Cost.of(run, point.implementation, samples=samples, device=device, began=began)
+    expected = peak.expected_bytes(run)
+    if most is not None and expected > most:
+        reason = f"needs about {expected / 2**30:.1f} GiB, {most / 2**30:.1f} GiB allowed"
+        return cost.model_copy(update={"skipped": reason})
+    shape = (device, replicas, run.dims[1], run.batch_size)
     epoch = samples / run.batch_size  # the last, partial minibatch at its share
-    per_sample = METHODS[run.method].multiply_adds(run.dims, run.options)
-    needed = math.nan if per_sample is None else per_sample * run.batch_size * replicas
-    return Measurement(
-        method=run.row,
-        dataset=run.column,
-        replicas=replicas,
-        seconds_per_epoch=median * epoch,
-        seconds_per_epoch_and_replica=median * epoch / replicas,
-        spread=(third - first) * epoch,
-        iterations=len(times),
-        gflops=2e-9 * needed / median,
-        matmul_gflops=2e-9 * rate,
-        matmul_share=needed / median / rate,
-        device=provenance.device_name(device),
+    try:
+        rate, copied = matmul_rate(*shape), bandwidth(*shape)
+        with peak.watched(device) as memory:
+            times, calls = _iteration_times(point, device, seconds, max(1, int(epoch)))
+        rate, copied = max(rate, matmul_rate(*shape)), max(copied, bandwidth(*shape))
+    except torch.OutOfMemoryError:
+        return cost.model_copy(update={"skipped": "the device ran out of memory"})
+    first, _, third = statistics.quantiles(times, n=4, method="inclusive")
+    return cost.model_copy(
+        update={
+            "blocks": len(times),
+            "iterations": calls,
+            "seconds_per_epoch": statistics.median(times) * epoch,
+            "std": statistics.stdev(times) * epoch,
+            "spread": (third - first) * epoch,
+            "matmul_gflops": 2e-9 * rate,
+            "bandwidth_gbs": 1e-9 * copied,
+            "gbytes": 1e-9 * product_bytes(run) * replicas,
+            "peak_gib": memory.gib,
+        }
     )
 
 
@@ -140,7 +123,7 @@ def samples_of(plan: Plan, column: str) -> int:
 
 
 def seconds_left(statuses: Sequence[Status], plan: Plan, device: torch.device) -> list[float]:
-    """Estimated training time a run: from its own pace if it has one, else from two iterations here."""
+    """Estimated training time a run: from its own pace if it has one, else from a few iterations here."""
     paces: dict[str, float] = {}
     left = []
     for found in statuses:
@@ -153,58 +136,170 @@ def seconds_left(statuses: Sequence[Status], plan: Plan, device: torch.device) -
             samples = samples_of(plan, run.column)
             alike = repr((run.method, run.options, run.dims, len(run.seeds), run.batch_size))
             if alike not in paces:
-                paces[alike] = statistics.median(_step_times(run, device, 0.0, 2)) / run.batch_size
+                times, _ = _iteration_times(Point(run), device, 0.0, 1)
+                paces[alike] = statistics.median(times) / run.batch_size
             pace = paces[alike] * samples
         left.append(pace * (run.total_epochs - found.epochs_done))
     return left
 
 
-def write_csv(measurements: Sequence[Measurement], file: Path) -> None:
-    """One row a measurement, columns as in `Measurement`."""
-    if not file.parent.is_dir():
-        raise UserError(f"--csv: the folder {file.parent} does not exist")
-    table = pd.DataFrame([asdict(measurement) for measurement in measurements])
-    with atomic_file(file) as stream:
-        table.to_csv(stream, index=False, float_format="%.6g")
+Show = Callable[[Cost], None]
+
+
+def _measure_all(
+    points: Sequence[Point], plan: Plan, device: torch.device, seconds: float, most: float | None, show: Show
+) -> list[Cost]:
+    """Measure point after point, in one run."""
+    began, measured = provenance.now(), []
+    for point in points:
+        samples = samples_of(plan, point.run.column)
+        measured.append(measure(point, samples, device, seconds, began=began, most=most))
+        show(measured[-1])
+    return measured
+
+
+def _line(cost: Cost) -> tuple[str, ...]:
+    """A measurement as the terminal shows it."""
+    shape = (f"{cost.hidden_layers} x {cost.width}", str(cost.feedback_updates), str(cost.replicas))
+    if cost.skipped:
+        return (cost.method, cost.implementation, cost.dataset, *shape, f"skipped: {cost.skipped}")
+
+    def shown(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    return (
+        cost.method,
+        cost.implementation,
+        cost.dataset,
+        *shape,
+        shown(cost.seconds_per_epoch, ".2f"),
+        shown(cost.seconds_per_epoch_and_replica, ".2f"),
+        f"{shown(cost.gflops, '.0f')} of {shown(cost.matmul_gflops, '.0f')}",
+        shown(cost.matmul_share, ".0%"),
+        shown(cost.bound_share, ".0%"),
+        shown(cost.peak_gib, ".2f"),
+    )
+
+
+HEADS = (
+    *("method", "implementation", "data set", "network", "updates", "replicas"),
+    *("s/epoch", "s/epoch/replica", "GFLOP/s", "share", "of bound", "GiB"),
+)
 
 
 def command(
     method: Methods = None,
     dataset: Datasets = None,
-    replicas: Annotated[str, typer.Option(help="Replica counts, such as 1,5,20.")] = "1,5",
-    seconds: Annotated[float, typer.Option(help="Time spent on each measurement.")] = 5.0,
+    replicas: Annotated[
+        str | None, typer.Option(help="Replica counts, such as 1,5,20 [default: 1,5].")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Time spent on each measurement [default: 5, or as the profile says]."),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row a measurement here.")] = None,
+    with_table3: Annotated[
+        bool, typer.Option("--table3", help="Measure what Table 3 needs on this device, and rebuild it.")
+    ] = False,
+    with_study: Annotated[
+        bool, typer.Option("--study", help="Cost against replicas, width, depth and feedback updates.")
+    ] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="Of --table3 and --study: paper or quick [default: paper].")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure anew what --table3 or --study has for this device.")
+    ] = False,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB that a measurement may take [default: 80 % of what is free].")
+    ] = None,
+    results: Results = RESULTS,
     device: DeviceName = "auto",
 ) -> None:
     """Measure training time per epoch, and the share of the machine's matrix-product rate it reaches."""
-    chosen = Selection("table2", dataset or ["mnist"], method, None, None, RESULTS)
-    counts = parse_numbers("--replicas", replicas, least=1)
-    if not 0 <= seconds < float("inf"):
+    if seconds is not None and not 0 <= seconds < float("inf"):
         raise UserError(f"--seconds: {seconds} found, must be 0 or more")
+    if memory is not None and not 0 < memory < float("inf"):
+        raise UserError(f"--memory: {memory} found, must be more than 0")
+    on = pick_device(device)
+    free = peak.free_bytes(on)
+    most = 2**30 * memory if memory is not None else None if free is None else FREE_SHARE * free
+    if with_table3 or with_study:
+        if with_table3 and with_study:
+            raise UserError("--table3, --study: one at a time")
+        given = {"--method": method, "--dataset": dataset, "--replicas": replicas, "--csv": csv}
+        for option in (name for name, value in given.items() if value is not None):
+            raise UserError(f"{option}: does not go with --table3 and --study, which say what they measure")
+        kind: costs.Kind = "study" if with_study else "table3"
+        _measure_and_report(kind, profile or "paper", seconds, most, again, results, on)
+        return
+    for option, value in (("--profile", profile), ("--again", again)):
+        if value:
+            raise UserError(f"{option}: goes with --table3 or --study")
+    chosen = Selection("table2", dataset or ["mnist"], method, None, None, results)
+    counts = parse_numbers("--replicas", "1,5" if replicas is None else replicas, least=1)
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv: the folder {csv.parent} does not exist")
-    on = pick_device(device)
-    names = ("method", "data set", "replicas", "s/epoch", "s/epoch/replica", "GFLOP/s", "share")
-    table = Table(*names, title=provenance.device_name(on))
-    measurements = []
-    for count in counts:
-        plan = chosen.plan.with_protocol(list(range(1, count + 1)), None)
-        for run in plan.runs(chosen.rows, chosen.columns):
-            found = measure(run, samples_of(plan, run.column), on, seconds)
-            measurements.append(found)
-            table.add_row(
-                found.method,
-                found.dataset,
-                str(count),
-                f"{found.seconds_per_epoch:.2f}",
-                f"{found.seconds_per_epoch_and_replica:.2f}",
-                f"{found.gflops:.0f} of {found.matmul_gflops:.0f}",
-                f"{found.matmul_share:.0%}",
-            )
+    table = Table(*HEADS, title=provenance.device_name(on))
+    points = [
+        Point(with_replicas(chosen.plan, run.row, run.column, count))
+        for count in counts
+        for run in chosen.plan.runs(chosen.rows, chosen.columns)
+    ]
+    measured = _measure_all(
+        points, chosen.plan, on, 5.0 if seconds is None else seconds, most, lambda c: table.add_row(*_line(c))
+    )
     console.print(table)
     if csv is not None:
-        write_csv(measurements, csv)
+        costs.write(measured, csv)
         console.print(f"written: {csv}", markup=False)
+
+
+def _measure_and_report(
+    kind: costs.Kind,
+    profile: str,
+    seconds: float | None,
+    most: float | None,
+    again: bool,
+    results: Path,
+    device: torch.device,
+) -> None:
+    """Measure what is not yet there for this device, then rebuild the table or figure."""
+    if profile not in PROFILES:
+        raise UserError(f"--profile: {profile!r} found, allowed: {', '.join(PROFILES)}")
+    chosen = Selection(PROFILES[profile].plan, None, None, None, None, results)
+    plan = chosen.plan
+    file = costs.file_of(chosen.root, kind, provenance.device_name(device))
+    if file.exists() and not again:
+        costs.read(file)
+        console.print(f"measured before: {file}; --again measures anew", markup=False)
+    else:
+        points = list(table3_points(plan) if kind == "table3" else study_points(plan))
+        spent = PROFILES[profile].seconds[kind] if seconds is None else seconds
+        console.print(f"{len(points)} measurements on {provenance.device_name(device)}", markup=False)
+
+        def show(cost: Cost) -> None:
+            what = f"{cost.method}, {cost.implementation}, {cost.hidden_layers} x {cost.width}"
+            many = f"{cost.feedback_updates} feedback updates, {cost.replicas} replicas"
+            found = (
+                f"skipped, {cost.skipped}" if cost.skipped else f"{cost.seconds_per_epoch:.2f} s per epoch"
+            )
+            console.print(f"  {what}, {many}: {found}", markup=False)
+
+        measured = _measure_all(points, plan, device, spent, most, show)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        costs.write(measured, file)
+        console.print(f"written: {file}", markup=False)
+    if kind == "table3":
+        table = table3.build(plan, chosen.store, load_paper_values())
+        table3.show(table, console)
+        written = table3.write(table, chosen.root / "tables")
+    else:
+        figure = scaling.build(plan, chosen.store)
+        scaling.show(figure, console)
+        written = scaling.write(figure, results.parent / "figures" / plan.config.directory)
+    for path in written:
+        console.print(f"written: {path}", markup=False)
 
 
 if __name__ == "__main__":

@@ -33,14 +33,14 @@ margins: {mnist: 0.3}
 measure:
   jacobian: {rows: [DTP, FW-DTP], columns: [mnist]}
 rows:
-  BP: {method: BP, hyperparameters: {mnist: {lr: 0.1, source: guess}}}
+  BP: {method: BP, hyperparameters: {mnist: {lr: 0.1, source: search}}}
   TP: &dtp
     method: TP
     hyperparameters:
-      mnist: {lr: 1.0, stepsize: 0.07, lr_feedback: 0.01, noise_std: 0.02, source: guess}
+      mnist: {lr: 1.0, stepsize: 0.07, lr_feedback: 0.01, noise_std: 0.02, source: search}
   DTP: {<<: *dtp, method: DTP}
   DRL: {<<: *dtp, method: DRL}
-  FW-DTP: {method: FW-DTP, hyperparameters: {mnist: {lr: 0.1, stepsize: 0.04, source: guess}}}
+  FW-DTP: {method: FW-DTP, hyperparameters: {mnist: {lr: 0.1, stepsize: 0.04, source: paper}}}
 """
 LOW, HIGH = [2.7, 2.8, 2.75, 2.9, 2.6], [3.1, 3.25, 3.2, 3.3, 3.05]
 
@@ -213,6 +213,19 @@ def test_diverged_seeds_count_and_are_named(chosen: Selection) -> None:
     assert found.verdict is Verdict.NOT_SUPPORTED  # one outlier of five shows nothing
 
 
+FAILS = {"kind": "measured", "of": "test_error", "rows": ["TP"], "columns": ["mnist"]}
+
+
+def test_guessed_hyperparameters_are_named(tmp_path: Path) -> None:
+    chosen = select(tmp_path, PLAN.replace("source: search", "source: guess"))
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", HIGH)
+    store(chosen, "TP", [90.0] * 5)
+    numbers = judged(chosen, BEATS).parts[0].numbers
+    assert "5 seeds, hyperparameters of DTP guessed, asked" in numbers
+    assert "of TP guessed" in judged(chosen, {**FAILS, "above": 50}).parts[0].numbers
+
+
 # ---- what is missing
 
 
@@ -282,7 +295,6 @@ def test_one_seed_is_no_data(tmp_path: Path) -> None:
 # ---- measurements
 
 
-FAILS = {"kind": "measured", "of": "test_error", "rows": ["TP"], "columns": ["mnist"]}
 SPECTRUM = {"kind": "measured", "rows": ["DTP"], "columns": ["mnist"], "encoders": [2, "last"]}
 
 

@@ -1,7 +1,9 @@
-"""Timing: the cost formulas against a count of the real step, and the command's output."""
+"""Timing: the cost formulas against a count of the real step, what is measured, and the command's output."""
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
-from benchmark import timing
+from benchmark import costs, peak, roofline, study, timing
+from benchmark.errors import UserError
 from benchmark.methods import METHODS, Method, build
-from benchmark.options import Selection, run_app
-from benchmark.sweep import State, Status
+from benchmark.options import RESULTS, Selection, run_app
+from benchmark.study import PROFILES, Point
+from benchmark.sweep import Plan, Run, State, Status
 
 DIMS = [11, 8, 7, 6, 5]
 SAMPLES, REPLICAS = 13, 2
@@ -53,6 +57,7 @@ Command = Callable[..., tuple[int, str, str]]
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`python -m benchmark.timing`: exit status, stdout, stderr."""
     monkeypatch.setattr(timing, "matmul_rate", lambda *shape: 1e9)
+    monkeypatch.setattr(timing, "bandwidth", lambda *shape: 1e12)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -85,7 +90,9 @@ def test_csv(command: Command, tmp_path: Path) -> None:
     each = table["seconds_per_epoch"] / table["replicas"]
     assert table["seconds_per_epoch_and_replica"].tolist() == pytest.approx(each.tolist(), rel=1e-4)
     assert table["matmul_share"].tolist() == pytest.approx((table["gflops"] / 2).tolist(), rel=1e-4)
-    assert (table["iterations"] >= 5).all()
+    assert (table["blocks"] >= 3).all()
+    assert (table["iterations"] == 1).all()
+    assert (table["std"] >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +112,17 @@ def test_csv(command: Command, tmp_path: Path) -> None:
         ["--method", "TP", "--dataset", "cifar-10"],
         ["--device", "cuda:99"],
         ["--bogus"],
+        ["--memory", "0"],
+        ["--memory", "nan"],
+        ["--profile", "quick"],
+        ["--again"],
+        ["--table3", "--study"],
+        ["--table3", "--profile", "bogus"],
+        ["--table3", "--replicas", "1"],
+        ["--study", "--method", "BP"],
+        ["--study", "--dataset", "mnist"],
+        ["--table3", "--csv", "timing.csv"],
+        ["--table3", "--seconds", "-1"],
     ],
     ids=" ".join,
 )
@@ -116,15 +134,203 @@ def test_errors(command: Command, arguments: list[str]) -> None:
     assert err.count("\n") == 1
 
 
-def test_unknown_cost_shows_nan(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_cost_is_no_share(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(METHODS["BP"], "multiply_adds", Method.multiply_adds)
-    code, out, err = command("--method", "BP", "--replicas", "1", "--seconds", "0", "--device", "cpu")
+    file = tmp_path / "bp.csv"
+    arguments = ("--method", "BP", "--replicas", "1", "--seconds", "0", "--device", "cpu")
+    code, out, err = command(*arguments, "--csv", str(file))
     assert (code, err) == (0, "")
-    assert out.count("nan") == 2
+    assert "- of 2 " in out
+    (cost,) = costs.read(file)
+    assert cost.seconds_per_epoch
+    assert (cost.multiply_adds, cost.gflops, cost.matmul_share, cost.bound, cost.bound_share) == (None,) * 5
 
 
 def test_matmul_rate_is_a_rate() -> None:
     assert 1e7 < timing.matmul_rate(torch.device("cpu"), 1, 64, 64) < 1e15
+
+
+def test_bandwidth_is_a_rate() -> None:
+    assert 1e7 < roofline.bandwidth(torch.device("cpu"), 1, 64, 64) < 1e15
+
+
+@pytest.mark.parametrize(
+    ("seconds", "longest", "blocks", "calls"),
+    [(0.0, 1000, 3, 1), (80.0, 1000, 10, 4), (80.0, 2, 20, 2), (9.0, 1000, 5, 1), (7.0, 1000, 4, 1)],
+)
+def test_blocks(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, longest: int, blocks: int, calls: int
+) -> None:
+    """On a clock that an action moves by 2 s, after 9 s and 2 s of warming up."""
+    clock, durations = [0.0], iter([9.0])
+
+    def action() -> None:
+        clock[0] += next(durations, 2.0)
+
+    monkeypatch.setattr(roofline.time, "perf_counter", lambda: clock[0])
+    times = roofline.block_times(action, torch.device("cpu"), seconds, longest)
+    assert times == ([2.0] * blocks, calls)
+    assert clock[0] == 9.0 + 2.0 + 2.0 * blocks * calls
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Selection("quick", None, None, None, None, tmp_path).plan
+
+
+def small(plan: Plan, row: str, replicas: int, dims: list[int] = DIMS) -> Run:
+    run = study.with_replicas(plan, row, "fashion-mnist-mini", replicas)
+    return replace(run, dims=dims, batch_size=SAMPLES)
+
+
+def test_product_bytes(plan: Plan) -> None:
+    """BP on 11-8-5 with 13 samples: two products up, one down, two gradients, which return the weight."""
+    factors = (8 * 11, 11 * 13, 8 * 13), (5 * 8, 8 * 13, 5 * 13)
+    up = sum(factors[0]) + sum(factors[1])
+    gradients = up + 8 * 11 + 5 * 8
+    assert roofline.product_bytes(small(plan, "BP", 7, [11, 8, 5])) == 4 * (up + sum(factors[1]) + gradients)
+
+
+def test_bound_is_what_takes_longer(plan: Plan) -> None:
+    cost = costs.Cost.of(
+        small(plan, "BP", 2), "replica axis", samples=130, device=torch.device("cpu"), began="-"
+    )
+    needed = cost.multiply_adds
+    assert needed
+    flops = 2 * needed * 130 * 2
+    rates = {"seconds_per_epoch": 4.0, "matmul_gflops": flops / 1e9, "bandwidth_gbs": 5.0, "gbytes": 0.25}
+    measured = cost.model_copy(update=rates)  # 10 minibatches: 1 s of products, 0.5 s of traffic
+    assert measured.bound == pytest.approx(1.0)
+    assert measured.bound_share == pytest.approx(0.25)
+    assert measured.matmul_share == pytest.approx(0.25)
+    narrow = measured.model_copy(update={"bandwidth_gbs": 1.25})
+    assert narrow.bound == pytest.approx(2.0)
+    assert narrow.bound_share == pytest.approx(0.5)
+    assert narrow.matmul_share == pytest.approx(0.25)
+
+
+def test_peak_memory() -> None:
+    on = torch.device("cpu")
+    with peak.watched(on) as first:
+        torch.ones(1 << 25)
+    with peak.watched(on) as second:
+        torch.ones(1 << 23)
+    if first.gib is None or second.gib is None:
+        pytest.skip("this system does not tell")
+    assert first.gib == pytest.approx(0.125, abs=0.02)
+    assert second.gib == pytest.approx(0.03125, abs=0.02)
+
+
+@pytest.mark.parametrize("row", study.ROWS)
+def test_expected_memory(plan: Plan, row: str) -> None:
+    """Not too little, which would let a measurement exhaust the machine, and not twice too much."""
+    run = replace(small(plan, row, 16, [512, *[256] * 4, 10]), batch_size=256)
+    on = torch.device("cpu")
+    with peak.watched(on) as memory:
+        next(timing._training(Point(run), on).iterations())
+    if memory.gib is None:
+        pytest.skip("this system does not tell")
+    assert 0.9 * memory.gib < peak.expected_bytes(run) / 2**30 < 2.5 * memory.gib
+
+
+def test_points_of_table3() -> None:
+    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    points = list(study.table3_points(plan))
+    assert [(p.run.row, len(p.run.seeds)) for p in points] == [
+        (row, n) for row in ("FW-DTP", "DTP", "DRL", "L-DRL", "BP") for n in (1, 5, 100)
+    ]
+    assert {tuple(p.run.dims) for p in points} == {(3072, 1024, 1024, 1024, 1024, 10)}
+    assert {costs.feedback_updates(p.run) for p in points} == {0, 5}
+
+
+def test_points_of_the_study() -> None:
+    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    points = list(study.study_points(plan))
+    keys = [
+        json.dumps([p.run.row, p.run.dims, len(p.run.seeds), p.run.options, p.implementation]) for p in points
+    ]
+    assert len(set(keys)) == len(keys)
+    drl = [p.run for p in points if p.run.row == "DRL"]
+    assert sorted({len(run.seeds) for run in drl}) == [1, 5, 20, 100]
+    assert sorted({run.dims[1] for run in drl}) == [64, 128, 256, 512]
+    assert sorted({len(run.dims) - 2 for run in drl}) == [2, 4, 6, 8]
+    assert sorted({run.options["feedback_updates"] for run in drl}) == [1, 2, 5, 10]
+    assert len(drl) == 4 + 3 + 3 + 3
+    eager = [(p.run.row, p.implementation, len(p.run.seeds)) for p in points if "eager" in p.implementation]
+    assert eager == [(row, how, 1) for row in ("FW-DTP", "DTP") for how in ("eager", "eager as released")]
+
+
+def test_only_the_profiles_plans_are_measured(plan: Plan) -> None:
+    assert study.profile_of(plan)[0] == "quick"
+    assert study.command(plan, "study").startswith(
+        "python -m benchmark.timing --study --profile quick --results "
+    )
+    with pytest.raises(UserError, match=r"mine has no measured costs, allowed: table2, quick"):
+        study.profile_of(replace(plan, source="mine"))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fewer points."""
+    monkeypatch.setitem(PROFILES, "quick", replace(PROFILES["quick"], amortised=(2,)))
+    monkeypatch.setattr(study, "REPLICAS", 2)
+    monkeypatch.setattr(study, "ROWS", ("FW-DTP", "BP"))
+    monkeypatch.setattr(
+        study,
+        "AXES",
+        {"replicas": (1, 2), "width": (16,), "hidden_layers": (1,), "feedback_updates": (1,)},
+    )
+    return iter(())
+
+
+def test_table3_is_measured_once(command: Command, tiny: None, tmp_path: Path) -> None:
+    arguments = ("--profile", "quick", "--results", str(tmp_path / "results"), "--device", "cpu")
+    code, out, err = command("--table3", *arguments, "--seconds", "0")
+    assert (code, err) == (0, "")
+    (file,) = (tmp_path / "results" / "quick" / "timing").iterdir()
+    before = file.read_bytes()
+    table = tmp_path / "results" / "quick" / "tables" / "table3.md"
+    assert "| FW-DTP |" in table.read_text()
+    shown = table.read_bytes()
+    measured = costs.read(file)
+    assert [(c.method, c.replicas) for c in measured] == [(r, n) for r in ("FW-DTP", "BP") for n in (1, 2)]
+    table.unlink()
+    code, out, err = command("--table3", *arguments)
+    assert (code, err) == (0, "")
+    assert f"measured before: {file}; --again measures anew" in out
+    assert (file.read_bytes(), table.read_bytes()) == (before, shown)
+    code, _, _ = command("--table3", *arguments, "--again", "--seconds", "0")
+    assert code == 0
+    assert file.read_bytes() != before
+    file.write_text("not a table\n")
+    code, out, err = command("--table3", *arguments)
+    assert code == 1
+    assert err.startswith(f"error: {file}")
+    assert file.read_text() == "not a table\n"
+
+
+def test_study(command: Command, tiny: None, tmp_path: Path) -> None:
+    arguments = ("--profile", "quick", "--results", str(tmp_path / "results"), "--device", "cpu")
+    code, _, err = command("--study", *arguments, "--seconds", "0")
+    assert (code, err) == (0, "")
+    (file,) = (tmp_path / "results" / "quick" / "timing").iterdir()
+    assert file.name.startswith("study-")
+    measured = costs.read(file)
+    assert {c.implementation for c in measured} == {"replica axis", "eager", "eager as released"}
+    assert len({c.measured for c in measured}) == 1
+    figures = sorted(path.name for path in (tmp_path / "figures" / "quick").iterdir())
+    assert figures == ["scaling.csv", "scaling.pdf", "scaling.png"]
+
+
+def test_what_does_not_fit_is_skipped(command: Command, tiny: None, tmp_path: Path) -> None:
+    arguments = ("--profile", "quick", "--results", str(tmp_path), "--device", "cpu")
+    code, out, err = command("--table3", *arguments, "--memory", "0.0001")
+    assert (code, err) == (0, "")
+    (file,) = (tmp_path / "quick" / "timing").iterdir()
+    for cost in costs.read(file):
+        assert cost.skipped == "needs about 0.0 GiB, 0.0 GiB allowed"
+        assert cost.seconds_per_epoch is None
+    assert "skipped: FW-DTP with 2 replicas" in out
 
 
 def test_seconds_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

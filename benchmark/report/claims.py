@@ -82,7 +82,8 @@ def _markdown(ledger: Ledger) -> Iterator[str]:
         claim = judgement.claim
         yield from ("", f"## {judgement.name}: {ledger.shown(judgement.verdict)}", "")
         yield from (f"> {claim.quote}", "", f"({claim.section})", "")
-        yield f"Margin {claim.margin}: {claim.reason}"
+        margin = "of the plan" if claim.margin == "plan" else f"{claim.margin:g}"
+        yield f"Margin {margin}: {claim.reason}"
         if claim.need == "any":
             yield "One part is enough."
         yield from ("", "| part | verdict | numbers |", "|---|---|---|")

@@ -407,6 +407,7 @@ def _seeds(table: Table2) -> list[int]:
 
 
 def tex(text: str) -> str:
+    """Plain text for LaTeX."""
     # After the \\ of the line above, a bare bracket would be its optional argument.
     for plain, escaped in (("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), ("[", "{[}")):
         text = text.replace(plain, escaped)

@@ -1,0 +1,252 @@
+"""What a pass costs as replicas, width, depth and feedback updates grow, and the bound the machine sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from rich.console import Console
+from rich.table import Table as Grid
+
+from benchmark import costs
+from benchmark.costs import Cost
+from benchmark.methods import METHODS
+from benchmark.report import table2
+from benchmark.results import Store, atomic_file
+from benchmark.study import AXES, BASELINE_ROWS, REPLICAS, ROWS, command, profile_of
+from benchmark.sweep import Plan
+
+LABELS = {
+    "replicas": "replicas",
+    "width": "hidden width",
+    "hidden_layers": "hidden layers",
+    "feedback_updates": "feedback updates",
+}
+QUANTITIES = {
+    "seconds_per_epoch_and_replica": "s per epoch and replica",
+    "bound_share": "share of the bound",
+    "peak_gib": "peak memory [GiB]",
+}
+MARKERS = {"eager": "x", "eager as released": "P"}
+NOTE = (
+    "Dashed: the bound, that is the multiply-adds a method needs at the device's measured matrix-product "
+    "rate, or the factors and results of its matrix products at the measured bandwidth, whichever takes "
+    "longer. One seed, eager: one seed at a time in plain eager code that follows the released procedure; as "
+    "released: with the released code's products with identity matrices as well. All of a device was "
+    "measured in one run, on random data."
+)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The figure as data."""
+
+    plan: Plan
+    base: dict[str, int]
+    """Where the axes cross: the plan's own network and options, five replicas."""
+    devices: dict[str, list[Cost]]
+    """By the device's name; empty where nothing was measured."""
+
+    @property
+    def heading(self) -> str:
+        """What was varied, and from where."""
+        _, profile = profile_of(self.plan)
+        base = self.base
+        return (
+            f"Cost on the {self.plan.datasets[profile.study].title} network: {base['hidden_layers']} x "
+            f"{base['width']}, {base['replicas']} replicas, {base['feedback_updates']} feedback updates, "
+            "one of these varied at a time"
+        )
+
+    @property
+    def warning(self) -> str | None:
+        """Why the numbers may not stand beside the paper's, if so."""
+        return None if self.plan.config.comparable else table2.NOT_COMPARABLE
+
+    def line(self, device: str, method: str, axis: str) -> list[Cost]:
+        """The method's measurements along an axis, in rising order."""
+        fixed = {name: value for name, value in self.base.items() if name != axis}
+        if method not in METHODS or not METHODS[self.plan.config.rows[method].method].learns_feedback:
+            fixed.pop("feedback_updates", None)
+        found = [
+            cost
+            for cost in self.devices[device]
+            if cost.method == method
+            and cost.implementation == "replica axis"
+            and cost.seconds_per_epoch is not None
+            and all(getattr(cost, name) == value for name, value in fixed.items())
+        ]
+        return sorted(found, key=lambda cost: getattr(cost, axis))
+
+    def baselines(self, device: str) -> list[Cost]:
+        """The measurements of the eager baselines."""
+        return [cost for cost in self.devices[device] if cost.implementation != "replica axis"]
+
+    def gains(self, device: str) -> Iterator[tuple[Cost, float]]:
+        """Each baseline, and how many times longer it takes a seed than five seeds side by side do."""
+        for baseline in self.baselines(device):
+            side_by_side = [
+                cost.seconds_per_epoch_and_replica
+                for cost in self.line(device, baseline.method, "replicas")
+                if cost.replicas == REPLICAS and cost.measured == baseline.measured
+            ]
+            if side_by_side and side_by_side[0] and baseline.seconds_per_epoch_and_replica:
+                yield baseline, baseline.seconds_per_epoch_and_replica / side_by_side[0]
+
+    def missing(self) -> Iterator[str]:
+        """What is not there, and the command that fills it."""
+        if not self.devices:
+            yield f"no device was measured yet: {command(self.plan, 'study')}"
+        again = f"{command(self.plan, 'study')} --again"
+        for device, measured in self.devices.items():
+            for method in ROWS:
+                learns = METHODS[self.plan.config.rows[method].method].learns_feedback
+                for axis, values in AXES.items():
+                    if axis == "feedback_updates" and not learns:
+                        continue
+                    present = {getattr(cost, axis) for cost in self.line(device, method, axis)}
+                    absent = [str(value) for value in values if value not in present]
+                    if absent:
+                        yield f"{method} with {LABELS[axis]} {', '.join(absent)} on {device}: {again}"
+            absent = [row for row in BASELINE_ROWS if row not in {c.method for c in self.baselines(device)}]
+            if absent:
+                yield f"the eager baseline of {', '.join(absent)} on {device}: {again}"
+            for cost in measured:
+                if cost.skipped:
+                    yield f"{cost.method}, {cost.replicas} replicas on {device}: skipped, {cost.skipped}"
+
+    def frame(self) -> pd.DataFrame:
+        """One row a measurement, columns `costs.COLUMNS`."""
+        return costs.frame([cost for measured in self.devices.values() for cost in measured])
+
+
+def build(plan: Plan, store: Store) -> Scaling:
+    """Read the study's measurements; `UserError` for damaged ones."""
+    _, profile = profile_of(plan)
+    network = plan.config.networks[plan.config.columns[profile.study].network]
+    options = [plan.config.rows[row].all_options for row in ROWS if row in plan.config.rows]
+    base = {
+        "replicas": REPLICAS,
+        "width": network.width,
+        "hidden_layers": network.hidden_layers,
+        "feedback_updates": max(option.get("feedback_updates", 0) for option in options),
+    }
+    return Scaling(plan, base, costs.read_all(store.root, "study"))
+
+
+def show(scaling: Scaling, console: Console) -> None:
+    """Print what was measured along each axis, and what the replica axis gains over the baselines."""
+    console.print(scaling.heading, style="bold", markup=False)
+    if scaling.warning:
+        console.print(scaling.warning, style="bold", markup=False)
+    for device in scaling.devices:
+        grid = Grid("method", "varied", "", *QUANTITIES.values(), title=device)
+        for axis, label in LABELS.items():
+            for method in ROWS:
+                for cost in scaling.line(device, method, axis):
+                    grid.add_row(method, label, str(getattr(cost, axis)), *_cells(cost))
+            grid.add_section()
+        for cost in scaling.baselines(device):
+            grid.add_row(cost.method, cost.implementation, "1", *_cells(cost))
+        console.print(grid)
+        for baseline, gain in scaling.gains(device):
+            console.print(
+                f"{baseline.method}: {REPLICAS} seeds side by side are {gain:.1f} times faster than one at a "
+                f"time ({baseline.implementation})",
+                markup=False,
+            )
+    console.print(NOTE, markup=False)
+    for gap in scaling.missing():
+        console.print(f"missing: {gap}", markup=False)
+
+
+def _cells(cost: Cost) -> list[str]:
+    forms = {"seconds_per_epoch_and_replica": ".2f", "bound_share": ".0%", "peak_gib": ".3f"}
+    values = [(getattr(cost, name), form) for name, form in forms.items()]
+    return ["-" if value is None else format(value, form) for value, form in values]
+
+
+def write(scaling: Scaling, folder: Path) -> list[Path]:
+    """`scaling.png`, `scaling.pdf` and the numbers behind them; nothing where nothing was measured."""
+    if not scaling.devices:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = draw(scaling)
+    files = []
+    for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        content = BytesIO()
+        with matplotlib.rc_context({"pdf.fonttype": 42}):
+            figure.savefig(content, format=suffix, dpi=200, metadata=metadata)
+        files.append(_put(folder / f"scaling.{suffix}", content.getvalue()))
+    csv = scaling.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return [*files, _put(folder / "scaling.csv", csv.encode())]
+
+
+def _put(file: Path, content: bytes) -> Path:
+    with atomic_file(file) as stream:
+        stream.write(content)
+    return file
+
+
+def draw(scaling: Scaling) -> Figure:
+    """One column an axis; for every device a row each for time, share of the bound and memory."""
+    rows = [(device, quantity) for device in scaling.devices for quantity in QUANTITIES]
+    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
+        figure = Figure(figsize=(10, 0.8 + 2 * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), len(AXES), squeeze=False, sharey="row")
+        for panels, (device, quantity) in zip(grid, rows, strict=True):
+            for axes, axis in zip(panels, AXES, strict=True):
+                _panel(axes, scaling, device, axis, quantity)
+            panels[0].set_ylabel(QUANTITIES[quantity])
+        for panels, device in zip(grid[:: len(QUANTITIES)], scaling.devices, strict=True):
+            panels[0].set_title(device, loc="left", fontweight="bold")
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        figure.suptitle(scaling.heading)
+        if scaling.warning:
+            watermark = scaling.warning.split(":")[0]
+            figure.text(0.5, 0.5, watermark, rotation=30, ha="center", va="center", size=28, alpha=0.25)
+    return figure
+
+
+def _panel(axes: Axes, scaling: Scaling, device: str, axis: str, quantity: str) -> None:
+    colours = dict(zip(ROWS, sns.color_palette("colorblind"), strict=False))
+    timed = quantity == "seconds_per_epoch_and_replica"
+    for method in ROWS:
+        line, colour = scaling.line(device, method, axis), colours[method]
+        _plot(axes, line, axis, quantity, color=colour, marker=".", label=method)
+        if timed:
+            _plot(axes, line, axis, "bound_per_replica", color=colour, linestyle="--", linewidth=1)
+    if timed:
+        axes.plot([], [], color="grey", linestyle="--", linewidth=1, label="bound")
+    for cost in scaling.baselines(device) if axis == "replicas" else ():
+        marker = MARKERS[cost.implementation]
+        _plot(axes, [cost], axis, quantity, color=colours[cost.method], marker=marker, linestyle="")
+    for implementation, marker in MARKERS.items():
+        label = f"one seed, {implementation}"
+        axes.plot([], [], color="grey", marker=marker, linestyle="", label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(AXES[axis]), list(map(str, AXES[axis])))
+    axes.minorticks_off()
+    axes.set_xlabel(LABELS[axis])
+    if quantity == "bound_share":
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    else:
+        axes.set_yscale("log")
+
+
+def _plot(axes: Axes, line: Sequence[Cost], axis: str, quantity: str, **how: Any) -> None:
+    points = [(getattr(cost, axis), getattr(cost, quantity)) for cost in line]
+    points = [(x, y) for x, y in points if y is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), **how)

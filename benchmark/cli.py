@@ -137,7 +137,8 @@ def run(
             failures.append(str(error))
     if report:
         try:
-            _report(chosen)
+            for file in REPORTS["table2"](chosen, console)[0]:
+                console.print(f"written: {file}", markup=False)
         except UserError as error:
             failures.append(str(error))
     if failures:
@@ -184,17 +185,8 @@ def _train_column(
             )
     for number, run in enumerate(waiting, 1):
         try:
-            with Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("epoch {task.completed}/{task.total}  {task.fields[error]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(elapsed_when_finished=True),
-                console=console,
-                speed_estimate_period=86_400,  # an epoch may take longer than rich's 30 s
-            ) as bar:
-                task = bar.add_task(f"{number}/{len(waiting)} {run.row}", total=run.total_epochs, error="")
-                execute(run, data, store, device, _bar_updater(bar, task), compile)
+            with progress_bar(f"{number}/{len(waiting)} {run.row}", run.total_epochs) as update:
+                execute(run, data, store, device, lambda done, result: update(done, _shown(result)), compile)  # noqa: B023
         except UserError as error:
             failures.append(str(error))
             continue
@@ -207,12 +199,8 @@ def _train_column(
     return failures
 
 
-def _bar_updater(bar: Progress, task: TaskID) -> Callable[[int, EpochResult | None], None]:
-    def update(done: int, result: EpochResult | None) -> None:
-        shown = "" if result is None else _errors(result.test_error)
-        bar.update(task, completed=done, error=shown)
-
-    return update
+def _shown(result: EpochResult | None) -> str:
+    return "" if result is None else _errors(result.test_error)
 
 
 def _errors(errors: Sequence[float]) -> str:
@@ -221,25 +209,84 @@ def _errors(errors: Sequence[float]) -> str:
 
 @app.command("report")
 def report_command(
-    name: PlanName,
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"{', '.join(REPORTS)}, all, or a plan.")],
+    plan: PlanOption = None,
     dataset: Datasets = None,
     method: Methods = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
-    data_root: DataRoot = None,
     results: Results = RESULTS,
+    open_page: OpenPage = False,
+) -> None:
+    """Rebuild a table, a figure, the claims or everything from the store, beside the paper's numbers."""
+    if name not in (*REPORTS, "all"):
+        if plan is not None:
+            raise UserError(f"report: {name!r} found, allowed: {', '.join(REPORTS)}, all")
+        name, plan = "table2", name
+    chosen = Selection(plan or "table2", dataset, method, seeds, epochs, results)
+    if open_page and name != "all":
+        raise UserError("--open: goes with report all, which makes the page")
+    if name == "all":
+        files = contents.report_all(chosen, console)
+    elif name in contents.available(chosen):
+        files, _ = REPORTS[name](chosen, console)
+    else:
+        raise UserError(f"report: {chosen.plan.source} has nothing for {name} under these options")
+    for file in files:
+        console.print(f"written: {file}", markup=False)
+    if open_page:
+        html.open_page(files[-1])
+
+
+@app.command()
+def verify(plan: PlanOption = None, results: Results = RESULTS) -> None:
+    """Judge every claim of the paper on stored results; exit status 1 if one is not supported."""
+    chosen = Selection(plan or "table2", None, None, None, None, results)
+    ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
+    claims_report.show(ledger, console)
+    if ledger.failed:
+        raise typer.Exit(1)
+
+
+@app.command("rerun")
+def rerun_command(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY...", help="Of stored runs.")] = None,
+    count: Annotated[int, typer.Option("--random", help="Without keys: so many of the cheaper runs.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of that choice.")] = 1,
+    plan: PlanOption = None,
+    epochs: Annotated[int | None, typer.Option(help="Only the first epochs.")] = None,
+    results: Results = RESULTS,
+    data_root: DataRoot = None,
     device: DeviceName = "auto",
 ) -> None:
-    """Rebuild a plan's table from the store, beside the paper's numbers."""
-    pick_device(device)
-    _report(Selection(name, dataset, method, seeds, epochs, results, data_root))
-
-
-def _report(chosen: Selection) -> None:
-    table = table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
-    table2.show(table, console, chosen.rows, chosen.columns)
-    for file in table2.write(table, chosen.root / "tables"):
-        console.print(f"written: {file}", markup=False)
+    """Train stored runs once more, and say whether the same comes out; nothing is stored."""
+    if count < 1:
+        raise UserError(f"--random: {count} found, must be 1 or more")
+    chosen = Selection(plan or "table2", None, None, None, None, results, data_root)
+    if epochs is not None and epochs < 1:
+        raise UserError(f"--epochs: {epochs} found, must be 1 or more")
+    on = pick_device(device)
+    table = Table("row", "data set", "key", "epochs", "train loss", "test error", "")
+    differing = []
+    for stored in rerun.choose(chosen.store, keys or [], count, seed):
+        column, key = stored.spec["dataset"]["name"], stored.record["key"]
+        if column not in chosen.plan.datasets:
+            raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
+        data = datasets.load(column, chosen.plan.datasets[column], data_root=data_root, device=on)
+        compared = min(epochs or stored.spec["epochs"], stored.spec["epochs"])
+        with progress_bar(f"{stored.record['row']} on {column}", rerun.total_epochs(stored, compared)) as update:
+            found = rerun.repeat(stored, data, on, compared, update)
+        margin = chosen.plan.config.margins.get(column, 0.0)
+        verdict = "identical" if found.identical else "agrees" if found.within(margin) else "DIFFERS"
+        if verdict == "DIFFERS":
+            differing.append(key)
+        deviations = (f"{found.loss:.1e} (relative)", f"{found.error:.2f} of {margin:g} points")
+        table.add_row(escape(stored.record["row"]), column, key, str(found.epochs), *deviations, verdict)
+    console.print(table)
+    if not table.rows:
+        raise UserError(f"{chosen.root}: no stored run to train again")
+    if differing:
+        raise UserError(f"trained again, these come out differently: {', '.join(differing)}")
 
 
 @app.command("replay")

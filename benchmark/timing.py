@@ -297,7 +297,7 @@ def _measure_and_report(
     else:
         figure = scaling.build(plan, chosen.store)
         scaling.show(figure, console)
-        written = scaling.write(figure, results.parent / "figures" / plan.config.directory)
+        written = scaling.write(figure, chosen.figures)
     for path in written:
         console.print(f"written: {path}", markup=False)
 

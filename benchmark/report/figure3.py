@@ -266,7 +266,7 @@ def _within(value: float, bounds: FloatDistribution) -> float:
 
 def show(figure: Figure3, console: Console) -> None:
     """Print the statistics, and what would fill what is missing."""
-    lines = _cells(figure)
+    lines = cells(figure)
     grid = Grid(title=escape(figure.heading))
     for number, name in enumerate(lines[0]):
         grid.add_column(name, justify="right" if number else "left")
@@ -282,7 +282,7 @@ def show(figure: Figure3, console: Console) -> None:
             console.print(f"  {command}", markup=False)
 
 
-def _cells(figure: Figure3) -> list[dict[str, str]]:
+def cells(figure: Figure3) -> list[dict[str, str]]:
     """The statistics as a person reads them, one mapping a method."""
     lines = []
     for sample in figure.samples:
@@ -369,7 +369,7 @@ def _plain_legend(axes: Axes) -> None:
 
 
 def _markdown(figure: Figure3) -> str:
-    lines = _cells(figure)
+    lines = cells(figure)
     text = [f"# {figure.heading}", ""]
     if figure.warning:
         text += [f"**{figure.warning}**", ""]
@@ -385,5 +385,5 @@ def _latex(figure: Figure3) -> str:
     head = [f"% {figure.heading}. {NOTE}", r"% needs \usepackage{booktabs}"]
     if figure.warning:
         head.append(f"% {figure.warning}")
-    table = pd.DataFrame(_cells(figure)).to_latex(index=False, escape=True)
+    table = pd.DataFrame(cells(figure)).to_latex(index=False, escape=True)
     return "\n".join([*head, table])

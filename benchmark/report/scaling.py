@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -20,7 +18,7 @@ from rich.table import Table as Grid
 from benchmark import costs
 from benchmark.costs import Cost
 from benchmark.methods import METHODS
-from benchmark.report import table2
+from benchmark.report import drawing, table2
 from benchmark.results import Store, atomic_file
 from benchmark.study import AXES, BASELINE_ROWS, REPLICAS, ROWS, command, profile_of
 from benchmark.sweep import Plan
@@ -179,42 +177,30 @@ def write(scaling: Scaling, folder: Path) -> list[Path]:
     """`scaling.png`, `scaling.pdf` and the numbers behind them; nothing where nothing was measured."""
     if not scaling.devices:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = draw(scaling)
-    files = []
-    for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-        content = BytesIO()
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
-            figure.savefig(content, format=suffix, dpi=200, metadata=metadata)
-        files.append(_put(folder / f"scaling.{suffix}", content.getvalue()))
-    csv = scaling.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    return [*files, _put(folder / "scaling.csv", csv.encode())]
-
-
-def _put(file: Path, content: bytes) -> Path:
-    with atomic_file(file) as stream:
-        stream.write(content)
-    return file
+    with drawing.style():
+        files = drawing.save(draw(scaling), folder, "scaling")
+    with atomic_file(folder / "scaling.csv") as stream:
+        table = scaling.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        stream.write(table.encode())
+    return [*files, folder / "scaling.csv"]
 
 
 def draw(scaling: Scaling) -> Figure:
     """One column an axis; for every device a row each for time, share of the bound and memory."""
     rows = [(device, quantity) for device in scaling.devices for quantity in QUANTITIES]
-    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
-        figure = Figure(figsize=(10, 0.8 + 2 * len(rows)), layout="constrained")
-        grid = figure.subplots(len(rows), len(AXES), squeeze=False, sharey="row")
-        for panels, (device, quantity) in zip(grid, rows, strict=True):
-            for axes, axis in zip(panels, AXES, strict=True):
-                _panel(axes, scaling, device, axis, quantity)
-            panels[0].set_ylabel(QUANTITIES[quantity])
-        for panels, device in zip(grid[:: len(QUANTITIES)], scaling.devices, strict=True):
-            panels[0].set_title(device, loc="left", fontweight="bold")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(scaling.heading)
-        if scaling.warning:
-            watermark = scaling.warning.split(":")[0]
-            figure.text(0.5, 0.5, watermark, rotation=30, ha="center", va="center", size=28, alpha=0.25)
+    figure = Figure(figsize=(10, 0.8 + 2 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), len(AXES), squeeze=False, sharey="row")
+    for panels, (device, quantity) in zip(grid, rows, strict=True):
+        for axes, axis in zip(panels, AXES, strict=True):
+            _panel(axes, scaling, device, axis, quantity)
+        panels[0].set_ylabel(QUANTITIES[quantity])
+    for panels, device in zip(grid[:: len(QUANTITIES)], scaling.devices, strict=True):
+        panels[0].set_title(device, loc="left", fontweight="bold")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.suptitle(scaling.heading)
+    if scaling.warning:
+        drawing.watermark(figure, scaling.warning.split(":")[0])
     return figure
 
 

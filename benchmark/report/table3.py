@@ -246,22 +246,24 @@ def _costs(line: Line) -> list[Cost]:
     return [cost for cost in (line.alone, *line.amortised.values()) if cost is not None]
 
 
-def _heads(table: Table3) -> list[str]:
-    heads = ["method", "time [s]", "timed", f"ratio to {ROWS[0]}", "predicted"]
-    heads += [f"x {replicas}" for replicas in table.amortised]
-    heads += ["paper: time", "paper: ratio"] if table.paper else []
+def heads(table: Table3) -> list[str]:
+    """Of `body`."""
+    names = ["method", "time [s]", "timed", f"ratio to {ROWS[0]}", "predicted"]
+    names += [f"x {replicas}" for replicas in table.amortised]
+    names += ["paper: time", "paper: ratio"] if table.paper else []
     for column in table.columns:
         title = table.plan.datasets[column].title
-        heads.append(f"error, {title}" if column == table.column else f"[error, {title}]")
-    return heads + (["paper: error"] if table.paper else [])
+        names.append(f"error, {title}" if column == table.column else f"[error, {title}]")
+    return names + (["paper: error"] if table.paper else [])
 
 
-def _body(table: Table3, lines: Sequence[Line]) -> list[list[str]]:
+def body(table: Table3, lines: Sequence[Line]) -> list[list[str]]:
+    """The lines of one device as a person reads them."""
     def printed(quantity: str, row: str) -> str:
         cell = table.printed(quantity, row)
         return "-" if cell is None else f"{cell.mean:.2f} ± {cell.std:.2f}"
 
-    body = []
+    found = []
     for line in lines:
         cells = [line.method, str(line.time or "-"), line.alone.how if line.alone else "-"]
         cells += [str(line.ratio or "-"), "-" if line.predicted is None else f"{line.predicted:.2f}"]
@@ -273,8 +275,8 @@ def _body(table: Table3, lines: Sequence[Line]) -> list[list[str]]:
         for column in table.columns:
             error = table.errors[line.method, column]
             cells.append(error.value + (f" ({error.seeds})" if error.errors else ""))
-        body.append(cells + ([printed("error", line.method)] if table.paper else []))
-    return body
+        found.append(cells + ([printed("error", line.method)] if table.paper else []))
+    return found
 
 
 def show(table: Table3, console: Console) -> None:
@@ -284,9 +286,9 @@ def show(table: Table3, console: Console) -> None:
         console.print(table.warning, style="bold", markup=False)
     for device, lines in table.devices.items():
         grid = Grid(title=device)
-        for head in _heads(table):
+        for head in heads(table):
             grid.add_column(head.replace("[", r"\["), justify="left" if head == "method" else "right")
-        for cells in _body(table, lines):
+        for cells in body(table, lines):
             grid.add_row(*cells)
         console.print(grid)
         console.print(table.provenance(device), markup=False)
@@ -319,9 +321,9 @@ def _markdown(table: Table3) -> str:
     if table.warning:
         lines += [f"**{table.warning}**", ""]
     for device, measured in table.devices.items():
-        heads = _heads(table)
-        lines += [f"## {device}", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-        lines += ["| " + " | ".join(cells) + " |" for cells in _body(table, measured)]
+        names = heads(table)
+        lines += [f"## {device}", "", "| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+        lines += ["| " + " | ".join(cells) + " |" for cells in body(table, measured)]
         lines += ["", table.provenance(device), ""]
         skipped = [f"- skipped: {reason}" for reason in table.skipped(device)]
         lines += [*skipped, ""] if skipped else []
@@ -342,14 +344,14 @@ def _latex(table: Table3) -> str:
     if not table.devices:
         lines.append(f"% {next(table.missing())}")
     for device, measured in table.devices.items():
-        heads = [table2.tex(head) for head in _heads(table)]
+        names = [table2.tex(head) for head in heads(table)]
         lines += [
             f"% {device}: {table.provenance(device)}",
-            r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
+            r"\begin{tabular}{l" + "r" * (len(names) - 1) + "}",
             r"\toprule",
-            " & ".join(heads) + r" \\",
+            " & ".join(names) + r" \\",
             r"\midrule",
         ]
-        lines += [" & ".join(map(table2.tex, cells)) + r" \\" for cells in _body(table, measured)]
+        lines += [" & ".join(map(table2.tex, cells)) + r" \\" for cells in body(table, measured)]
         lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"

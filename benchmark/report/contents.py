@@ -1,0 +1,213 @@
+"""Everything that is rebuilt from the store, by name: printed, written to files, and put on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmark import claims
+from benchmark.config import load_paper_values
+from benchmark.options import Selection
+from benchmark.report import claims as ledger_files
+from benchmark.report import figure2, figure3, html, scaling, table1, table2, table3
+from benchmark.report.html import Cell, Column, Exhibit, Figure, Row, Table
+from benchmark.study import PROFILES
+
+Report = Callable[[Selection, Console], tuple[list[Path], Exhibit]]
+"""Builds from the store, prints, and writes; returns the files and what the page shows."""
+
+INTRO = (
+    "Fixed-Weight Difference Target Propagation (Shibuya, Inoue, Kawakami, and Sato, AAAI 2023), trained anew: what "
+    "was measured, beside what the paper printed. Every number is rebuilt from stored results."
+)
+
+
+def page_file(chosen: Selection) -> Path:
+    return chosen.figures / "report.html"
+
+
+def report_table1(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+    table = table1.build(chosen.plan, chosen.store)
+    table1.show(table, console)
+    files = table1.write(table, chosen.root / "tables")
+    rows = table.measured.rows
+    claimed = [condition.text if (condition := table.condition(row)) else "-" for row in rows]
+    body = [["condition claimed", *claimed]]
+    for quantity, (text, _) in table1.QUANTITIES.items():
+        body.append([text, *(table.cell(row, quantity) for row in rows)])
+    return files, Exhibit(
+        "table-1",
+        "Table 1",
+        table.heading,
+        (table1.NOTE,),
+        table.warning,
+        _table(["", *map(table.head, rows)], body),
+        missing=tuple(table.measured.missing.values()),
+    )
+
+
+def report_table2(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+    table = table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
+    table2.show(table, console, chosen.rows, chosen.columns)
+    files = table2.write(table, chosen.root / "tables")
+    return files, html.table2_exhibit(table, html.links_to(chosen.store, page_file(chosen)))
+
+
+def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+    table = table3.build(chosen.plan, chosen.store, load_paper_values())
+    table3.show(table, console)
+    files = table3.write(table, chosen.root / "tables")
+    heads = ["device", *table3.heads(table)]
+    body = [
+        [device, *cells] for device, lines in table.devices.items() for cells in table3.body(table, lines)
+    ]
+    notes = [table.note]
+    for device in table.devices:
+        notes += [f"{device}: {table.provenance(device)}", *(f"Skipped: {s}" for s in table.skipped(device))]
+    return files, Exhibit(
+        "table-3",
+        "Table 3",
+        table.heading,
+        tuple(notes),
+        table.warning,
+        _table(heads, body),
+        missing=tuple(table.missing()),
+    )
+
+
+def report_figure2(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+    figure = figure2.build(chosen.plan, chosen.store)
+    figure2.show(figure, console)
+    files = figure2.write(figure, chosen.figures)
+    alt = "Trace and share of non-negative eigenvalues over the epochs"
+    return files, Exhibit(
+        "figure-2",
+        "Figure 2",
+        figure.measured.heading,
+        (figure2.NOTE,),
+        table2.warning(chosen.plan),
+        figures=_figures(files, alt, page_file(chosen)),
+        missing=tuple(figure.measured.missing.values()),
+    )
+
+
+def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+    figure = figure3.build(chosen.plan, chosen.store)
+    figure3.show(figure, console)
+    files = figure3.write(figure, chosen.figures, chosen.root / "tables")
+    lines = figure3.cells(figure)
+    alt = "Test accuracies of random hyperparameter configurations"
+    return files, Exhibit(
+        "figure-3",
+        "Figure 3",
+        figure.heading,
+        (figure3.NOTE,),
+        figure.warning,
+        _table(list(lines[0]), [list(line.values()) for line in lines]),
+        _figures(files, alt, page_file(chosen)),
+        tuple(figure.missing()),
+    )
+
+
+def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+    figure = scaling.build(chosen.plan, chosen.store)
+    scaling.show(figure, console)
+    files = scaling.write(figure, chosen.figures)
+    gains = [
+        f"{device}: five seeds of {baseline.method} side by side take, per seed, {1 / gain:.0%} of the time of "
+        f"one at a time ({baseline.implementation}): {gain:.1f} times faster."
+        for device in figure.devices
+        for baseline, gain in figure.gains(device)
+    ]
+    return files, Exhibit(
+        "scaling",
+        "Scaling",
+        figure.heading,
+        (scaling.NOTE, *gains),
+        figure.warning,
+        figures=_figures(files, "Cost against replicas, width, depth and feedback updates", page_file(chosen)),
+        missing=tuple(figure.missing()),
+    )
+
+
+def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+    ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
+    ledger_files.show(ledger, console)
+    files = ledger_files.write(ledger, chosen.root / "tables")
+    columns = (Column("claim"), Column("verdict"), Column("what the paper says", wide=True), Column("numbers", wide=True))
+    rows = []
+    for judgement in ledger.judgements:
+        parts = (f"{p.where}: {ledger.shown(p.verdict)}. {p.numbers}" for p in judgement.parts if p.verdict != "NO DATA")
+        cells = (
+            Cell(judgement.name),
+            Cell("", verdict=ledger.shown(judgement.verdict)),
+            Cell(judgement.claim.quote, details=(html.Line(judgement.claim.section),)),
+            Cell(ledger.summary(judgement), details=tuple(map(html.Line, parts))),
+        )
+        rows.append(Row(cells))
+    return files, Exhibit(
+        "claims",
+        "Claims",
+        f"What the paper says, judged: {ledger_files.counts(ledger)}",
+        (ledger_files.NOTE,),
+        ledger.warning,
+        Table(columns, tuple(rows)),
+        missing=tuple(ledger.commands),
+    )
+
+
+REPORTS: dict[str, Report] = {
+    "claims": report_claims,
+    "table2": report_table2,
+    "figure2": report_figure2,
+    "table1": report_table1,
+    "figure3": report_figure3,
+    "table3": report_table3,
+    "scaling": report_scaling,
+}
+"""In the order of the page."""
+
+PAPER = [name for name in REPORTS if name != "scaling"]
+"""What the paper itself shows or says."""
+
+
+def available(chosen: Selection) -> list[str]:
+    """The reports that the selection's plan has anything to say to."""
+    config = chosen.plan.config
+    costed = any(profile.plan == chosen.plan.source for profile in PROFILES.values())
+    needs = {
+        "table1": "conditions" in config.measure,
+        "figure2": "jacobian" in config.measure,
+        "figure3": not chosen.plan.changes,
+        "table3": costed and not chosen.plan.changes,
+        "scaling": costed and not chosen.plan.changes,
+    }
+    return [name for name in REPORTS if needs.get(name, True)]
+
+
+def report_all(chosen: Selection, console: Console) -> list[Path]:
+    """Every report of the plan, and the page."""
+    files, exhibits = [], []
+    for name in available(chosen):
+        written, exhibit = REPORTS[name](chosen, console)
+        files += written
+        exhibits.append(exhibit)
+    file = page_file(chosen)
+    text = html.page(chosen.plan.config.title, INTRO, exhibits, html.provenance(chosen.store, file))
+    return [*files, html.write(text, file)]
+
+
+def _table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> Table:
+    columns = tuple(Column(head, numeric=number > 0) for number, head in enumerate(heads))
+    return Table(columns, tuple(Row(tuple(map(_text, cells))) for cells in body))
+
+
+def _text(value: str) -> Cell:
+    return Cell(html.NOTHING, absent=True) if value in ("", "-") else Cell(value)
+
+
+def _figures(files: Sequence[Path], alt: str, page: Path) -> tuple[Figure, ...]:
+    drawn = [file for file in files if file.suffix == ".png"]
+    return tuple(Figure.read(file, f"{alt} ({file.stem})", page) for file in drawn)

@@ -36,6 +36,8 @@ TONES: dict[str, str] = {
     "NO DATA": "none",
 }
 """The colour of every verdict on a cell or a claim of the paper, which is also written out."""
+UNDECIDED = (Verdict.INCOMPLETE.value, "NO DATA")
+"""The verdicts that say that results are missing."""
 MINUS = "−"  # as wide as a plus
 NOTHING = "–"
 _WIDE = 24  # characters from which a column of text is set in lines
@@ -62,7 +64,7 @@ class Cell:
     details: tuple[Line, ...] = ()
     """Lines below: the paper's value, the difference."""
     verdict: str | None = None
-    """One of `TONES`."""
+    """One of `TONES`; others, such as those that are not comparable, have no colour."""
     rank: int = 0
     """1: set in bold, 2: underlined."""
     absent: bool = False
@@ -70,7 +72,7 @@ class Cell:
 
     @property
     def tone(self) -> str | None:
-        return None if self.verdict is None else TONES[self.verdict]
+        return None if self.verdict is None else TONES.get(self.verdict, "none")
 
 
 @dataclass(frozen=True)
@@ -154,12 +156,13 @@ class Exhibit:
     def tally(self) -> list[tuple[str, str, int]]:
         """Verdict, tone, and how many there are of it."""
         cells = [cell for row in self.table.rows for cell in row.cells] if self.table else []
-        counts = Counter(cell.verdict for cell in cells)
-        return [(verdict, tone, counts[verdict]) for verdict, tone in TONES.items() if counts[verdict]]
+        counts = Counter(cell.verdict for cell in cells if cell.verdict is not None)
+        order = [*TONES, *sorted(counts.keys() - TONES.keys())]
+        return [(name, TONES.get(name, "none"), counts[name]) for name in order if counts[name]]
 
     @property
     def complete(self) -> bool:
-        return not self.missing and not any(tone == "none" for _, tone, _ in self.tally)
+        return not self.missing and not any(name.endswith(UNDECIDED) for name, _, _ in self.tally)
 
 
 def page(title: str, intro: str, exhibits: Sequence[Exhibit], provenance: Exhibit) -> str:
@@ -226,7 +229,7 @@ def exhibit_of_frame(
     figures: Sequence[Figure] = (),
     missing: Sequence[str] = (),
 ) -> Exhibit:
-    """An exhibit with a data frame as its table; the first column names the rows.
+    """An exhibit with a data frame as its table, or none if it is empty; the first column names the rows.
 
     `heads` renames columns, `formats` says how their numbers are written (`{"mean": ".2f"}`). A column
     `verdict` shows as verdicts (see `TONES`), and a column `run` of keys as links if `runs_href` is given.
@@ -244,7 +247,7 @@ def exhibit_of_frame(
         )
         cells.append([_cell(name, value, number, runs_href) for value in values])
     rows = tuple(Row(row) for row in zip(*cells, strict=True))
-    table = Table(tuple(columns), rows)
+    table = Table(tuple(columns), rows) if rows else None
     return Exhibit(anchor, title, caption, tuple(notes), warning, table, tuple(figures), tuple(missing))
 
 

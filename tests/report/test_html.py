@@ -237,7 +237,7 @@ def test_tables_and_figures_say_what_they_are(reader: Reader) -> None:
 
 def test_a_missing_cell_is_called_missing_once(reader: Reader) -> None:
     assert reader.text().count("missing") == 4
-    assert reader.text().count("INCOMPLETE") == 1, "among all verdicts, not on the missing cells"
+    assert reader.text().count("INCOMPLETE") == 2, "in the table of all verdicts alone"
 
 
 def test_rows_are_as_long_as_heads(file: Path) -> None:
@@ -364,8 +364,9 @@ def test_provenance(tmp_path: Path) -> None:
 def test_an_empty_store_has_a_page(tmp_path: Path) -> None:
     empty = html.provenance(Store(tmp_path / "nothing"), tmp_path / "report.html")
     assert empty.caption.startswith("0 stored runs")
-    frame = html.exhibit_of_frame(pd.DataFrame({"method": []}), "x", "X", "Nothing yet")
-    Reader(html.page("Empty", "", [frame], empty))
+    for nothing in (pd.DataFrame(), pd.DataFrame({"method": []})):
+        frame = html.exhibit_of_frame(nothing, "x", "X", "Nothing yet")
+        assert "Nothing yet" in Reader(html.page("Empty", "", [frame], empty)).text()
     Reader(html.page("Empty", "", [], empty))
 
 
@@ -435,6 +436,18 @@ def test_frames() -> None:
     assert exhibit.tally == [("SUPPORTED", "good", 1), ("NO DATA", "none", 1)]
     assert not exhibit.complete
     assert html.exhibit_of_frame(frame.head(1), "a", "A", "b").complete
+
+
+def test_verdicts_that_are_not_comparable_have_no_colour() -> None:
+    shown = ["not comparable: SUPPORTED", "SUPPORTED", "not comparable: SUPPORTED"]
+    frame = pd.DataFrame({"claim": list("abc"), "verdict": shown})
+    exhibit = html.exhibit_of_frame(frame, "a", "A", "b")
+    assert exhibit.tally == [("SUPPORTED", "good", 1), ("not comparable: SUPPORTED", "none", 2)]
+    assert exhibit.complete
+    assert exhibit.table is not None
+    assert [row.cells[1].tone for row in exhibit.table.rows] == ["none", "good", "none"]
+    gap = html.exhibit_of_frame(frame.replace("SUPPORTED", "not comparable: NO DATA"), "a", "A", "b")
+    assert not gap.complete
 
 
 def test_figures_that_cannot_be_shown(tmp_path: Path) -> None:

@@ -221,6 +221,7 @@ def command(
     """Train random configurations around a method's hyperparameters; draw Figure 3."""
     for option, value, least in (
         ("--trials", trials, 1),
+        ("--epochs", epochs, 1),
         ("--seed", seed, 0),
         ("--replicas-per-pass", replicas_per_pass, 1),
     ):
@@ -229,7 +230,7 @@ def command(
     if profile not in PROFILES and not profile.endswith((".yaml", ".yml")):
         allowed = ", ".join(PROFILES)
         raise UserError(f"--profile: {profile!r} found, allowed: {allowed}, or a path ending in .yaml")
-    chosen = Selection(PROFILES.get(profile, profile), dataset, methods, None, epochs, results, data_root)
+    chosen = Selection(PROFILES.get(profile, profile), dataset, methods, None, None, results, data_root)
     rows = chosen.rows if methods is not None else default_rows(chosen.plan)
     columns = chosen.columns if dataset is not None else [default_column(chosen.plan)]
     studied = {column: designs(chosen.plan, rows, column, epochs, seed) for column in columns}
@@ -246,7 +247,10 @@ def command(
             waiting = []
             for design, study in zip(found, made[column], strict=True):
                 done = len(complete(design, study, trials))
-                console.print(f"{study.study_name}: {done} of {trials} complete", markup=False)
+                nothing = ", nothing to train" if done == trials else ""
+                console.print(
+                    f"{study.study_name}: {done} of {trials} configurations complete{nothing}", markup=False
+                )
                 if done < trials:
                     waiting.append((design, study))
             if waiting:

@@ -46,6 +46,8 @@ def driver(url: str) -> Iterator[RDBStorage]:
             yield _open(url)
         return
     file = Path(_file(parsed))
+    if not file.parent.is_dir():
+        raise UserError(f"--storage: the folder {file.parent} does not exist")
     try:
         with filelock.FileLock(f"{file}.lock", timeout=0), _answering(url):
             yield _open(url)
@@ -53,16 +55,15 @@ def driver(url: str) -> Iterator[RDBStorage]:
         raise UserError(f"{file} is in use by another process; wait for it, or stop it") from None
 
 
-def read_study(url: str, name: str) -> optuna.Study | None:
-    """A study to read from; None where there is none of that name."""
+def read_studies(url: str, names: Sequence[str]) -> list[optuna.Study | None]:
+    """Studies to read from; None where there is none of that name."""
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite" and not Path(_file(parsed)).exists():
-        return None  # opening it would create it
+        return [None for _ in names]  # opening it would create it
     with _answering(url):
-        try:
-            return optuna.load_study(study_name=name, storage=_open(url))
-        except KeyError:
-            return None
+        storage = _open(url)
+        known = set(optuna.get_all_study_names(storage))
+        return [optuna.load_study(study_name=n, storage=storage) if n in known else None for n in names]
 
 
 def is_shared(storage: RDBStorage) -> bool:

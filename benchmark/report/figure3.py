@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.distributions import FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
@@ -215,8 +217,9 @@ def build(
     column = column or default_column(plan)
     samples = []
     contents: dict[str, str] = {}
-    for design in designs(plan, rows or default_rows(plan), column, epochs, seed):
-        study = studies.read_study(storage or default_storage(store), design.name)
+    asked = designs(plan, rows or default_rows(plan), column, epochs, seed)
+    stored = studies.read_studies(storage or default_storage(store), [design.name for design in asked])
+    for design, study in zip(asked, stored, strict=True):
         samples.append(_sample(design, study, trials))
         if study is not None and "data" in study.user_attrs:
             contents[study.user_attrs["data"]] = design.run.row
@@ -236,6 +239,7 @@ def _sample(design: Design, study: optuna.Study | None, trials: int) -> Sample:
         for index, trial in found.items()
     ]
     table = pd.DataFrame(rows, columns=["index", *design.centre, "accuracy", "diverged"])
+    table["accuracy"] = table["accuracy"].astype(float).round(6)  # 100 - 57.1 is not quite 42.9
     return Sample(design, table, _importances(design, table))
 
 
@@ -330,9 +334,9 @@ def _drawn(figure: Figure3, draw: Any) -> Figure:
     else:
         axes.text(0.5, 0.5, "no configuration stored", ha="center", transform=axes.transAxes)
     axes.set_xlabel("test accuracy (%)")
-    title = figure.heading
+    title = f"{figure.plan.datasets[figure.column].title}, {figure.epochs} epochs"
     if figure.warning and figure.plan.config.comparable:
-        title += f"\n{figure.warning}"
+        title = f"{title}\n{textwrap.fill(figure.warning, 60)}"
     axes.set_title(title)
     seaborn.despine(ax=axes)
     if not figure.plan.config.comparable:
@@ -347,6 +351,7 @@ def _histogram(axes: Axes, data: pd.DataFrame, labels: Sequence[str]) -> None:
     edges = BIN_WIDTH * np.arange(first, last + 1)
     seaborn.histplot(data, x="accuracy", hue="method", hue_order=labels, bins=edges, alpha=0.5, ax=axes)
     _plain_legend(axes)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("count")
 
 

@@ -206,7 +206,7 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
             run = plan.run(row, column)
             printed = paper.cells.get(row, {}).get(column) if plan.config.comparable else None
             stored = store.load(run.key) if run is not None else None
-            command = _command(plan, row, column)
+            command = run_command(plan, row, column)
             if run is None or stored is None:
                 cells[row, column] = Cell(run is not None, command, paper=printed)
                 continue
@@ -249,7 +249,8 @@ def _judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dic
     return {**cells, **judged}
 
 
-def _command(plan: Plan, row: str, column: str) -> str:
+def run_command(plan: Plan, row: str, column: str) -> str:
+    """What trains a row on a column."""
     words = [plan.source, "--method", row, "--dataset", column, *plan.changes, *plan.options]
     return "python -m benchmark run " + shlex.join(words)
 

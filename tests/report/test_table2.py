@@ -403,7 +403,7 @@ def test_commands_survive_blanks(tmp_path: Path) -> None:
 
 def test_commands_name_no_results_folder_unless_given() -> None:
     plan = Selection("table2", None, None, None, None, RESULTS).plan
-    assert table2._command(plan, "BP", "mnist") == (
+    assert table2.run_command(plan, "BP", "mnist") == (
         "python -m benchmark run table2 --method BP --dataset mnist"
     )
 

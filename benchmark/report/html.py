@@ -1,0 +1,391 @@
+"""One page to look at: tables, figures, verdicts, and where every number comes from, in a single file.
+
+The page loads nothing (style and figures are inside it, and its own policy forbids the rest), runs no script,
+and is the same, byte for byte, for the same results. `page.html.j2` and `page.css` are its form.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import webbrowser
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import pandas as pd
+
+from benchmark.errors import UserError
+from benchmark.report import table2
+from benchmark.results import Store, StoredRun, atomic_file
+from benchmark.statistics import Verdict
+
+TONES: dict[str, str] = {
+    Verdict.EQUIVALENT: "good",
+    "SUPPORTED": "good",
+    Verdict.DIFFERENT_WITHIN_MARGIN: "near",
+    Verdict.DIFFERENT: "bad",
+    "NOT SUPPORTED": "bad",
+    Verdict.INCONCLUSIVE: "open",
+    Verdict.INCOMPLETE: "none",
+    "NO DATA": "none",
+}
+"""The colour of every verdict on a cell or a claim of the paper, which is also written out."""
+MINUS = "−"  # as wide as a plus
+NOTHING = "–"
+_WIDE = 24  # characters from which a column of text is set in lines
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+RunsHref = Callable[[str], str]
+"""From a run's key to where the page links it."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A few words, and where they lead."""
+
+    text: str
+    href: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place of a table."""
+
+    text: str
+    href: str | None = None
+    details: tuple[Line, ...] = ()
+    """Lines below: the paper's value, the difference."""
+    verdict: str | None = None
+    """One of `TONES`."""
+    rank: int = 0
+    """1: set in bold, 2: underlined."""
+    absent: bool = False
+    """There is no value; the text says why, and no verdict is needed."""
+
+    @property
+    def tone(self) -> str | None:
+        return None if self.verdict is None else TONES[self.verdict]
+
+
+@dataclass(frozen=True)
+class Column:
+    """The head of a column."""
+
+    text: str
+    numeric: bool = False
+    """Flush right."""
+    wide: bool = False
+    """Sentences, set in several lines."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; its first cell is its head."""
+
+    cells: tuple[Cell, ...]
+    anchor: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns, as many cells in each as there are columns."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture inside the page, with its printable form beside the page."""
+
+    png: bytes
+    pdf: str
+    """Where the page links it."""
+    alt: str
+    """What is to be seen, for those who do not see it."""
+
+    @classmethod
+    def read(cls, png: Path, alt: str, page_file: Path) -> Figure:
+        """A figure from its PNG and the PDF of the same name; `UserError` where there is none."""
+        pdf = png.with_suffix(".pdf")
+        try:
+            content = png.read_bytes()
+        except OSError as error:
+            raise UserError(f"{png}: cannot be read: {error.strerror}") from None
+        if not content.startswith(_PNG):
+            raise UserError(f"{png}: not a PNG file")
+        if not pdf.is_file():
+            raise UserError(f"{pdf}: not there, though {png.name} is")
+        return cls(content, relative(pdf, page_file), alt)
+
+    @property
+    def uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on the screen: two of the PNG's 200 dots an inch on each of a screen's 96."""
+        width, height = (int.from_bytes(self.png[start : start + 4]) for start in (16, 20))  # of the IHDR
+        return width // 2, height // 2
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One section of the page: a table, figures, or both."""
+
+    anchor: str
+    title: str
+    """As in the paper: `Table 2`."""
+    caption: str
+    notes: tuple[str, ...] = ()
+    warning: str | None = None
+    table: Table | None = None
+    figures: tuple[Figure, ...] = ()
+    missing: tuple[str, ...] = ()
+    """The commands that fill what is missing."""
+
+    @property
+    def tally(self) -> list[tuple[str, str, int]]:
+        """Verdict, tone, and how many there are of it."""
+        cells = [cell for row in self.table.rows for cell in row.cells] if self.table else []
+        counts = Counter(cell.verdict for cell in cells)
+        return [(verdict, tone, counts[verdict]) for verdict, tone in TONES.items() if counts[verdict]]
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing and not any(tone == "none" for _, tone, _ in self.tally)
+
+
+def page(title: str, intro: str, exhibits: Sequence[Exhibit], provenance: Exhibit) -> str:
+    """The page as HTML: the exhibits in the order given, then where their numbers come from."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    warnings: dict[str, list[Exhibit]] = {}
+    for exhibit in exhibits:
+        if exhibit.warning:
+            warnings.setdefault(exhibit.warning, []).append(exhibit)
+    return environment.get_template("page.html.j2").render(
+        title=title, intro=intro, exhibits=exhibits, provenance=provenance, warnings=warnings
+    )
+
+
+def write(html: str, file: Path) -> Path:
+    """Write the page; returns the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as stream:
+        stream.write(html.encode())
+    return file
+
+
+def open_page(file: Path) -> None:
+    """Show the page in the reader's browser; `UserError` where there is none."""
+    if not webbrowser.open(file.resolve().as_uri()):
+        raise UserError(f"--open: no browser found here, the page is {file}")
+
+
+def relative(target: Path, page_file: Path) -> str:
+    """A link from the page to a file beside it."""
+    return quote(Path(os.path.relpath(target.resolve(), page_file.resolve().parent)).as_posix())
+
+
+def links_to(store: Store, page_file: Path) -> RunsHref:
+    """Links from the page to the `run.yaml` of the store's runs."""
+
+    def href(key: str) -> str:
+        folder = store.folder(key)
+        if folder is None:
+            raise UserError(f"{store.root}: run {key} is no longer there")
+        return relative(folder / "run.yaml", page_file)
+
+    return href
+
+
+def exhibit_of_frame(
+    frame: pd.DataFrame,
+    anchor: str,
+    title: str,
+    caption: str,
+    *,
+    heads: Mapping[str, str] | None = None,
+    formats: Mapping[str, str] | None = None,
+    runs_href: RunsHref | None = None,
+    notes: Sequence[str] = (),
+    warning: str | None = None,
+    figures: Sequence[Figure] = (),
+    missing: Sequence[str] = (),
+) -> Exhibit:
+    """An exhibit with a data frame as its table; the first column names the rows.
+
+    `heads` renames columns, `formats` says how their numbers are written (`{"mean": ".2f"}`). A column
+    `verdict` shows as verdicts (see `TONES`), and a column `run` of keys as links if `runs_href` is given.
+    """
+    columns, cells = [], []
+    for name in map(str, frame.columns):
+        values = frame[name].tolist()
+        number = (formats or {}).get(name, _number_format(frame[name]))
+        columns.append(
+            Column(
+                (heads or {}).get(name, name.replace("_", " ")),
+                numeric=number is not None,
+                wide=number is None and max((len(str(value)) for value in values), default=0) >= _WIDE,
+            )
+        )
+        cells.append([_cell(name, value, number, runs_href) for value in values])
+    rows = tuple(Row(row) for row in zip(*cells, strict=True))
+    table = Table(tuple(columns), rows)
+    return Exhibit(anchor, title, caption, tuple(notes), warning, table, tuple(figures), tuple(missing))
+
+
+def _number_format(column: pd.Series[Any]) -> str | None:
+    """As many places for all of a column; None for one that holds no numbers."""
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return None
+    sizes = column.dropna().abs()
+    if (sizes % 1 == 0).all():  # counts, although NaN made them floating point
+        return ".0f"
+    if sizes[sizes > 0].min() < 0.001:
+        return ".3g"
+    return ".2f" if sizes.max() >= 10 else ".3f"
+
+
+def _cell(column: str, value: Any, number: str | None, runs_href: RunsHref | None) -> Cell:
+    if pd.isna(value) or value == "":
+        return Cell(NOTHING, absent=True)
+    if column == "verdict":
+        return Cell("", verdict=str(value))
+    if column == "run" and runs_href is not None:
+        return Cell(value, runs_href(value))
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no")
+    return Cell(str(value) if number is None else _minus(format(value, number)))
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", MINUS)
+
+
+def table2_exhibit(table: table2.Table2, runs_href: RunsHref) -> Exhibit:
+    """Table 2: every value leads to its run, every number of seeds to the run's provenance."""
+    protocol = table.plan.config.protocol
+    columns = [Column("method")]
+    for column in table.columns:
+        if table.heads_group(column):
+            columns.append(Column(f"#params, {table.plan.config.columns[column].network}", numeric=True))
+        columns.append(Column(table.title(column), numeric=True))
+    rows = []
+    for row in table.rows:
+        cells = [Cell(table.label(row))]
+        for column in table.columns:
+            if table.heads_group(column):
+                counted, trained = map(table2.millions, table.params[row, column])
+                cells.append(Cell(counted, details=(Line(f"{trained} trained"),)))
+            cells.append(_table2_cell(table, row, column, runs_href))
+        rows.append(Row(tuple(cells)))
+    return Exhibit(
+        anchor="table-2",
+        title="Table 2",
+        caption=f"Test error in % after {protocol.epochs} epochs, seeds {_seeds(sorted(protocol.seeds))}",
+        notes=(table2.NOTE, table.verdicts) if table.verdicts else (table2.NOTE,),
+        warning=table.warning,
+        table=Table(tuple(columns), tuple(rows)),
+        missing=tuple(cell.command for _, _, cell in table.missing()),
+    )
+
+
+def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHref) -> Cell:
+    cell = table.cells[row, column]
+    details = []
+    if cell.key is not None:
+        details.append(Line(cell.seeds, f"#{_run_anchor(cell.key)}"))
+    if cell.paper is not None:
+        details.append(Line(f"paper {cell.paper.mean:.2f} ± {cell.paper.std:.2f}"))
+    if cell.paper is not None and cell.errors:
+        difference = f"{cell.mean - cell.paper.mean:+.2f}"
+        if cell.comparison is not None:
+            difference += f" [{cell.comparison.low:+.2f}, {cell.comparison.high:+.2f}]"
+        details.append(Line(_minus(difference)))
+    if cell.comparison is not None and cell.verdict is Verdict.INCONCLUSIVE:
+        details.append(Line(f"power {cell.comparison.power:.0%}"))
+    return Cell(
+        cell.value if cell.errors else "missing" if cell.planned else "not planned",
+        href=None if cell.key is None else runs_href(cell.key),
+        details=tuple(details),
+        verdict=cell.verdict,
+        rank=table.rank(row, column),
+        absent=not cell.errors,
+    )
+
+
+def _run_anchor(key: str) -> str:
+    return f"run-{key}"
+
+
+def provenance(store: Store, page_file: Path) -> Exhibit:
+    """Where the numbers come from: one row a stored run; `UserError` for a damaged one."""
+    heads = ("run", "data set", "seeds", "epochs", "device", "time", "torch", "commit", "data", "finished")
+    columns = [Column(head, numeric=head in ("epochs", "time"), wide=head == "device") for head in heads]
+    href = links_to(store, page_file)
+    keys = [folder.name.rsplit("-", 1)[1] for folder in store.folders()]
+    runs = [run for key in keys if (run := store.load(key)) is not None]
+    return Exhibit(
+        anchor="provenance",
+        title="Provenance",
+        caption=f"{len(runs)} stored runs: what was trained, on what, and with what",
+        notes=(
+            "Each run leads to its record: the whole specification, all versions and a checksum of its "
+            "numbers; its learning curves lie beside it. Commit: of this project's code, +changes where "
+            "files differed from it. Data: the first digits of the SHA-256 checksum of the images. Time: of "
+            "training alone. Where a run was interrupted and went on elsewhere, all devices and versions are "
+            "named.",
+        ),
+        table=Table(tuple(columns), tuple(_provenance_row(run, href) for run in runs)),
+    )
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """`1 to 5`, or one by one."""
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def _named(values: Iterable[str]) -> str:
+    """Each once, in order."""
+    return "; ".join(dict.fromkeys(values))
+
+
+def _short(commit: str) -> str:
+    digits, changes, _ = commit.partition("+")
+    return digits[:10] + ("+changes" if changes else "")
+
+
+def _provenance_row(run: StoredRun, href: RunsHref) -> Row:
+    record, key = run.record, run.record["key"]
+    sittings = record.get("sittings", [])
+    versions = [sitting["versions"] for sitting in sittings]
+    seconds, finished = record.get("training_seconds"), record.get("finished")
+    values = [
+        run.spec["dataset"]["name"],
+        _seeds(run.spec["seeds"]),
+        str(run.spec["epochs"]),
+        _named(sitting["device"] for sitting in sittings),
+        None if seconds is None else str(timedelta(seconds=round(seconds))),
+        _named(version["torch"] for version in versions),
+        _named(_short(version["commit"]) for version in versions),
+        record["data"]["checksum"][:12],
+        None if finished is None else finished[:16].replace("T", " ") + " UTC",
+    ]
+    head = Cell(record["label"], href(key), details=(Line(key),))
+    return Row((head, *(Cell(value or NOTHING, absent=not value) for value in values)), _run_anchor(key))

@@ -1,0 +1,80 @@
+"""The stored runs behind a report on a measurement (see `benchmark/measurements.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.errors import UserError
+from benchmark.report.table2 import run_command
+from benchmark.results import Store
+from benchmark.sweep import Plan
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement of the rows of a plan that take it, on one data set."""
+
+    plan: Plan
+    name: str
+    column: str
+    tables: dict[str, pd.DataFrame]
+    """By row, of the stored runs: `epoch`, `seed` and the measurement's columns."""
+    missing: dict[str, str]
+    """By row, of the others: the command that trains it."""
+
+    @property
+    def rows(self) -> list[str]:
+        """All of them, in the plan's order."""
+        return self.plan.config.measure[self.name].rows
+
+    @property
+    def heading(self) -> str:
+        """Data set and protocol."""
+        protocol = self.plan.config.protocol
+        seeds = ", ".join(map(str, sorted(protocol.seeds)))
+        return f"{self.plan.datasets[self.column].title}, {protocol.epochs} epochs, seeds {seeds}"
+
+    def file_name(self, name: str) -> str:
+        """`name`, and what tells a changed protocol from the plan as written."""
+        return name + self.plan.name.removeprefix(Path(self.plan.source).stem)
+
+    def remarks(self) -> Iterator[str]:
+        """What is missing and what would fill it, one line a row."""
+        for row, command in self.missing.items():
+            yield f"Missing: {row} on {self.plan.datasets[self.column].title}; filled by `{command}`"
+
+
+def read(plan: Plan, store: Store, name: str, column: str | None = None) -> Measured:
+    """What the store has of a measurement on `column` (default: the first one that the plan measures).
+
+    `UserError` where the plan does not take it, a run is damaged, or runs saw different data.
+    """
+    where = plan.config.measure.get(name)
+    if where is None:
+        taken = ", ".join(plan.config.measure) or "none"
+        raise UserError(f"{plan.source}: measure: {name} expected, found: {taken}")
+    column = where.columns[0] if column is None else column
+    if column not in where.columns:
+        allowed = ", ".join(where.columns)
+        raise UserError(f"{plan.source}: measure.{name}.columns: {column!r} asked for, allowed: {allowed}")
+    tables, missing, checksums = {}, {}, {}
+    for row in where.rows:
+        run = plan.run(row, column)
+        if run is None:
+            raise UserError(f"{plan.source}: measure.{name}: {row} has no hyperparameters for {column}")
+        stored = store.load(run.key)
+        if stored is None:
+            missing[row] = run_command(plan, row, column)
+        else:
+            tables[row] = stored.measured[name]
+            checksums[stored.record["data"]["checksum"]] = row
+    if len(checksums) > 1:
+        raise UserError(
+            f"{column}: the stored runs were trained on different data: "
+            + ", ".join(f"{row} on {digest[:12]}..." for digest, row in checksums.items())
+        )
+    return Measured(plan, name, column, tables, missing)

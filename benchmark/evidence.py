@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from benchmark import costs, study
 from benchmark.config import PaperTable
-from benchmark.report import table2
+from benchmark.errors import UserError
+from benchmark.report import figure3, table2
 from benchmark.results import Store, StoredRun
-from benchmark.sweep import Plan
+from benchmark.sweep import Plan, Run
 
 
 class NoData(Exception):
@@ -65,18 +67,41 @@ class Evidence:
         return measured[measured["statistics"] == "sample"]
 
     def accuracies(self, row: str, column: str) -> pd.Series[float]:
-        """Test accuracy in % of every configuration of the sensitivity study."""
-        raise NoData("the sensitivity study is not built yet")
+        """Test accuracy in % of every configuration of the sensitivity study, none missing."""
+        self._planned(row, column)
+        figure = figure3.build(self.plan, self.store, rows=[row], column=column)
+        (sample,) = figure.samples
+        if gaps := figure.missing():
+            there = f"{len(sample.trials)} of {figure.trials} configurations"
+            raise NoData(f"{there} of {row} on {self.title(column)} are stored", *gaps)
+        return sample.accuracy
 
     def seconds(self, row: str, column: str) -> dict[str, float]:
         """Seconds that an epoch of one replica takes, by device."""
-        raise NoData("timing is not built yet")
+        run = self._planned(row, column)
+        found = {
+            device: cost.seconds_per_epoch
+            for device, measured in costs.read_all(self.store.root, "table3").items()
+            for cost in measured
+            if cost.fits(run) and cost.replicas == 1 and cost.seconds_per_epoch is not None
+        }
+        if not found:
+            try:
+                command = study.command(self.plan, "table3")
+            except UserError as error:  # a plan of one's own
+                raise NoData(str(error)) from None
+            raise NoData(f"{row} on {self.title(column)} is not timed", command)
+        return found
+
+    def _planned(self, row: str, column: str) -> Run:
+        run = self.plan.run(row, column) if (row, column) in self.cells else None
+        if run is None:
+            raise NoData(f"the plan has no {row} on {self.title(column)}")
+        return run
 
     def _run(self, row: str, column: str) -> StoredRun:
-        cell = self.cells.get((row, column))
-        if cell is None or not cell.planned:
-            raise NoData(f"the plan has no {row} on {self.title(column)}")
-        stored = self.store.load(cell.key) if cell.key is not None else None
+        stored = self.store.load(self._planned(row, column).key)
         if stored is None:
-            raise NoData(f"{row} on {self.title(column)} is not stored", cell.command)
+            command = self.cells[row, column].command
+            raise NoData(f"{row} on {self.title(column)} is not stored", command)
         return stored

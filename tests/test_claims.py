@@ -6,20 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
+import torch
 import yaml
+from optuna.trial import create_trial
 from rich.console import Console
 from scipy import stats
 
+from benchmark import costs, studies, study
 from benchmark.claims import Judgement, Ledger, Part, Verdict, verify
 from benchmark.config import CONFIGS, PaperTable, load_claims, load_datasets, load_paper_values
+from benchmark.costs import Cost
+from benchmark.design import designs, open_study
 from benchmark.errors import UserError
 from benchmark.evidence import Evidence, NoData
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as report
 from benchmark.results import EPOCH_COLUMNS
 
+CPU = torch.device("cpu")
 PAPER = load_paper_values()["table2"]
 PLAN = """
 title: Made up
@@ -419,6 +426,56 @@ def test_sensitivity(chosen: Selection, monkeypatch: pytest.MonkeyPatch) -> None
     assert turned.verdict is Verdict.NOT_SUPPORTED
     same = judged(chosen, {**check, "against": ["FW-DTP"]})
     assert same.verdict is Verdict.NOT_SUPPORTED
+
+
+def test_accuracies_come_from_the_sensitivity_study(
+    chosen: Selection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = {"kind": "less_sensitive", "rows": ["FW-DTP"], "against": ["DTP"], "columns": ["mnist"]}
+    missing = judged(chosen, check).parts[0]
+    assert missing.verdict is Verdict.NO_DATA
+    assert missing.numbers.startswith("0 of 100 configurations of FW-DTP on MNIST are stored; 0 of 100")
+    assert "--methods FW-DTP --dataset mnist" in missing.commands[0]
+    made: dict[str, optuna.Study] = {}
+    rng = np.random.default_rng(4)
+    for row, trials, scale in (("FW-DTP", 100, 2), ("TP", 100, 8), ("DTP", 99, 8)):
+        (design,) = designs(chosen.plan, [row], "mnist")
+        made[design.name] = open_study(design, optuna.storages.InMemoryStorage(), 25)
+        for index in range(trials):
+            trial = create_trial(
+                params=design.configuration(index),
+                distributions=design.distributions,
+                user_attrs={"index": index, "diverged": False},
+                value=50 - rng.exponential(scale),
+            )
+            made[design.name].add_trial(trial)
+    monkeypatch.setattr(studies, "read_studies", lambda url, names: [made[name] for name in names])
+    assert judged(chosen, check).parts[0].numbers == "99 of 100 configurations of DTP on MNIST are stored"
+    assert judged(chosen, {**check, "against": ["TP"]}).verdict is Verdict.SUPPORTED
+    assert "the plan has no L-DRL" in judged(chosen, {**check, "against": ["L-DRL"]}).parts[0].numbers
+
+
+def test_seconds_come_from_table_3(tmp_path: Path) -> None:
+    chosen = Selection("table2", None, None, None, None, tmp_path / "results")
+    check = {**RATIO, "columns": ["cifar-10"], "above": 3.7}
+    missing = judged(chosen, check).parts[0]
+    assert missing.numbers == "DTP on CIFAR-10 is not timed; FW-DTP on CIFAR-10 is not timed"
+    (command,) = set(missing.commands)
+    assert command.startswith("python -m benchmark.timing --table3")
+    seconds = {"DTP": 8.0, "FW-DTP": 2.0}
+    measured = [
+        Cost.of(point.run, "replica axis", samples=50_000, device=CPU, began="today").model_copy(
+            update={"seconds_per_epoch": seconds.get(point.run.row, 9.0) * len(point.run.seeds)}
+        )
+        for point in study.table3_points(chosen.plan)
+    ]
+    file = costs.file_of(chosen.root, "table3", measured[0].device)
+    file.parent.mkdir(parents=True)
+    costs.write(measured, file)
+    (part,) = judged(chosen, check).parts
+    assert part.where == f"CIFAR-10: DTP against FW-DTP on {measured[0].device}"
+    assert part.numbers == "8 / 2 s = 4.00, asked: > 3.7"
+    assert judged(chosen, {**check, "columns": ["mnist"]}).verdict is Verdict.NO_DATA
 
 
 # ---- the ledger

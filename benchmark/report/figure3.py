@@ -7,6 +7,7 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,11 @@ class Sample:
     design: Design
     trials: pd.DataFrame
     """One row a complete configuration: index, every hyperparameter, accuracy (in %), diverged."""
-    importances: dict[str, float]
-    """By hyperparameter, summing to one; empty where the accuracies do not tell."""
+
+    @cached_property
+    def importances(self) -> dict[str, float]:
+        """By hyperparameter, summing to one; empty where the accuracies do not tell. Takes seconds."""
+        return _importances(self.design, self.trials)
 
     @property
     def row(self) -> str:
@@ -240,7 +244,7 @@ def _sample(design: Design, study: optuna.Study | None, trials: int) -> Sample:
     ]
     table = pd.DataFrame(rows, columns=["index", *design.centre, "accuracy", "diverged"])
     table["accuracy"] = table["accuracy"].astype(float).round(6)  # 100 - 57.1 is not quite 42.9
-    return Sample(design, table, _importances(design, table))
+    return Sample(design, table)
 
 
 def _importances(design: Design, table: pd.DataFrame) -> dict[str, float]:

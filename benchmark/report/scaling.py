@@ -71,19 +71,27 @@ class Scaling:
         return None if self.plan.config.comparable else table2.NOT_COMPARABLE
 
     def line(self, device: str, method: str, axis: str) -> list[Cost]:
-        """The method's measurements along an axis, in rising order."""
+        """The method's measurements along an axis, in rising order, without those that were skipped."""
+        found = self._along(device, method, axis)
+        return [cost for cost in found if cost.seconds_per_epoch is not None]
+
+    def _along(self, device: str, method: str, axis: str) -> list[Cost]:
         fixed = {name: value for name, value in self.base.items() if name != axis}
-        if method not in METHODS or not METHODS[self.plan.config.rows[method].method].learns_feedback:
-            fixed.pop("feedback_updates", None)
+        if not self._learns(method):
+            if axis == "feedback_updates":
+                return []
+            fixed["feedback_updates"] = 0
         found = [
             cost
             for cost in self.devices[device]
             if cost.method == method
             and cost.implementation == "replica axis"
-            and cost.seconds_per_epoch is not None
             and all(getattr(cost, name) == value for name, value in fixed.items())
         ]
         return sorted(found, key=lambda cost: getattr(cost, axis))
+
+    def _learns(self, method: str) -> bool:
+        return METHODS[self.plan.config.rows[method].method].learns_feedback
 
     def baselines(self, device: str) -> list[Cost]:
         """The measurements of the eager baselines."""
@@ -107,11 +115,10 @@ class Scaling:
         again = f"{command(self.plan, 'study')} --again"
         for device, measured in self.devices.items():
             for method in ROWS:
-                learns = METHODS[self.plan.config.rows[method].method].learns_feedback
                 for axis, values in AXES.items():
-                    if axis == "feedback_updates" and not learns:
+                    if axis == "feedback_updates" and not self._learns(method):
                         continue
-                    present = {getattr(cost, axis) for cost in self.line(device, method, axis)}
+                    present = {getattr(cost, axis) for cost in self._along(device, method, axis)}
                     absent = [str(value) for value in values if value not in present]
                     if absent:
                         yield f"{method} with {LABELS[axis]} {', '.join(absent)} on {device}: {again}"

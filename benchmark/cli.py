@@ -9,17 +9,9 @@ from typing import Annotated
 import torch
 import typer
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column, Table
 
-from benchmark import datasets, provenance, replay, timing
+from benchmark import claims, datasets, provenance, replay, rerun, timing
 from benchmark.compilation import Compile, wanted
 from benchmark.config import load_paper_values
 from benchmark.errors import DataNotFound, UserError
@@ -31,7 +23,9 @@ from benchmark.options import (
     DeviceName,
     Epochs,
     Methods,
+    OpenPage,
     PlanName,
+    PlanOption,
     Results,
     Seeds,
     Selection,
@@ -39,7 +33,10 @@ from benchmark.options import (
     pick_device,
     run_app,
 )
-from benchmark.report import table2
+from benchmark.progress import progress_bar
+from benchmark.report import claims as claims_report
+from benchmark.report import contents, html
+from benchmark.report.contents import REPORTS
 from benchmark.sweep import State, Status, execute, status
 from benchmark.training import EpochResult
 
@@ -185,8 +182,8 @@ def _train_column(
             )
     for number, run in enumerate(waiting, 1):
         try:
-            with progress_bar(f"{number}/{len(waiting)} {run.row}", run.total_epochs) as update:
-                execute(run, data, store, device, lambda done, result: update(done, _shown(result)), compile)  # noqa: B023
+            with progress_bar(console, f"{number}/{len(waiting)} {run.row}", run.total_epochs) as update:
+                execute(run, data, store, device, _advance(update), compile)
         except UserError as error:
             failures.append(str(error))
             continue
@@ -199,8 +196,8 @@ def _train_column(
     return failures
 
 
-def _shown(result: EpochResult | None) -> str:
-    return "" if result is None else _errors(result.test_error)
+def _advance(update: Callable[[int, str], None]) -> Callable[[int, EpochResult | None], None]:
+    return lambda done, result: update(done, "" if result is None else _errors(result.test_error))
 
 
 def _errors(errors: Sequence[float]) -> str:
@@ -273,9 +270,9 @@ def rerun_command(
         if column not in chosen.plan.datasets:
             raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
         data = datasets.load(column, chosen.plan.datasets[column], data_root=data_root, device=on)
-        compared = min(epochs or stored.spec["epochs"], stored.spec["epochs"])
-        with progress_bar(f"{stored.record['row']} on {column}", rerun.total_epochs(stored, compared)) as update:
-            found = rerun.repeat(stored, data, on, compared, update)
+        run = rerun.run_of(stored, epochs)
+        with progress_bar(console, f"{run.row} on {column}", run.total_epochs) as update:
+            found = rerun.repeat(stored, run, data, on, _advance(update))
         margin = chosen.plan.config.margins.get(column, 0.0)
         verdict = "identical" if found.identical else "agrees" if found.within(margin) else "DIFFERS"
         if verdict == "DIFFERS":

@@ -36,6 +36,12 @@ CompileSetting = Annotated[
     Compile, typer.Option("--compile", help="torch.compile: auto compiles on a CPU what trains for minutes.")
 ]
 
+PlanOption = Annotated[
+    str | None,
+    typer.Option("--plan", help="The plan that is meant (table2, quick, or a path) [default: table2]."),
+]
+OpenPage = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
+
 RESULTS = PROJECT / "results"
 FIGURES = PROJECT / "figures"
 

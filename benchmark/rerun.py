@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.results import Store, StoredRun
-from benchmark.sweep import Run, train
+from benchmark.sweep import Progress, Run, train
 from benchmark.training import SEMANTICS
 
 
@@ -53,8 +53,11 @@ def choose(store: Store, keys: Sequence[str], count: int, seed: int) -> list[Sto
     return chosen
 
 
-def run_of(stored: StoredRun) -> Run:
-    """The run that a record describes; `UserError` if this code no longer computes it."""
+def run_of(stored: StoredRun, epochs: int | None = None) -> Run:
+    """The run that a record describes, or its first epochs, which do not depend on how many follow.
+
+    `UserError` if this code no longer computes it.
+    """
     spec = stored.spec
     method = METHODS.get(spec["method"])
     now = None if method is None else {"semantics": SEMANTICS, "version": method.version}
@@ -69,7 +72,7 @@ def run_of(stored: StoredRun) -> Run:
         hyperparameters=spec["hyperparameters"],
         dims=spec["dims"],
         seeds=spec["seeds"],
-        epochs=spec["epochs"],
+        epochs=min(epochs or spec["epochs"], spec["epochs"]),
         batch_size=spec["batch_size"],
         image=spec["dataset"]["image"],
         checksum=spec["dataset"]["checksum"],
@@ -77,24 +80,13 @@ def run_of(stored: StoredRun) -> Run:
 
 
 def repeat(
-    stored: StoredRun,
-    dataset: Dataset,
-    device: torch.device,
-    epochs: int | None,
-    progress: Callable[[int, int], None],
+    stored: StoredRun, run: Run, dataset: Dataset, device: torch.device, progress: Progress
 ) -> Agreement:
-    """Train a stored run's first `epochs` epochs again (default: all) and compare; nothing is stored.
-
-    What a run does in its first epochs does not depend on how many follow.
-    """
+    """Train `run_of(stored)` and compare; nothing is stored."""
     if dataset.checksum != stored.record["data"]["checksum"]:
         raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")
-    run = run_of(stored)
-    run = replace(run, epochs=min(epochs or run.epochs, run.epochs))
     with tempfile.TemporaryDirectory() as folder:
-        again = train(
-            run, dataset, Store(Path(folder)), device, lambda done, _: progress(done, run.total_epochs)
-        ).epochs
+        again = train(run, dataset, Store(Path(folder)), device, progress).epochs
     before = stored.epochs[stored.epochs["epoch"] <= run.epochs].reset_index(drop=True)
     last = before["epoch"] == run.epochs
     loss = (again["train_loss"] - before["train_loss"]).abs() / before["train_loss"].abs()

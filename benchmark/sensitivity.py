@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,7 +19,6 @@ import typer
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmark import datasets, memory, studies, sweep
 from benchmark.datasets import Dataset
@@ -49,6 +48,7 @@ from benchmark.options import (
     pick_device,
     run_app,
 )
+from benchmark.progress import progress_bar
 from benchmark.report import figure3
 from benchmark.results import Store
 from benchmark.sweep import Run, Trained
@@ -148,8 +148,8 @@ class Conductor:
     def _attempt(self, run: Run, label: str) -> Trained | None:
         """The trained run; None if memory ran out."""
         try:
-            with _bar(f"{run.row} {label}", run) as progress:
-                return sweep.train(run, self.data, self.store, self.device, progress)
+            with progress_bar(console, f"{run.row} {label}", run.total_epochs) as update:
+                return sweep.train(run, self.data, self.store, self.device, _advance(update))
         except Exception as error:
             if not memory.ran_out(error):
                 raise
@@ -178,25 +178,12 @@ class Conductor:
                 self.storage.set_trial_state_values(trial, TrialState.COMPLETE, [last])
 
 
-@contextmanager
-def _bar(label: str, run: Run) -> Iterator[sweep.Progress]:
-    """A progress bar over the epochs of a pass."""
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("epoch {task.completed}/{task.total}  {task.fields[shown]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-        speed_estimate_period=86_400,  # an epoch may take longer than rich's 30 s
-    ) as bar:
-        task = bar.add_task(label, total=run.total_epochs, shown="")
+def _advance(update: Callable[[int, str], None]) -> sweep.Progress:
+    def progress(done: int, result: EpochResult | None) -> None:
+        shown = "" if result is None else f"best test accuracy {100.0 - min(result.test_error):.2f} %"
+        update(done, shown)
 
-        def progress(done: int, result: EpochResult | None) -> None:
-            shown = "" if result is None else f"best test accuracy {100.0 - min(result.test_error):.2f} %"
-            bar.update(task, completed=done, shown=shown)
-
-        yield progress
+    return progress
 
 
 def command(

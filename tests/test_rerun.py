@@ -11,7 +11,7 @@ from benchmark.datasets import Dataset, Split, load
 from benchmark.errors import UserError
 from benchmark.methods.bp import BP
 from benchmark.options import Selection
-from benchmark.rerun import choose, repeat
+from benchmark.rerun import choose, repeat, run_of
 from benchmark.results import StoredRun
 from benchmark.sweep import execute
 
@@ -36,6 +36,10 @@ rows:
     hyperparameters: {{{MINI}: {{lr: 0.1, stepsize: 0.04, source: guess}}}}
 """
 CPU = torch.device("cpu")
+
+
+def silent(done: int, result: object) -> None:
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def test_the_same_numbers_come_out_again(
 ) -> None:
     before = chosen.store.folders()
     for row in ("BP", "FW-DTP"):
-        found = repeat(stored(chosen, row), data, CPU, asked, lambda done, total: None)
+        found = repeat(stored(chosen, row), run_of(stored(chosen, row), asked), data, CPU, silent)
         assert (found.epochs, found.identical, found.loss, found.error) == (compared, True, 0.0, 0.0)
         assert found.within(0.0)
     assert chosen.store.folders() == before
@@ -78,7 +82,7 @@ def test_a_forged_number_is_found(chosen: Selection, data: Dataset) -> None:
     genuine = stored(chosen)
     forged = genuine.epochs.copy()
     forged.loc[(forged["epoch"] == 3) & (forged["seed"] == 2), "test_error"] -= 3.0
-    found = repeat(StoredRun(genuine.folder, genuine.record, forged, {}), data, CPU, None, lambda *_: None)
+    found = repeat(StoredRun(genuine.folder, genuine.record, forged, {}), run_of(genuine), data, CPU, silent)
     assert not found.identical
     assert found.error == pytest.approx(1.5)
     assert not found.within(1.4)
@@ -90,11 +94,11 @@ def test_other_images_or_another_version_are_refused(
 ) -> None:
     other = Dataset(data.name, data.train, data.test, data.source, "0" * 64)
     with pytest.raises(UserError, match="other images"):
-        repeat(stored(chosen), other, CPU, None, lambda *_: None)
+        repeat(stored(chosen), run_of(stored(chosen)), other, CPU, silent)
     run = stored(chosen)
     monkeypatch.setattr(BP, "version", 2)
     with pytest.raises(UserError, match=r"'version': 1}, this code has .*'version': 2}"):
-        repeat(run, data, CPU, None, lambda *_: None)
+        run_of(run)
 
 
 def test_choice(chosen: Selection) -> None:

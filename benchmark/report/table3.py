@@ -259,6 +259,7 @@ def heads(table: Table3) -> list[str]:
 
 def body(table: Table3, lines: Sequence[Line]) -> list[list[str]]:
     """The lines of one device as a person reads them."""
+
     def printed(quantity: str, row: str) -> str:
         cell = table.printed(quantity, row)
         return "-" if cell is None else f"{cell.mean:.2f} ± {cell.std:.2f}"

@@ -300,8 +300,8 @@ def _measured(
             raise NoData(f"too few epochs from {first} on, or no encoder {encoder}, among what was measured")
         what = f"epochs {first} to {last}"
         if check.trend:
-            ranks = values.rank().where(values.notna().all())  # NaN correlates with nothing
-            trend = ranks.corrwith(pd.Series(values.index, values.index).rank())
+            trend = values.rank().corrwith(pd.Series(values.index, values.index).rank())
+            trend = trend.where(values.notna().all())  # pandas leaves out what is not finite
             values, what = trend.to_frame().T, f"rank correlation with the epoch, {what}"
     low, high = check.interval(margin)
     numbers = (

@@ -339,12 +339,15 @@ def test_every_epoch_is_within_bounds(chosen: Selection) -> None:
 
 
 def test_numbers_that_are_not_finite_do_not_hold(chosen: Selection) -> None:
-    store(chosen, "DTP", LOW, spectrum={"trace": lambda e, s, l: float("nan") if (e, s) == (5, 2) else 1.0})
+    store(
+        chosen, "DTP", LOW, spectrum={"trace": lambda e, s, l: float("nan") if (e, s) == (5, 2) else 1.0 + e}
+    )
     check = {**SPECTRUM, "of": "trace", "from_epoch": 1, "above": 0}
     assert judged(chosen, check).verdict is Verdict.NOT_SUPPORTED
     assert judged(chosen, {**check, "from_epoch": 6}).verdict is Verdict.SUPPORTED
-    rising = judged(chosen, {**check, "trend": True, "above": -2})
-    assert rising.verdict is Verdict.NOT_SUPPORTED
+    rising = {**check, "trend": True, "above": 0.9}
+    assert judged(chosen, rising).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, {**rising, "from_epoch": 6}).verdict is Verdict.SUPPORTED
 
 
 def test_trends(chosen: Selection) -> None:

@@ -63,7 +63,10 @@ class Evidence:
         """What `jacobian.spectrum` measured in the released convention: epoch, seed, encoder and the rest."""
         measured = self._run(row, column).measured.get("jacobian")
         if measured is None:
-            raise NoData(f"the plan does not measure the Jacobians of {row} on {self.title(column)}")
+            planned = "jacobian" in self._planned(row, column).measure
+            what = f"the Jacobians of {row} on {self.title(column)}"
+            how = [self.cells[row, column].command] if planned else []
+            raise NoData(f"{'not stored are' if planned else 'the plan does not measure'} {what}", *how)
         return measured[measured["statistics"] == "sample"]
 
     def accuracies(self, row: str, column: str) -> pd.Series[float]:
@@ -100,7 +103,8 @@ class Evidence:
         return run
 
     def _run(self, row: str, column: str) -> StoredRun:
-        stored = self.store.load(self._planned(row, column).key)
+        run = self._planned(row, column)
+        stored = self.store.load(run.key, run.unmeasured.key)
         if stored is None:
             command = self.cells[row, column].command
             raise NoData(f"{row} on {self.title(column)} is not stored", command)

@@ -79,9 +79,9 @@ class Store:
         found = sorted(self.root.glob(f"runs/*/*-{key}"))
         return found[0] if found else None
 
-    def load(self, key: str) -> StoredRun | None:
-        """A complete run by its key, checked; `UserError` if its files are damaged."""
-        folder = self.folder(key)
+    def load(self, *keys: str) -> StoredRun | None:
+        """The first complete run that has one of the keys, checked; `UserError` if its files are damaged."""
+        folder = next((found for key in keys if (found := self.folder(key))), None)
         return None if folder is None else _read(folder)
 
     def folders(self) -> list[Path]:

@@ -32,6 +32,7 @@ class State(StrEnum):
 
     STORED = "stored"
     PARTIAL = "partial"
+    UNMEASURED = "unmeasured"  # stored, but without what the plan measures besides
     STALE = "stale"  # stored for the same seeds and epochs, but with another specification
     DAMAGED = "damaged"
     MISSING = "missing"
@@ -81,6 +82,11 @@ class Run:
     @property
     def key(self) -> str:
         return key_of(self.spec)
+
+    @property
+    def unmeasured(self) -> Run:
+        """The run that trains the same and measures nothing besides: its errors are this one's."""
+        return replace(self, measure=())
 
     @property
     def total_epochs(self) -> int:
@@ -194,6 +200,8 @@ def _status(run: Run, store: Store) -> Status:
             checkpoint["seconds"] / max(done, 1),
             done,
         )
+    if run.measure and store.folder(run.unmeasured.key) is not None:
+        return Status(run, State.UNMEASURED, f"stored without {', '.join(run.measure)}")
     for folder in store.folders():
         if folder.parent.name == run.column and folder.name.rsplit("-", 1)[0] == slug(run.row):
             try:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from benchmark import sweep
-from benchmark.config import load_datasets, load_plan
+from benchmark.config import load_datasets, load_paper_values, load_plan
 from benchmark.datasets import Dataset, Split, load
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
 from benchmark.options import Selection
+from benchmark.report import table2
 from benchmark.results import StoredRun
 from benchmark.sweep import State, execute
 
@@ -108,11 +109,20 @@ def test_a_damaged_table_is_refused(tmp_path: Path, data: Dataset, damage) -> No
     assert "jacobian.csv" in problem
 
 
-def test_a_run_without_its_measurement_is_stale(tmp_path: Path, data: Dataset) -> None:
-    trained(select(tmp_path, None), data)
-    (_, found) = select(tmp_path).statuses()
-    assert found.state is State.STALE
-    assert found.detail == "stored with measure None instead of {'jacobian': 1}"
+def test_a_run_without_its_measurement_counts_for_table_2_alone(tmp_path: Path, data: Dataset) -> None:
+    plain = trained(select(tmp_path, None), data)
+    chosen = select(tmp_path)
+    (_, found) = chosen.statuses()
+    assert (found.state, found.detail) == (State.UNMEASURED, "stored without jacobian")
+    paper = load_paper_values()["table2"]
+
+    def key() -> str | None:
+        return table2.build(chosen.plan, chosen.store, paper).cells["DTP", MINI].key
+
+    assert key() == plain.record["key"]
+    measured = trained(chosen, data)
+    assert key() == measured.record["key"]
+    assert [status.state for status in chosen.statuses()] == [State.MISSING, State.STORED]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ Report = Callable[[Selection, Console], tuple[list[Path], Exhibit]]
 """Builds from the store, prints, and writes; returns the files and what the page shows."""
 
 INTRO = (
-    "Fixed-Weight Difference Target Propagation (Shibuya, Inoue, Kawakami, and Sato, AAAI 2023), trained anew: "
-    "what was measured, beside what the paper printed. Every number is rebuilt from stored results."
+    "Fixed-Weight Difference Target Propagation (Shibuya, Inoue, Kawakami, and Sato, AAAI 2023), trained "
+    "anew: what was measured, beside what the paper printed. Every number is rebuilt from stored results."
 )
 
 
@@ -116,8 +116,8 @@ def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], Exh
     scaling.show(figure, console)
     files = scaling.write(figure, chosen.figures)
     gains = [
-        f"{device}: {baseline.method}, five seeds side by side are {gain:.1f} times faster than one at a time "
-        f"({baseline.implementation})."
+        f"{device}: {baseline.method}, five seeds side by side are {gain:.1f} times faster than one at a "
+        f"time ({baseline.implementation})."
         for device in figure.devices
         for baseline, gain in figure.gains(device)
     ]

@@ -205,7 +205,7 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
             params[row, column] = (counted, encoders + decoders)
             run = plan.run(row, column)
             printed = paper.cells.get(row, {}).get(column) if plan.config.comparable else None
-            stored = store.load(run.key) if run is not None else None
+            stored = store.load(run.key, run.unmeasured.key) if run is not None else None
             command = run_command(plan, row, column)
             if run is None or stored is None:
                 cells[row, column] = Cell(run is not None, command, paper=printed)
@@ -214,7 +214,7 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
             cells[row, column] = Cell(
                 planned=True,
                 command=command,
-                key=run.key,
+                key=stored.record["key"],
                 errors=tuple(stored.final["test_error"]),
                 diverged=int(stored.final["diverged"].sum()),
                 paper=printed,

@@ -72,6 +72,7 @@ class Conductor:
         """Train until the first `trials` configurations are complete."""
         size = self.study.user_attrs["replicas_per_pass"]
         passes = [(first, min(first + size, trials)) for first in range(0, trials, size)]
+        patient = False
         while len(complete(self.design, self.study, trials)) < trials:
             studies.fail_crashed(self.study, self.storage)
             enqueue(self.design, self.study, trials)
@@ -83,7 +84,9 @@ class Conductor:
                     with studies.held(self.storage, list(taken.values())):
                         self._train(first, end, taken)
             if idle:  # the rest is with other drivers, until they are done or silent for too long
-                console.print(f"{self.study.study_name}: waiting for other processes", markup=False)
+                if not patient:
+                    console.print(f"{self.study.study_name}: waiting for other processes", markup=False)
+                patient = True
                 time.sleep(studies.HEARTBEAT_SECONDS)
         for first, end in passes:
             self._tidy(first, end)
@@ -103,9 +106,7 @@ class Conductor:
                 waiting.setdefault(index, trial._trial_id)
         taken: dict[int, int] = {}
         for index in sorted(set(waiting) - busy):
-            if studies.is_shared(self.storage):  # first, or a kill here would leave it running for ever
-                self.storage.record_heartbeat(waiting[index])
-            if not self.storage.set_trial_state_values(waiting[index], TrialState.RUNNING):
+            if not studies.take(self.storage, waiting[index]):
                 break
             taken[index] = waiting[index]
         return taken

@@ -81,6 +81,19 @@ def fail_crashed(study: optuna.Study, storage: RDBStorage) -> None:
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
+def take(storage: RDBStorage, trial: int) -> bool:
+    """Set a waiting trial (its id) running, for this driver; False if another one has it."""
+    if is_shared(storage):
+        # Before it runs: one that runs without a heartbeat is never found stale. Should another driver
+        # record the first heartbeat at the same moment, there is one all the same.
+        with suppress(StorageInternalError, SQLAlchemyError):
+            storage.record_heartbeat(trial)
+    try:
+        return storage.set_trial_state_values(trial, TrialState.RUNNING)
+    except UpdateFinishedTrialError:
+        return False
+
+
 @contextmanager
 def held(storage: RDBStorage, trials: Sequence[int]) -> Iterator[None]:
     """Send heartbeats of these running trials (ids) to other drivers; fail what still runs in the end.

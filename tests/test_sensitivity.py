@@ -31,7 +31,7 @@ from benchmark.design import Design, complete, designs, enqueue, open_study
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.options import Selection, run_app
-from benchmark.report import drawing
+from benchmark.report import drawing, figure3
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -69,6 +69,7 @@ def plan(tmp_path: Path) -> Path:
 def command(plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`python -m benchmark.sensitivity` on the tiny plan, nothing drawn: exit status, stdout, stderr."""
     monkeypatch.chdir(plan.parent)
+    monkeypatch.setattr(figure3, "_importances", lambda design, table: {})
     monkeypatch.setattr(drawing, "save", lambda figure, folder, name: [folder / f"{name}.png"])
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -552,6 +553,16 @@ def test_silent_drivers_lose_their_trials(plan: Path, shared: optuna.storages.RD
     living.conduct(3)
     states = Counter(trial.state for trial in living.study.trials)
     assert states == {TrialState.FAIL: 2, TrialState.COMPLETE: 3}
+
+
+def test_a_trial_is_taken_once(plan: Path, shared: optuna.storages.RDBStorage) -> None:
+    work = conductor(plan, shared, "a", 2)
+    enqueue(work.design, work.study, 1)
+    (trial,) = (trial._trial_id for trial in work.study.trials)
+    assert studies.take(shared, trial)
+    assert not studies.take(shared, trial)
+    shared.set_trial_state_values(trial, TrialState.COMPLETE, [50.0])
+    assert not studies.take(shared, trial)
 
 
 def test_heartbeats_are_sent(shared: optuna.storages.RDBStorage, plan: Path) -> None:

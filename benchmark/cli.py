@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from benchmark import claims, datasets, provenance, replay, rerun, timing
+from benchmark import claims, datasets, provenance, replay, rerun, sensitivity, timing
 from benchmark.compilation import Compile, wanted
 from benchmark.config import load_paper_values
 from benchmark.errors import DataNotFound, UserError
@@ -37,6 +37,7 @@ from benchmark.progress import progress_bar
 from benchmark.report import claims as claims_report
 from benchmark.report import contents, html
 from benchmark.report.contents import REPORTS
+from benchmark.sensitivity import PROFILES
 from benchmark.sweep import State, Status, execute, status
 from benchmark.training import EpochResult
 
@@ -114,9 +115,14 @@ def run(
     device: DeviceName = "auto",
     compile: CompileSetting = Compile.AUTO,
     report: Annotated[bool, typer.Option(help="Rebuild the table afterwards.")] = False,
+    needed_for: Annotated[
+        str | None, typer.Option("--for", help="Only what table1 or figure2 needs, and rebuild that.")
+    ] = None,
 ) -> None:
     """Train what is missing of a plan; interrupted runs go on where they stopped."""
     chosen = Selection(name, dataset, method, seeds, epochs, results, data_root)
+    if needed_for is not None:
+        chosen.narrow_to_measured(_measurement(needed_for))
     on = pick_device(device)
     failures: list[str] = []
     for column in chosen.columns:
@@ -132,14 +138,22 @@ def run(
                 failures.append(str(error))
         except UserError as error:
             failures.append(str(error))
-    if report:
+    if report or needed_for is not None:
         try:
-            for file in REPORTS["table2"](chosen, console)[0]:
+            for file in REPORTS[needed_for or "table2"](chosen, console)[0]:
                 console.print(f"written: {file}", markup=False)
         except UserError as error:
             failures.append(str(error))
     if failures:
         raise UserError("; ".join(dict.fromkeys(failures)))
+
+
+def _measurement(report: str) -> str:
+    """What a report rests on, of `run --for`."""
+    measured = {"table1": "conditions", "figure2": "jacobian"}
+    if report not in measured:
+        raise UserError(f"--for: {report!r} found, allowed: {', '.join(measured)}")
+    return measured[report]
 
 
 def _train_column(
@@ -243,6 +257,33 @@ def verify(plan: PlanOption = None, results: Results = RESULTS) -> None:
     claims_report.show(ledger, console)
     if ledger.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help=", ".join(PROFILES))],
+    data_root: DataRoot = None,
+    results: Results = RESULTS,
+    device: DeviceName = "auto",
+    open_page: OpenPage = False,
+) -> None:
+    """Train and measure everything that is missing, then rebuild all tables and figures, and the page."""
+    if profile not in PROFILES:
+        raise UserError(f"{profile!r} found, allowed: {', '.join(PROFILES)}")
+    plan, failures = PROFILES[profile], list[str]()
+    steps: tuple[Callable[[], None], ...] = (
+        lambda: run(plan, data_root=data_root, results=results, device=device),
+        lambda: sensitivity.command(profile=profile, data_root=data_root, results=results, device=device),
+        lambda: timing.command(with_table3=True, profile=profile, results=results, device=device),
+        lambda: report_command("all", plan=plan, results=results, open_page=open_page),
+    )
+    for step in steps:
+        try:
+            step()
+        except UserError as error:  # what is there is still shown
+            failures.append(str(error))
+    if failures:
+        raise UserError("; ".join(dict.fromkeys(failures)))
 
 
 @app.command("rerun")

@@ -85,6 +85,15 @@ class Selection:
         self.figures = drawn / config.directory
         """Where a command draws: beside the results folder, or in one of the user's own."""
 
+    def narrow_to_measured(self, measurement: str) -> None:
+        """Keep the rows and columns of which the plan takes a measurement."""
+        where = self.plan.config.measure.get(measurement)
+        rows = [row for row in self.rows if where is not None and row in where.rows]
+        columns = [column for column in self.columns if where is not None and column in where.columns]
+        if not rows or not columns:
+            raise UserError(f"--for: the plan measures no {measurement} of these rows and data sets")
+        self.rows, self.columns = rows, columns
+
     def statuses(self) -> list[Status]:
         return [status(run, self.store) for run in self.plan.runs(self.rows, self.columns)]
 

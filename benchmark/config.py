@@ -500,7 +500,8 @@ def plan_file(plan: str) -> Path:
         return Path(plan)
     file = CONFIGS / f"{plan}.yaml"
     if not file.is_file():
-        known = sorted(path.stem for path in CONFIGS.glob("*.yaml") if "rows" in _read_mapping(path))
+        plans = (path for path in CONFIGS.glob("*.yaml") if {"base", "columns"} & set(_read_mapping(path)))
+        known = sorted(path.stem for path in plans)
         raise UserError(f"unknown plan {plan!r}, allowed: {', '.join(known)}, or a path ending in .yaml")
     return file
 

@@ -176,8 +176,26 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
           for name in ("plan", "run", "status", "report")
           for option, words in (
               ("--dataset", "--dataset: 'bogus'"), ("--method", "--method: 'bogus'"),
-              ("--seeds", "--seeds: 'bogus'"), ("--epochs", "--epochs"),
+              ("--seeds", "--seeds: 'bogus'"), ("--epochs", "--epochs"))),
+        *(([name, "tiny.yaml", option, "bogus"], words)
+          for name in ("plan", "run", "status")
+          for option, words in (
               ("--data-root", "--data-root: bogus is not a folder"), ("--device", "--device: 'bogus'"))),
+        (["report", "tabel2"], "unknown plan 'tabel2'"),
+        (["report", "tabel2", "--plan", "quick"], "report: 'tabel2' found, allowed: claims, table2"),
+        (["report", "table2", "--plan", "bogus"], "unknown plan 'bogus'"),
+        (["report", "table2", "--open"], "--open: goes with report all"),
+        (["report", "figure2", "--plan", "tiny.yaml"], "tiny.yaml has nothing for figure2"),
+        (["report", "table3", "--seeds", "1"], "table2 has nothing for table3 under these options"),
+        (["run", "tiny.yaml", "--for", "table3"], "--for: 'table3' found, allowed: table1, figure2"),
+        (["run", "tiny.yaml", "--for", "figure2"], "--for: the plan measures no jacobian"),
+        (["run", "table2", "--for", "figure2", "--method", "BP"], "--for: the plan measures no jacobian"),
+        (["verify", "--plan", "bogus"], "unknown plan 'bogus'"),
+        (["rerun", "--random", "0"], "--random: 0 found"),
+        (["rerun", "--epochs", "0"], "--epochs: 0 found"),
+        (["rerun", "--results", "none"], "no stored run to train again"),
+        (["rerun", "abc", "--results", "none"], "'abc' is the key of 0 stored runs"),
+        (["reproduce", "papers"], "'papers' found, allowed: paper, quick"),
         (["replay", "missing.npz"], "missing.npz"),
         (["replay", "tiny.yaml"], "tiny.yaml"),
         (["replay", "."], "."),
@@ -441,3 +459,52 @@ def test_two_processes_and_an_interrupt(command: Command, tmp_path: Path) -> Non
 
 def test_duration() -> None:
     assert [cli.duration(seconds) for seconds in (3, 600, 7200)] == ["3 s", "10 min", "2.0 h"]
+
+
+def test_run_for_figure_2_trains_what_it_needs_and_draws_it(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "measured.yaml").write_text(
+        PLAN
+        + f"""
+  FW-DTP:
+    method: FW-DTP
+    hyperparameters: {{{MINI}: {{lr: 0.1, stepsize: 0.04, source: guess}}}}
+measure:
+  jacobian: {{rows: [FW-DTP], columns: [{MINI}]}}
+"""
+    )
+    status, _, err = command("run", "measured.yaml", "--for", "figure2", "--results", "results")
+    assert (status, err) == (0, "")
+    (trained,) = (tmp_path / "results/runs" / MINI).iterdir()
+    assert trained.name.startswith("fw-dtp-")
+    assert (tmp_path / "results/figures/figure2.png").stat().st_size > 1000
+
+
+def test_report_all_makes_the_page(command: Command, tmp_path: Path) -> None:
+    assert command(*RUN)[0] == 0
+    for _ in range(2):
+        status, out, _ = command("report", "all", "--plan", "tiny.yaml", "--results", "results")
+        assert status == 0
+        page = (tmp_path / "results/figures/report.html").read_text()
+        assert "NOT COMPARABLE WITH THE PAPER" in page
+        assert out.splitlines()[-1].endswith("report.html")
+    stored = [path.parent.name for path in tmp_path.glob("results/runs/*/*/run.yaml")]
+    assert len(stored) == 2
+    assert all(f"{name}/run.yaml" in page for name in stored)
+
+
+def test_verify_fails_where_a_claim_does(command: Command, tmp_path: Path) -> None:
+    status, out, _ = command("verify", "--results", "results")
+    assert status == 0
+    assert "NO DATA" in out
+    assert "NOT SUPPORTED:" in out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmark.claims.Ledger.failed", True)
+        assert command("verify", "--results", "results")[0] == 1
+
+
+def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:
+    assert command(*RUN)[0] == 0
+    again = ("rerun", "--plan", "tiny.yaml", "--results", "results", "--device", "cpu")
+    status, out, err = command(*again)
+    assert (status, err) == (0, "")
+    assert out.count("identical") == 2

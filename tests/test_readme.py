@@ -79,6 +79,11 @@ NARROWED = {
     "python -m benchmark run table2": "--help",  # needs the real data
     "python -m benchmark run mine": "--help",  # test_adding_a_method
     "python -m benchmark report": "",
+    "python -m benchmark verify": "",
+    "python -m benchmark rerun": "--help",  # needs the real data
+    "python -m benchmark.search": "--help",  # likewise
+    "python -m benchmark.sensitivity": "--trials 2 --epochs 1",
+    "python -m benchmark.timing --study": "--help",  # takes minutes
     "python -m benchmark.timing": "--seconds 0",
 }
 """What a command of the README gets in addition here, so that it ends within seconds."""

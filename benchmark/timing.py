@@ -228,14 +228,14 @@ def command(
         if with_table3 and with_study:
             raise UserError("--table3, --study: one at a time")
         given = {"--method": method, "--dataset": dataset, "--replicas": replicas, "--csv": csv}
-        for option in (name for name, value in given.items() if value is not None):
-            raise UserError(f"{option}: does not go with --table3 and --study, which say what they measure")
+        extra = [option for option, value in given.items() if value is not None]
+        if extra:
+            raise UserError(f"{', '.join(extra)}: not with --table3 or --study, which say what they measure")
         kind: costs.Kind = "study" if with_study else "table3"
         _measure_and_report(kind, profile or "paper", seconds, most, again, results, on)
         return
-    for option, value in (("--profile", profile), ("--again", again)):
-        if value:
-            raise UserError(f"{option}: goes with --table3 or --study")
+    if profile is not None or again:
+        raise UserError("--profile, --again: only with --table3 or --study")
     chosen = Selection("table2", dataset or ["mnist"], method, None, None, results)
     counts = parse_numbers("--replicas", "1,5" if replicas is None else replicas, least=1)
     if csv is not None and not csv.parent.is_dir():
@@ -286,8 +286,8 @@ def _measure_and_report(
             )
             console.print(f"  {what}, {many}: {found}", markup=False)
 
-        measured = _measure_all(points, plan, device, spent, most, show)
         file.parent.mkdir(parents=True, exist_ok=True)
+        measured = _measure_all(points, plan, device, spent, most, show)
         costs.write(measured, file)
         console.print(f"written: {file}", markup=False)
     if kind == "table3":

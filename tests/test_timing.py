@@ -1,6 +1,7 @@
 """Timing: the cost formulas against a count of the real step, what is measured, and the command's output."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -348,3 +349,12 @@ def test_samples(tmp_path: Path) -> None:
     plan = Selection("table2", None, None, None, None, tmp_path).plan
     assert timing.samples_of(plan, "mnist") == 60_000
     assert timing.samples_of(plan, "cifar-10") == 50_000
+
+
+def test_every_column_is_documented() -> None:
+    text = (RESULTS / "timing" / "README.md").read_text()
+    rows = [line.split("|")[1] for line in text.split("| column |")[1].splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(
+        dict.fromkeys(re.findall(r"`(\w+)`", " ".join(rows)))
+    )
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(costs.COLUMNS)

@@ -1,4 +1,4 @@
-"""Memory: how much is left, what a training is going to take, and what it took."""
+"""How much memory something took."""
 
 from __future__ import annotations
 
@@ -10,34 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
-from benchmark.methods import METHODS
-from benchmark.network import weight_count
-from benchmark.sweep import Run
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on the device; None where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    kib = _kib(Path("/proc/meminfo"), "MemAvailable")
-    return None if kib is None else 1024 * kib
-
-
-_OVERHEAD = 16 * 2**20
-_ARRAYS = {"decoders": 11, "alignment": 6, "none": 6}
-
-
-def expected_bytes(run: Run) -> int:
-    """What building and training a run takes at most, all its replicas together.
-
-    Weights, and for every sample of a minibatch the input and so many arrays as wide as all layers together
-    as each kind of feedback was seen to need.
-    """
-    feedback = METHODS[run.method].feedback
-    weights = weight_count(run.dims) + (weight_count(run.dims[1:]) if feedback != "none" else 0)
-    activations = run.dims[0] + _ARRAYS[feedback] * sum(run.dims[1:])
-    return _OVERHEAD + 4 * len(run.seeds) * (weights + activations * run.batch_size)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from benchmark.config import load_paper_values
 from benchmark.costs import Cost
 from benchmark.datasets import Split
 from benchmark.errors import UserError
-from benchmark.memory import keep_freed_memory
+from benchmark.memory import USABLE, bytes_per_replica, free_memory, keep_freed_memory
 from benchmark.methods import METHODS, Method, build
 from benchmark.methods.dtp import DTP
 from benchmark.options import (
@@ -42,8 +42,6 @@ from benchmark.training import Training
 USUAL_SAMPLES = 50_000
 """Taken for a data set that does not declare `train_samples`."""
 
-FREE_SHARE = 0.8
-"""Of the free memory, what a measurement may take."""
 
 
 def _training(point: Point, device: torch.device) -> Training:
@@ -88,7 +86,7 @@ def measure(
     """
     run, replicas = point.run, len(point.run.seeds)
     cost = Cost.of(run, point.implementation, samples=samples, device=device, began=began)
-    expected = peak.expected_bytes(run)
+    expected = replicas * bytes_per_replica(METHODS[run.method], run.dims, run.batch_size, device)
     if most is not None and expected > most:
         reason = f"needs about {expected / 2**30:.1f} GiB, {most / 2**30:.1f} GiB allowed"
         return cost.model_copy(update={"skipped": reason})
@@ -211,7 +209,7 @@ def command(
         bool, typer.Option("--again", help="Measure anew what --table3 or --study has for this device.")
     ] = False,
     memory: Annotated[
-        float | None, typer.Option(help="GiB that a measurement may take [default: 80 % of what is free].")
+        float | None, typer.Option(help="GiB that a measurement may take [default: 70 % of what is free].")
     ] = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
@@ -222,8 +220,7 @@ def command(
     if memory is not None and not 0 < memory < float("inf"):
         raise UserError(f"--memory: {memory} found, must be more than 0")
     on = pick_device(device)
-    free = peak.free_bytes(on)
-    most = 2**30 * memory if memory is not None else None if free is None else FREE_SHARE * free
+    most = USABLE * free_memory(on) if memory is None else 2**30 * memory
     if with_table3 or with_study:
         if with_table3 and with_study:
             raise UserError("--table3, --study: one at a time")

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
 from benchmark import costs, peak, roofline, study, timing
 from benchmark.errors import UserError
+from benchmark.memory import bytes_per_replica
 from benchmark.methods import METHODS, Method, build
 from benchmark.options import RESULTS, Selection, run_app
 from benchmark.study import PROFILES, Point
@@ -231,7 +232,8 @@ def test_expected_memory(plan: Plan, row: str) -> None:
         next(timing._training(Point(run), on).iterations())
     if memory.gib is None:
         pytest.skip("this system does not tell")
-    assert 0.9 * memory.gib < peak.expected_bytes(run) / 2**30 < 2.5 * memory.gib
+    expected = 16 * bytes_per_replica(METHODS[run.method], run.dims, run.batch_size, on)
+    assert 0.9 * memory.gib < expected / 2**30 < 2.5 * memory.gib
 
 
 def test_points_of_table3() -> None:

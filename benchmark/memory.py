@@ -55,11 +55,13 @@ def bytes_per_replica(
 
     Weights of encoders and feedback, once on the device; a CPU also holds the checkpoint while it is
     written, up to twice. Per sample of the minibatch and layer ten activations: what `Trace` keeps of
-    it (preactivation, activation, output), its target and correction, and temporaries.
+    it (preactivation, activation, output), its target and correction, and temporaries; six without
+    targets.
     """
     weights = weight_count(dims) + (weight_count(dims[1:]) if method.feedback != "none" else 0)
     copies = 1 if device.type == "cuda" else 3
-    return 4 * (copies * weights + 10 * batch_size * sum(dims[1:]))
+    arrays = 10 if method.feedback == "decoders" else 6
+    return 4 * (copies * weights + arrays * batch_size * sum(dims[1:]))
 
 
 def replicas_per_pass(

@@ -18,6 +18,7 @@ from benchmark.study import PROFILES
 Report = Callable[[Selection, Console], tuple[list[Path], Exhibit]]
 """Builds from the store, prints, and writes; returns the files and what the page shows."""
 
+TITLE = "FW-DTP benchmark"
 INTRO = (
     "Fixed-Weight Difference Target Propagation (Shibuya, Inoue, Kawakami, and Sato, AAAI 2023), trained "
     "anew: what was measured, beside what the paper printed. Every number is rebuilt from stored results."
@@ -161,7 +162,7 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
     return files, Exhibit(
         "claims",
         "Claims",
-        f"What the paper says, judged: {ledger_files.counts(ledger)}",
+        "What the paper says, judged",
         (ledger_files.NOTE,),
         ledger.warning,
         Table(columns, tuple(rows)),
@@ -170,19 +171,15 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
 
 
 REPORTS: dict[str, Report] = {
-    "claims": report_claims,
     "table2": report_table2,
     "figure2": report_figure2,
     "table1": report_table1,
     "figure3": report_figure3,
     "table3": report_table3,
+    "claims": report_claims,
     "scaling": report_scaling,
 }
 """In the order of the page."""
-
-PAPER = [name for name in REPORTS if name != "scaling"]
-"""What the paper itself shows or says."""
-
 
 def available(chosen: Selection) -> list[str]:
     """The reports that the selection's plan has anything to say to."""
@@ -206,7 +203,8 @@ def report_all(chosen: Selection, console: Console) -> list[Path]:
         files += written
         exhibits.append(exhibit)
     file = page_file(chosen)
-    text = html.page(chosen.plan.config.title, INTRO, exhibits, html.provenance(chosen.store, file))
+    title = TITLE if chosen.plan.source == "table2" else f"{TITLE}: {chosen.plan.config.title}"
+    text = html.page(title, INTRO, exhibits, html.provenance(chosen.store, file))
     return [*files, html.write(text, file)]
 
 

@@ -109,7 +109,12 @@ def show(figure: Figure2, console: Console) -> None:
 
 
 def write(figure: Figure2, folder: Path) -> list[Path]:
-    """PNG and PDF of `figure2`, of `figure2-all` with every encoder, and the numbers as CSV; the files."""
+    """PNG and PDF of `figure2`, of `figure2-all` with every encoder, and the numbers as CSV; the files.
+
+    None where nothing is stored: an empty figure shows nothing.
+    """
+    if not figure.measured.tables:
+        return []
     with drawing.style():
         files = [
             file

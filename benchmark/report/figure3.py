@@ -310,11 +310,13 @@ def cells(figure: Figure3) -> list[dict[str, str]]:
 
 
 def write(figure: Figure3, figures: Path, tables: Path) -> list[Path]:
-    """Histogram and cumulative distribution into `figures`, statistics and trials into `tables`."""
+    """Histogram and cumulative distribution into `figures`, if there is anything to draw; statistics and
+    trials into `tables`."""
     files = []
-    with drawing.style():
-        files += drawing.save(_drawn(figure, _histogram), figures, figure.name)
-        files += drawing.save(_drawn(figure, _cumulative), figures, f"{figure.name}-ecdf")
+    if any(len(sample.trials) for sample in figure.samples):
+        with drawing.style():
+            files += drawing.save(_drawn(figure, _histogram), figures, figure.name)
+            files += drawing.save(_drawn(figure, _cumulative), figures, f"{figure.name}-ecdf")
     tables.mkdir(parents=True, exist_ok=True)
     for name, text in (
         (f"{figure.name}.md", _markdown(figure)),

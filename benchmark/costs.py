@@ -21,9 +21,10 @@ from benchmark.methods import METHODS
 from benchmark.results import atomic_file, slug
 from benchmark.sweep import Run
 
-Implementation = Literal["replica axis", "eager", "eager as released"]
-"""This project's training, or one seed at a time as in `baseline.py` (without or with the released code's
-products with identity matrices)."""
+Implementation = Literal["replica axis", "compiled", "eager", "eager as released"]
+"""This project's training, plain or by `torch.compile`; or one seed at a time as in `baseline.py` (without or
+with the released code's products with identity matrices)."""
+BASELINES = ("eager", "eager as released")
 Kind = Literal["table3", "study"]
 
 

@@ -106,6 +106,7 @@ def _points_of(plan: Plan, row: str, column: str) -> Iterator[Point]:
         yield Point(alone, "eager as released")
     base = with_replicas(plan, row, column, REPLICAS)
     yield Point(base)
+    yield Point(base, "compiled")
     for replicas in AXES["replicas"]:
         yield Point(with_replicas(plan, row, column, replicas))
     inputs, *hidden, classes = base.dims

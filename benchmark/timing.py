@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmark import costs, peak, provenance
 from benchmark.baseline import Baseline
+from benchmark.compilation import Compile, wanted
 from benchmark.config import load_paper_values
 from benchmark.costs import Cost
 from benchmark.datasets import Split
@@ -23,6 +24,7 @@ from benchmark.methods import METHODS, Method, build
 from benchmark.methods.dtp import DTP
 from benchmark.options import (
     RESULTS,
+    CompileSetting,
     Datasets,
     DeviceName,
     Methods,
@@ -43,7 +45,6 @@ USUAL_SAMPLES = 50_000
 """Taken for a data set that does not declare `train_samples`."""
 
 
-
 def _training(point: Point, device: torch.device) -> Training:
     """A training of the point's method, on random data of its shape.
 
@@ -61,10 +62,11 @@ def _training(point: Point, device: torch.device) -> Training:
     learner: Method = build(
         METHODS[run.method], run.dims, alike, run.hyperparameters, run.options, device=device
     )
-    if point.implementation != "replica axis":
+    if point.implementation in costs.BASELINES:
         assert isinstance(learner, DTP)
         learner = Baseline(learner, identities=point.implementation == "eager as released")
-    return Training(learner, run.seeds, data, data, batch_size=run.batch_size)
+    compiled = point.implementation == "compiled"
+    return Training(learner, run.seeds, data, data, batch_size=run.batch_size, compiled=compiled)
 
 
 def _iteration_times(
@@ -196,6 +198,7 @@ def command(
         typer.Option(help="Time spent on each measurement [default: 5, or as the profile says]."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row a measurement here.")] = None,
+    compile: CompileSetting = Compile.OFF,
     with_table3: Annotated[
         bool, typer.Option("--table3", help="Measure what Table 3 needs on this device, and rebuild it.")
     ] = False,
@@ -225,6 +228,8 @@ def command(
         if with_table3 and with_study:
             raise UserError("--table3, --study: one at a time")
         given = {"--method": method, "--dataset": dataset, "--replicas": replicas, "--csv": csv}
+        if compile is not Compile.OFF:
+            given["--compile"] = compile
         extra = [option for option, value in given.items() if value is not None]
         if extra:
             raise UserError(f"{', '.join(extra)}: not with --table3 or --study, which say what they measure")
@@ -238,8 +243,12 @@ def command(
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv: the folder {csv.parent} does not exist")
     table = Table(*HEADS, title=provenance.device_name(on))
+    compiled = wanted(compile, None, on)
     points = [
-        Point(with_replicas(chosen.plan, run.row, run.column, count))
+        Point(
+            with_replicas(chosen.plan, run.row, run.column, count),
+            "compiled" if compiled else "replica axis",
+        )
         for count in counts
         for run in chosen.plan.runs(chosen.rows, chosen.columns)
     ]

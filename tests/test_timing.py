@@ -258,7 +258,9 @@ def test_points_of_the_study() -> None:
     assert sorted({run.dims[1] for run in drl}) == [64, 128, 256, 512]
     assert sorted({len(run.dims) - 2 for run in drl}) == [2, 4, 6, 8]
     assert sorted({run.options["feedback_updates"] for run in drl}) == [1, 2, 5, 10]
-    assert len(drl) == 4 + 3 + 3 + 3
+    assert len(drl) == 4 + 3 + 3 + 3 + 1
+    compiled = [(p.run.row, len(p.run.seeds)) for p in points if p.implementation == "compiled"]
+    assert compiled == [(row, 5) for row in study.ROWS]
     eager = [(p.run.row, p.implementation, len(p.run.seeds)) for p in points if "eager" in p.implementation]
     assert eager == [(row, how, 1) for row in ("FW-DTP", "DTP") for how in ("eager", "eager as released")]
 
@@ -312,16 +314,17 @@ def test_table3_is_measured_once(command: Command, tiny: None, tmp_path: Path) -
     assert file.read_text() == "not a table\n"
 
 
-def test_study(command: Command, tiny: None, tmp_path: Path) -> None:
+def test_study(command: Command, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)  # which would take minutes
     arguments = ("--profile", "quick", "--results", str(tmp_path / "results"), "--device", "cpu")
     code, _, err = command("--study", *arguments, "--seconds", "0")
     assert (code, err) == (0, "")
     (file,) = (tmp_path / "results" / "quick" / "timing").iterdir()
     assert file.name.startswith("study-")
     measured = costs.read(file)
-    assert {c.implementation for c in measured} == {"replica axis", "eager", "eager as released"}
+    assert {c.implementation for c in measured} == {"replica axis", "compiled", *costs.BASELINES}
     assert len({c.measured for c in measured}) == 1
-    figures = sorted(path.name for path in (tmp_path / "figures" / "quick").iterdir())
+    figures = sorted(path.name for path in (tmp_path / "results" / "figures" / "quick").iterdir())
     assert figures == ["scaling.csv", "scaling.pdf", "scaling.png"]
 
 

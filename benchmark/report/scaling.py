@@ -34,7 +34,7 @@ QUANTITIES = {
     "bound_share": "share of the bound",
     "peak_gib": "peak memory [GiB]",
 }
-MARKERS = {"eager": "x", "eager as released": "P"}
+MARKERS = {"compiled": "D", "eager": "x", "eager as released": "P"}
 NOTE = (
     "Dashed: the bound, that is the multiply-adds a method needs at the device's measured matrix-product "
     "rate, or the factors and results of its matrix products at the measured bandwidth, whichever takes "
@@ -95,18 +95,26 @@ class Scaling:
 
     def baselines(self, device: str) -> list[Cost]:
         """The measurements of the eager baselines."""
-        return [cost for cost in self.devices[device] if cost.implementation != "replica axis"]
+        return [cost for cost in self.devices[device] if cost.implementation in costs.BASELINES]
 
-    def gains(self, device: str) -> Iterator[tuple[Cost, float]]:
-        """Each baseline, and how many times longer it takes a seed than five seeds side by side do."""
+    def compiled(self, device: str) -> list[Cost]:
+        """The measurements of compiled training."""
+        return [cost for cost in self.devices[device] if cost.implementation == "compiled"]
+
+    def gains(self, device: str) -> Iterator[str]:
+        """How many times faster a seed is among five side by side than in each baseline, in words."""
         for baseline in self.baselines(device):
-            side_by_side = [
-                cost.seconds_per_epoch_and_replica
-                for cost in self.line(device, baseline.method, "replicas")
-                if cost.replicas == REPLICAS and cost.measured == baseline.measured
-            ]
-            if side_by_side and side_by_side[0] and baseline.seconds_per_epoch_and_replica:
-                yield baseline, baseline.seconds_per_epoch_and_replica / side_by_side[0]
+            for cost in (*self.line(device, baseline.method, "replicas"), *self.compiled(device)):
+                alike = (cost.method, cost.replicas, cost.measured)
+                if alike != (baseline.method, REPLICAS, baseline.measured):
+                    continue
+                each, alone = cost.seconds_per_epoch_and_replica, baseline.seconds_per_epoch_and_replica
+                if each and alone:
+                    how = ", compiled," if cost.implementation == "compiled" else ""
+                    yield (
+                        f"{baseline.method}: {REPLICAS} seeds side by side{how} are {alone / each:.1f} times "
+                        f"faster than one at a time ({baseline.implementation})"
+                    )
 
     def missing(self) -> Iterator[str]:
         """What is not there, and the command that fills it."""
@@ -160,15 +168,11 @@ def show(scaling: Scaling, console: Console) -> None:
                 for cost in scaling.line(device, method, axis):
                     grid.add_row(method, label, str(getattr(cost, axis)), *_cells(cost))
             grid.add_section()
-        for cost in scaling.baselines(device):
-            grid.add_row(cost.method, cost.implementation, "1", *_cells(cost))
+        for cost in (*scaling.compiled(device), *scaling.baselines(device)):
+            grid.add_row(cost.method, cost.implementation, str(cost.replicas), *_cells(cost))
         console.print(grid)
-        for baseline, gain in scaling.gains(device):
-            console.print(
-                f"{baseline.method}: {REPLICAS} seeds side by side are {gain:.1f} times faster than one at a "
-                f"time ({baseline.implementation})",
-                markup=False,
-            )
+        for gain in scaling.gains(device):
+            console.print(gain, markup=False)
     console.print(NOTE, markup=False)
     for gap in scaling.missing():
         console.print(f"missing: {gap}", markup=False)
@@ -221,11 +225,12 @@ def _panel(axes: Axes, scaling: Scaling, device: str, axis: str, quantity: str) 
             _plot(axes, line, axis, "bound_per_replica", color=colour, linestyle="--", linewidth=1)
     if timed:
         axes.plot([], [], color="grey", linestyle="--", linewidth=1, label="bound")
-    for cost in scaling.baselines(device) if axis == "replicas" else ():
+    apart = [*scaling.compiled(device), *scaling.baselines(device)]
+    for cost in apart if axis == "replicas" else ():
         marker = MARKERS[cost.implementation]
         _plot(axes, [cost], axis, quantity, color=colours[cost.method], marker=marker, linestyle="")
     for implementation, marker in MARKERS.items():
-        label = f"one seed, {implementation}"
+        label = implementation if implementation == "compiled" else f"one seed, {implementation}"
         axes.plot([], [], color="grey", marker=marker, linestyle="", label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(AXES[axis]), list(map(str, AXES[axis])))

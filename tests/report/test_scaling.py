@@ -145,7 +145,7 @@ def test_the_drawing(tmp_path: Path) -> None:
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
     apart = ["compiled", "one seed, eager", "one seed, eager as released"]
-        assert labels == [*study.ROWS, "bound", *apart]
+    assert labels == [*study.ROWS, "bound", *apart]
     (title,) = figure.texts
     assert title.get_text().startswith("Cost on the MNIST network: 6 x 256, 5 replicas, 5 feedback updates")
 

@@ -41,17 +41,23 @@ class CompiledStep:
     """`step` with its arithmetic compiled, for minibatches of the first one's shape; others run eagerly.
 
     Random generators cannot be compiled, so an iteration's noise is drawn before it, in the order in
-    which the first, eager iteration asked for it. Where compiling fails, for want of a C++ compiler, say,
-    a warning tells so and every iteration runs eagerly.
+    which an eager iteration asks for it: the first one after `restart`. Where compiling fails, for want
+    of a C++ compiler, say, a warning tells so and every iteration runs eagerly.
     """
 
     def __init__(self, step: Step) -> None:
         self.step = step
+        self.failed = False
+        self.restart()
+        # Dynamo counts what it compiled per function, not per object, and gives up silently at the eighth.
+        torch.compiler.reset()
+        self.compiled = torch.compile(self._on_tensors, dynamic=False)
+
+    def restart(self) -> None:
+        """Run the next iteration eagerly: at the start of every epoch, so that a process which goes on from
+        a checkpoint computes what the interrupted one would have."""
         self.shape: Size | None = None
         self.like: list[Tensor] = []
-        """What the noise of one iteration looks like, in drawing order; no memory behind it."""
-        self.failed = False
-        self.compiled = torch.compile(self._on_tensors, dynamic=False)
 
     def __call__(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         if self.shape is None:
@@ -70,7 +76,7 @@ class CompiledStep:
 
     def _recorded(self, noise: Noise) -> Noise:
         def record(like: Tensor) -> Tensor:
-            self.like.append(like.new_empty(1).expand(like.shape))
+            self.like.append(like.new_empty(1).expand(like.shape))  # its look, no memory behind it
             return noise(like)
 
         return record

@@ -299,7 +299,7 @@ def train(
             "started": provenance.now(),
             "from_epoch": training.epoch,
             "device": provenance.device_name(device),
-            "compiled": compiled,
+            "compiled": training.compiled,
             "versions": provenance.versions(),
         }
     )
@@ -310,6 +310,7 @@ def train(
         result = training.run_epoch()
         now = time.monotonic()
         seconds += now - clock
+        sittings[-1]["compiled"] = training.compiled
         if result is not None:
             rows += _rows(run, result)
         _measure(run, training, measured)

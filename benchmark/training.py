@@ -74,6 +74,11 @@ class Training:
         """Epochs of training proper done; zero or less during pre-training."""
         return self.completed - self.method.pretraining
 
+    @property
+    def compiled(self) -> bool:
+        """Whether iterations run compiled: as asked for, unless compiling failed."""
+        return isinstance(self.train_step, CompiledStep) and not self.train_step.failed
+
     def run_epoch(self) -> EpochResult | None:
         """Train for one epoch and evaluate; None for an epoch of pre-training."""
         if self.completed < self.method.pretraining:
@@ -98,6 +103,8 @@ class Training:
     def iterations(self) -> Iterator[Tensor]:
         """Train through one epoch, minibatch by minibatch; yields each one's summed loss (R,)."""
         order, noise = self._order("order"), self._noise("noise")
+        if isinstance(self.train_step, CompiledStep):
+            self.train_step.restart()
         for x, y in self._minibatches(order):
             logits = self.train_step(x, y, noise)
             yield -(functional.log_softmax(logits, dim=1) * y).sum((1, 2))

@@ -1,9 +1,8 @@
 """The compiled iteration computes what the eager one computes."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from benchmark.compilation import WORTHWHILE, Compile, CompiledStep, wanted
 from benchmark.datasets import Split
@@ -49,18 +48,43 @@ def test_compiled_agrees_with_eager(name: str) -> None:
         assert torch.allclose(ours, theirs, atol=1e-5), key
 
 
-def test_without_a_compiler_it_says_so_and_trains_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-compiler")))
-    torch._dynamo.reset()
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+def test_without_a_compiler_it_says_so_and_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph: object, inputs: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    compile = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda step, dynamic: compile(step, backend=broken, dynamic=dynamic)
+    )
     with pytest.warns(UserWarning, match="not compiled, training goes on without") as warned:
         fast = trained("DTP", compiled=True)
     assert len([w for w in warned if "not compiled" in str(w.message)]) == 1
     eager = trained("DTP", compiled=False)
     for ours, theirs in zip(fast.method.network.parameters(), eager.method.network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_interrupted_it_goes_on_bit_for_bit() -> None:
+    whole = trained("FW-DTP", compiled=True)
+    broken = trained("FW-DTP", compiled=True, epochs=1)
+    after = trained("FW-DTP", compiled=True, epochs=0)
+    after.load_state_dict(broken.state_dict())
+    after.run_epoch()
+    assert after.compiled
+    for ours, theirs in zip(
+        after.method.network.parameters(), whole.method.network.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_tenth_run_of_a_process_is_compiled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter, compile = CompileCounter(), torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda step, dynamic: compile(step, backend=counter, dynamic=dynamic)
+    )
+    for number in range(1, 11):
+        trained("BP", compiled=True, epochs=1)
+        assert counter.frame_count == number
 
 
 @pytest.mark.parametrize(

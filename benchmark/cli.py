@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from benchmark import claims, datasets, provenance, replay, rerun, sensitivity, timing
 from benchmark.compilation import Compile, wanted
-from benchmark.config import load_paper_values
+from benchmark.config import CONFIGS, load_paper_values
 from benchmark.errors import DataNotFound, UserError
 from benchmark.options import (
     RESULTS,
@@ -233,6 +233,8 @@ def report_command(
     if name not in (*REPORTS, "all"):
         if plan is not None:
             raise UserError(f"report: {name!r} found, allowed: {', '.join(REPORTS)}, all")
+        if not name.endswith((".yaml", ".yml")) and not (CONFIGS / f"{name}.yaml").is_file():
+            raise UserError(f"report: {name!r} found, allowed: {', '.join(REPORTS)}, all, or a plan")
         name, plan = "table2", name
     chosen = Selection(plan or "table2", dataset, method, seeds, epochs, results)
     if open_page and name != "all":
@@ -306,7 +308,7 @@ def rerun_command(
     on = pick_device(device)
     table = Table("row", "data set", "key", "epochs", "train loss", "test error", "")
     differing = []
-    for stored in rerun.choose(chosen.store, keys or [], count, seed):
+    for stored in rerun.choose(chosen.store.runs(), keys or [], count, seed):
         column, key = stored.spec["dataset"]["name"], stored.record["key"]
         if column not in chosen.plan.datasets:
             raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")

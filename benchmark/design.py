@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmark import provenance, studies
 from benchmark.errors import UserError
+from benchmark.methods import METHODS
 from benchmark.results import Store
 from benchmark.sweep import Plan, Run, differences
 
@@ -44,8 +45,10 @@ class Design:
 
     @property
     def centre(self) -> dict[str, float]:
-        """The plan's hyperparameters, alpha_bar."""
-        return {name: value for name, value in self.run.hyperparameters.items() if isinstance(value, float)}
+        """The plan's hyperparameters, alpha_bar, in the method's order, whatever the plan's."""
+        given = self.run.hyperparameters
+        names = METHODS[self.run.method].hyperparameters
+        return {name: value for name in names if isinstance(value := given.get(name), float)}
 
     @property
     def record(self) -> dict[str, Any]:

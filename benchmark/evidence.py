@@ -8,6 +8,7 @@ import pandas as pd
 
 from benchmark import costs, study
 from benchmark.config import PaperTable
+from benchmark.design import default_rows
 from benchmark.errors import UserError
 from benchmark.report import figure3, table2
 from benchmark.results import Store, StoredRun
@@ -72,11 +73,14 @@ class Evidence:
     def accuracies(self, row: str, column: str) -> pd.Series[float]:
         """Test accuracy in % of every configuration of the sensitivity study, none missing."""
         self._planned(row, column)
-        figure = figure3.build(self.plan, self.store, rows=[row], column=column)
-        (sample,) = figure.samples
-        if gaps := figure.missing():
+        # Together, so that studies of different images are refused.
+        together = default_rows(self.plan)
+        rows = together if row in together else [row]
+        figure = figure3.build(self.plan, self.store, rows=rows, column=column)
+        sample = next(sample for sample in figure.samples if sample.row == row)
+        if len(sample.trials) < figure.trials:
             there = f"{len(sample.trials)} of {figure.trials} configurations"
-            raise NoData(f"{there} of {row} on {self.title(column)} are stored", *gaps)
+            raise NoData(f"{there} of {row} on {self.title(column)} are stored", figure.command(sample))
         return sample.accuracy
 
     def seconds(self, row: str, column: str) -> dict[str, float]:

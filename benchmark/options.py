@@ -58,7 +58,10 @@ class Selection:
         epochs: int | None,
         results: Path,
         data_root: Path | None = None,
+        *,
+        empty_cells: bool = False,
     ) -> None:
+        """`empty_cells`: the command has use for rows and columns without hyperparameters, too."""
         if epochs is not None and epochs < 1:
             raise UserError(f"--epochs: {epochs} found, must be 1 or more")
         catalogue = load_datasets()
@@ -73,7 +76,7 @@ class Selection:
         self.rows = _chosen("--method", method, list(config.rows))
         self.columns = _chosen("--dataset", dataset, list(config.columns))
         self.named_columns = dataset is not None
-        if not self.plan.runs(self.rows, self.columns):
+        if not empty_cells and not self.plan.runs(self.rows, self.columns):
             chosen = f"{', '.join(self.rows)} on {', '.join(self.columns)}"
             raise UserError(f"--method, --dataset: the plan {plan} has nothing for {chosen}")
         self.root = results / config.directory

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from benchmark.compilation import Compile
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
@@ -37,12 +38,11 @@ class Agreement:
         return self.error <= margin
 
 
-def choose(store: Store, keys: Sequence[str], count: int, seed: int) -> list[StoredRun]:
+def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: int) -> list[StoredRun]:
     """The runs with the given keys (or their beginnings), else `count` drawn from the cheaper half."""
-    stored = [run for folder in store.folders() if (run := store.load(folder.name.rsplit("-", 1)[1]))]
     if not keys:
-        stored.sort(key=lambda run: (run.record["training_seconds"], run.record["key"]))
-        cheap = stored[: max(count, (len(stored) + 1) // 2)]
+        by_cost = sorted(stored, key=lambda run: (run.record["training_seconds"], run.record["key"]))
+        cheap = by_cost[: max(count, (len(stored) + 1) // 2)]
         return random.Random(seed).sample(cheap, min(count, len(cheap)))
     chosen = []
     for key in keys:
@@ -86,7 +86,7 @@ def repeat(
     if dataset.checksum != stored.record["data"]["checksum"]:
         raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")
     with tempfile.TemporaryDirectory() as folder:
-        again = train(run, dataset, Store(Path(folder)), device, progress).epochs
+        again = train(run, dataset, Store(Path(folder)), device, progress, _compiled(stored)).epochs
     before = stored.epochs[stored.epochs["epoch"] <= run.epochs].reset_index(drop=True)
     last = before["epoch"] == run.epochs
     loss = (again["train_loss"] - before["train_loss"]).abs() / before["train_loss"].abs()
@@ -97,3 +97,8 @@ def repeat(
         loss=float(loss.max()),
         error=abs(float(again["test_error"][last].mean() - before["test_error"][last].mean())),
     )
+
+
+def _compiled(stored: StoredRun) -> Compile:
+    """Compiled where the stored run was: else rounding would differ."""
+    return Compile.ON if all(s.get("compiled") for s in stored.record["sittings"]) else Compile.OFF

@@ -88,6 +88,10 @@ class Store:
         """The folders of all complete runs."""
         return sorted(path for path in self.root.glob("runs/*/*") if path.is_dir())
 
+    def runs(self) -> list[StoredRun]:
+        """All complete runs; `UserError` for a damaged one."""
+        return [_read(folder) for folder in self.folders()]
+
     def problems(self) -> list[str]:
         """What is wrong with the store, one line a damaged run."""
         found = []

@@ -24,11 +24,11 @@ import yaml
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmark import datasets, provenance
-from benchmark.config import CONFIGS, SearchSpace, load_search, plan_file
+from benchmark import datasets, provenance, studies
+from benchmark.config import CONFIGS, PROJECT, SearchSpace, load_search, plan_file
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
-from benchmark.memory import keep_freed_memory
+from benchmark.memory import keep_freed_memory, replicas_per_pass
 from benchmark.methods import METHODS
 from benchmark.options import (
     RESULTS,
@@ -42,7 +42,7 @@ from benchmark.options import (
     pick_device,
     run_app,
 )
-from benchmark.results import Store, atomic_file, key_of, slug
+from benchmark.results import Store, atomic_file, slug
 from benchmark.sweep import Run, differences
 from benchmark.training import Training
 
@@ -94,6 +94,8 @@ class Search:
     def known(self) -> list[Configuration]:
         """What is tried whatever comes out: the whole grid, or the values that the plan has now."""
         grid = self.space.grid
+        if grid is None and not self.run.hyperparameters:
+            return []
         if grid is None:
             return [{name: float(value) for name, value in self.run.hyperparameters.items()}]  # type: ignore[arg-type]
         return [
@@ -111,14 +113,14 @@ class Search:
 
     @contextmanager
     def study(self, store: Store) -> Iterator[optuna.Study]:
-        """The Optuna study in `<store>/search.db`, for this process alone.
+        """The Optuna study in `<store>/search/<data set>/<row>.db`, for this process alone.
 
         `UserError` if another process searches there, or if the study was made for another design.
         """
-        with store.claim(key_of({"search": self.name})):
-            study = optuna.create_study(
-                storage=f"sqlite:///{store.root / 'search.db'}", study_name=self.name, load_if_exists=True
-            )
+        file = self.folder(store) / f"{slug(self.run.row)}.db"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with studies.driver(studies.sqlite_url(file)) as storage:
+            study = optuna.create_study(storage=storage, study_name=self.name, load_if_exists=True)
             made_for = study.user_attrs.get("design")
             if made_for is None:
                 for configuration in self.known():
@@ -126,13 +128,17 @@ class Search:
                 study.set_user_attr("design", self.design)
             elif made_for != self.design:
                 raise UserError(
-                    f"{store.root / 'search.db'}: the study {self.name!r} was made with "
-                    f"{differences(made_for, self.design)}; search with another --results folder"
+                    f"{file}: this search was made with {differences(made_for, self.design)}; "
+                    "search with another --results folder"
                 )
             for crashed in study.get_trials(states=(TrialState.RUNNING,)):
                 study.enqueue_trial(crashed.params)
-                study.tell(crashed.number, state=TrialState.FAIL)
+            studies.fail_crashed(study, storage)
             yield study
+
+    def folder(self, store: Store) -> Path:
+        """Where the search keeps what it finds."""
+        return store.root / "search" / self.run.column
 
 
 def kept(study: optuna.Study) -> list[FrozenTrial]:
@@ -171,31 +177,46 @@ def halve(
     The best 1 / `reduction`, at least one, go on to the next rung from where they are.
     """
     keep_freed_memory()
+    run = search.run
+    fitting = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
     alive = list(range(len(configurations)))
-    weights: dict[str, torch.Tensor] = {}
-    completed = 0
+    states: dict[int, dict[str, Any]] = {}
     for rung in search.space.rungs:
-        chosen = [configurations[index] for index in alive]
-        run = replace(
-            search.run,
-            hyperparameters={name: [c[name] for c in chosen] for name in search.space.names},
-            seeds=[search.seed] * len(chosen),
-        )
-        training = Training(run.build(device), run.seeds, data.train, data.test, batch_size=run.batch_size)
-        if weights:
-            training.load_state_dict({"completed": completed, "network": weights})
-        errors: list[float] = []
-        while training.epoch < rung:
-            result = training.run_epoch()
-            errors = [] if result is None else result.test_error
-        yield rung, dict(zip(alive, errors, strict=True))
-        survivors = sorted(
-            sorted(range(len(alive)), key=errors.__getitem__)[: -(-len(alive) // search.space.reduction)]
-        )
-        alive = [alive[index] for index in survivors]
-        state = training.state_dict()
-        completed = state["completed"]
-        weights = {name: weight[survivors] for name, weight in state["network"].items()}
+        errors: dict[int, float] = {}
+        for side_by_side in (alive[i : i + fitting] for i in range(0, len(alive), fitting)):
+            training = _training(search, [configurations[i] for i in side_by_side], data, device)
+            if side_by_side[0] in states:
+                training.load_state_dict(_stacked([states[i] for i in side_by_side]))
+            found: list[float] = []
+            while training.epoch < rung:
+                result = training.run_epoch()
+                found = [] if result is None else result.test_error
+            errors |= dict(zip(side_by_side, found, strict=True))
+            state = training.state_dict()
+            for replica, i in enumerate(side_by_side):
+                weights = {name: weight[replica].clone() for name, weight in state["network"].items()}
+                states[i] = {**state, "network": weights}
+        yield rung, errors
+        count = -(-len(alive) // search.space.reduction)
+        alive = sorted(sorted(alive, key=errors.__getitem__)[:count])
+
+
+def _training(
+    search: Search, configurations: Sequence[Configuration], data: Dataset, device: torch.device
+) -> Training:
+    run = replace(
+        search.run,
+        hyperparameters={name: [c[name] for c in configurations] for name in search.space.names},
+        seeds=[search.seed] * len(configurations),
+    )
+    return Training(run.build(device), run.seeds, data.train, data.test, batch_size=run.batch_size)
+
+
+def _stacked(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The state of replicas trained side by side, from those of each."""
+    networks = [state["network"] for state in states]
+    weights = {name: torch.stack([network[name] for network in networks]) for name in networks[0]}
+    return {**states[0], "network": weights}
 
 
 def patch(search: Search, study: optuna.Study, file: Path) -> str:
@@ -213,25 +234,41 @@ def patch(search: Search, study: optuna.Study, file: Path) -> str:
         {**values, "source": "search", "note": note}, default_flow_style=True, sort_keys=False, width=1000
     ).strip()
     before = file.read_text(encoding="utf-8")
-    start, end = _cell_position(file, search.run.row, search.run.column)
-    after = before[:start] + entry + before[end:]
-    name = f"paper_configs/{file.name}"
+    start, end, lead = _cell_position(file, search.run.row, search.run.column)
+    after = before[:start] + lead + entry + before[end:]
+    name = file.resolve().relative_to(PROJECT).as_posix() if _in_project(file) else file.name
     lines = difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{name}", f"b/{name}"
     )
     return "".join(lines)
 
 
-def _cell_position(file: Path, row: str, column: str) -> tuple[int, int]:
-    """Where the value of rows.<row>.hyperparameters.<column> stands in the file."""
+def _in_project(file: Path) -> bool:
+    return file.resolve().is_relative_to(PROJECT)
+
+
+def _cell_position(file: Path, row: str, column: str) -> tuple[int, int, str]:
+    """Where the value of rows.<row>.hyperparameters.<column> stands in the file, and what goes before it.
+
+    For a data set without an entry that is behind the row's last one.
+    """
     node: Any = yaml.compose(file.read_text(encoding="utf-8"))
-    for name in ("rows", row, "hyperparameters", column):
+    for name in ("rows", row, "hyperparameters"):
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         found = [value for key, value in pairs if key.value == name]
         if not found:
-            raise UserError(f"{file}: no entry rows.{row}.hyperparameters.{column} to patch")
+            raise UserError(
+                f"{file}: no entry rows.{row}.hyperparameters to patch; search in the plan that has it"
+            )
         node = found[0]
-    return node.start_mark.index, node.end_mark.index
+    for key, value in node.value:
+        if key.value == column:
+            return value.start_mark.index, value.end_mark.index, ""
+    key, last = node.value[-1]
+    end = last.end_mark.index
+    if node.flow_style:
+        return end, end, f", {column}: "
+    return end, end, f"\n{' ' * key.start_mark.column}{column}: "
 
 
 def frame(study: optuna.Study) -> pd.DataFrame:
@@ -261,16 +298,23 @@ def command(
     device: DeviceName = "auto",
 ) -> None:
     """Search hyperparameters of a plan's rows on held-out training samples; write a patch of the plan."""
-    chosen = Selection(plan, dataset, method, None, None, results, data_root)
+    chosen = Selection(plan, dataset, method, None, None, results, data_root, empty_cells=True)
     config = load_search(spaces)
     if trials is not None and trials < 1:
         raise UserError(f"--trials: {trials} found, must be 1 or more")
     on = pick_device(device)
     rows = chosen.rows if method is not None else [row for row in chosen.rows if row in config.rows]
-    for run in chosen.plan.runs(rows, chosen.columns):
+    if dataset is None:  # all cells that the plan has, and no others
+        runs = chosen.plan.runs(rows, chosen.columns)
+    else:
+        cells = itertools.product(chosen.columns, rows)
+        runs = [chosen.plan.run(r, c) or chosen.plan.run_with(r, c, {}) for c, r in cells]
+    for run in runs:
         if run.row not in config.rows:
             raise UserError(f"{spaces}: no search space for {run.row}, found: {', '.join(config.rows)}")
         space = config.rows[run.row]
+        if trials is not None and space.grid is not None:
+            raise UserError(f"--trials: {trials} found, but {run.row} is searched on a grid, always whole")
         if trials is not None:
             space = space.model_copy(update={"trials": trials})
         search = Search(run, space, config.validation_samples, config.seed if seed is None else seed)
@@ -281,8 +325,7 @@ def command(
         with search.study(chosen.store) as study:
             for line in conduct(search, study, data, on):
                 console.print(f"  {line}", markup=False)
-            folder = chosen.root / "search" / run.column
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = search.folder(chosen.store)
             for suffix, text in (
                 ("csv", frame(study).to_csv(index=False, lineterminator="\n")),
                 ("patch", patch(search, study, plan_file(plan))),

@@ -122,8 +122,10 @@ class Plan:
     def run(self, row: str, column: str) -> Run | None:
         """The run behind a cell; None where the plan has none."""
         given = self.config.hyperparameters(row, column)
-        if given is None:
-            return None
+        return None if given is None else self.run_with(row, column, given.values)
+
+    def run_with(self, row: str, column: str, hyperparameters: Mapping[str, float]) -> Run:
+        """The run of a row on a data set with these hyperparameters."""
         config, dataset = self.config.rows[row], self.datasets[column]
         protocol = self.config.protocol
         return Run(
@@ -131,7 +133,7 @@ class Plan:
             column=column,
             method=config.method,
             options=config.all_options,
-            hyperparameters=given.values,
+            hyperparameters=dict(hyperparameters),
             dims=self.config.dims(row, column, dataset),
             seeds=sorted(protocol.seeds),
             epochs=protocol.epochs,

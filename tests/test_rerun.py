@@ -1,11 +1,12 @@
 """Stored runs trained once more."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
+from benchmark.compilation import Compile
 from benchmark.config import load_datasets
 from benchmark.datasets import Dataset, Split, load
 from benchmark.errors import UserError
@@ -103,20 +104,38 @@ def test_other_images_or_another_version_are_refused(
 
 def test_choice(chosen: Selection) -> None:
     everything = {stored(chosen, row).record["key"] for row in ("BP", "FA", "FW-DTP")}
-    drawn = choose(chosen.store, [], 2, 1)
-    assert [run.record["key"] for run in drawn] == [r.record["key"] for r in choose(chosen.store, [], 2, 1)]
+    drawn = choose(chosen.store.runs(), [], 2, 1)
+    assert [run.record["key"] for run in drawn] == [
+        r.record["key"] for r in choose(chosen.store.runs(), [], 2, 1)
+    ]
     assert len({run.record["key"] for run in drawn}) == 2
-    assert {run.record["key"] for run in choose(chosen.store, [], 9, 1)} == everything
+    assert {run.record["key"] for run in choose(chosen.store.runs(), [], 9, 1)} == everything
     key = stored(chosen).record["key"]
-    assert [run.record["key"] for run in choose(chosen.store, [key[:8]], 1, 1)] == [key]
+    assert [run.record["key"] for run in choose(chosen.store.runs(), [key[:8]], 1, 1)] == [key]
     with pytest.raises(UserError, match="'zzz' is the key of 0 stored runs"):
-        choose(chosen.store, ["zzz"], 1, 1)
+        choose(chosen.store.runs(), ["zzz"], 1, 1)
     with pytest.raises(UserError, match="'' is the key of 3 stored runs"):
-        choose(chosen.store, [""], 1, 1)
+        choose(chosen.store.runs(), [""], 1, 1)
 
 
 def test_cheap_runs_are_drawn(chosen: Selection) -> None:
-    seconds = {r.record["key"]: r.record["training_seconds"] for r in choose(chosen.store, [], 3, 1)}
-    (cheapest, dearest) = (min(seconds.values()), max(seconds.values()))
-    drawn = pd.Series([choose(chosen.store, [], 1, seed)[0].record["training_seconds"] for seed in range(20)])
-    assert (drawn < dearest).all() or cheapest == dearest
+    genuine = chosen.store.runs()
+    costly = [
+        replace(run, record={**run.record, "training_seconds": seconds})
+        for run, seconds in zip(genuine, (30.0, 10.0, 20.0), strict=True)
+    ]
+    drawn = {choose(costly, [], 1, seed)[0].record["training_seconds"] for seed in range(20)}
+    assert drawn == {10.0, 20.0}
+
+
+def test_compiled_runs_are_repeated_compiled(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stored(chosen)
+    asked = []
+    monkeypatch.setattr("benchmark.sweep.wanted", lambda setting, *_: asked.append(setting) or False)
+    for compiled in (True, False):
+        sittings = [{**sitting, "compiled": compiled} for sitting in run.record["sittings"]]
+        changed = replace(run, record={**run.record, "sittings": sittings})
+        repeat(changed, run_of(run), data, CPU, silent)
+    assert asked == [Compile.ON, Compile.OFF]

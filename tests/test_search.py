@@ -1,8 +1,10 @@
 """Search: what is tried, what survives, what is kept, and that the test set stays unseen."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -176,38 +178,61 @@ def test_a_finished_search_does_nothing_and_more_trials_go_on(plan_path, data, t
 def test_another_design_is_refused_and_nothing_changes(plan_path, data, tmp_path):
     store = Store(tmp_path)
     run(searched(plan_path, "DTP", ranges(trials=3)), store, data)
-    before = (tmp_path / "search.db").read_bytes()
-    with pytest.raises(UserError, match=r"made with space\.rungs \[1, 2\] instead of \[1, 3\]"):
+    before = (tmp_path / "search/fashion-mnist-mini/dtp.db").read_bytes()
+    with pytest.raises(
+        UserError, match=r"this search was made with space\.rungs \[1, 2\] instead of \[1, 3\]"
+    ):
         run(searched(plan_path, "DTP", ranges(rungs=[1, 3])), store, data)
     with pytest.raises(UserError, match="seed 1 instead of 2"):
         run(searched(plan_path, "DTP", ranges(), seed=2), store, data)
-    assert (tmp_path / "search.db").read_bytes() == before
+    assert (tmp_path / "search/fashion-mnist-mini/dtp.db").read_bytes() == before
 
 
 def test_two_processes_do_not_search_for_the_same(plan_path, data, tmp_path):
     asked, store = searched(plan_path, "DTP", ranges()), Store(tmp_path)
-    with asked.study(store), pytest.raises(UserError, match="another process"), asked.study(store):
+    with asked.study(store), pytest.raises(UserError, match="in use by another process"), asked.study(store):
         pass
 
 
-def test_the_patch_applies_and_says_how_it_was_found(plan_path, data, tmp_path):
-    asked = searched(plan_path, "FW-DTP", SearchSpace(grid={"lr": [0.5], "stepsize": [0.005]}, rungs=[1, 2]))
-    asked = Search(
-        asked.run.__class__(**{**vars(asked.run), "column": "fashion-mnist"}), asked.space, 1000, 1
-    )
+@pytest.mark.parametrize(
+    ("row", "column"), [("FW-DTP", "fashion-mnist"), ("FW-DTP", "mnist"), ("BP", "mnist")]
+)
+def test_the_patch_applies_and_says_how_it_was_found(plan_path, data, tmp_path, row, column):
+    grid = {"lr": [0.5], "stepsize": [0.005]} if row == "FW-DTP" else {"lr": [0.5]}
+    asked = searched(plan_path, row, SearchSpace(grid=grid, rungs=[1, 2]))
+    asked = replace(asked, run=replace(asked.run, column=column))
     with asked.study(Store(tmp_path)) as study:
         list(conduct(asked, study, data, torch.device("cpu")))
-    diff = tmp_path / "winner.patch"
-    diff.write_text(patch(asked, study, plan_path))
-    (tmp_path / "paper_configs").symlink_to(plan_path.parent)
-    subprocess.run(["patch", "-p1", "-i", diff], cwd=tmp_path, check=True, capture_output=True)
-    text = plan_path.read_text()
-    assert "# a comment that stays" in text
-    found = load_plan(str(plan_path), load_datasets()).rows["FW-DTP"].hyperparameters["fashion-mnist"]
-    assert found.values == {"lr": 0.5, "stepsize": 0.005}
+    (tmp_path / "winner.patch").write_text(patch(asked, study, plan_path))
+    before = load_plan(str(plan_path), load_datasets())
+    command = ["patch", "-p1", "-i", tmp_path / "winner.patch"]
+    subprocess.run(command, cwd=plan_path.parent, check=True, capture_output=True)
+    assert "# a comment that stays" in plan_path.read_text()
+    after = load_plan(str(plan_path), load_datasets())
+    found = after.rows[row].hyperparameters[column]
+    assert found.values == {name: values[0] for name, values in grid.items()}
     assert found.source == "search"
     error = study.best_value
     assert f"error {error:.2f} % after 2 epochs, best of 1 configurations, 2 epochs" in found.note
+    kept = {c: h for c, h in after.rows[row].hyperparameters.items() if c != column}
+    assert kept == {c: h for c, h in before.rows[row].hyperparameters.items() if c != column}
+
+
+def test_a_cell_without_values_is_searched_too(plan_path, data, tmp_path):
+    asked = searched(plan_path, "DTP", ranges(trials=3))
+    asked = replace(asked, run=replace(asked.run, hyperparameters={}))
+    table = frame(run(asked, Store(tmp_path), data))
+    assert len(table) == 3
+
+
+def test_waves_larger_than_memory_train_in_parts(plan_path, data, tmp_path, monkeypatch):
+    grid = {"lr": [0.1, 0.5, 1], "stepsize": [0.004, 0.04]}
+    asked = searched(plan_path, "FW-DTP", SearchSpace(grid=grid, rungs=[1, 2], reduction=2))
+    whole = frame(run(asked, Store(tmp_path / "whole"), data))
+    monkeypatch.setattr(search, "replicas_per_pass", lambda *_: 2)
+    parts = frame(run(asked, Store(tmp_path / "parts"), data))
+    assert parts.drop(columns="validation_error").equals(whole.drop(columns="validation_error"))
+    assert np.allclose(parts["validation_error"], whole["validation_error"], atol=0.11)
 
 
 def test_command_writes_trials_and_patch(plan_path, tmp_path):
@@ -219,11 +244,9 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path):
     search.command(method=["BP"], plan=str(plan_path), spaces=spaces, trials=2, results=results, device="cpu")
     folder = results / "tiny" / "search" / "fashion-mnist-mini"
     assert len((folder / "bp.csv").read_text().splitlines()) == 3
-    assert "+++ b/paper_configs/tiny.yaml" in (folder / "bp.patch").read_text()
+    assert "+++ b/tiny.yaml" in (folder / "bp.patch").read_text()
     trials = pd.read_csv(folder / "bp.csv")
-    study = optuna.load_study(
-        study_name="BP on fashion-mnist-mini", storage=f"sqlite:///{results / 'tiny' / 'search.db'}"
-    )
+    study = optuna.load_study(study_name="BP on fashion-mnist-mini", storage=f"sqlite:///{folder / 'bp.db'}")
     assert study.best_value == trials["validation_error"].min()
     assert trials["lr"][0] == 0.1
 
@@ -232,6 +255,7 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path):
     ("text", "options", "message"),
     [
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"trials": 0}, "--trials: 0 found"),
+        ("{BP: {grid: {lr: [0.01, 1]}, rungs: [1]}}", {"trials": 1}, "searched on a grid, always whole"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"method": ["FA"]}, "no search space for FA"),
         ("{BP: {ranges: {rate: [0.01, 1]}, rungs: [1]}}", {}, "rate found, BP takes lr"),
         ("{BP: {ranges: {lr: [1, 0.01]}, rungs: [1]}}", {}, r"ranges\.lr: \[1\.0, 0\.01\] found"),

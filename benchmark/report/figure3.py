@@ -160,9 +160,10 @@ class Figure3:
 
     def missing(self) -> list[str]:
         """Commands that fill what is missing."""
-        return [self._command(sample) for sample in self.samples if len(sample.trials) < self.trials]
+        return [self.command(sample) for sample in self.samples if len(sample.trials) < self.trials]
 
-    def _command(self, sample: Sample) -> str:
+    def command(self, sample: Sample) -> str:
+        """What trains the configurations of a method that are missing."""
         source = self.plan.source
         words = ["--methods", sample.row, "--dataset", self.column]
         words += [] if source == "table2" else ["--profile", source]

@@ -340,8 +340,7 @@ def provenance(store: Store, page_file: Path) -> Exhibit:
     heads = ("run", "data set", "seeds", "epochs", "device", "time", "torch", "commit", "data", "finished")
     columns = [Column(head, numeric=head in ("epochs", "time"), wide=head == "device") for head in heads]
     href = links_to(store, page_file)
-    keys = [folder.name.rsplit("-", 1)[1] for folder in store.folders()]
-    runs = [run for key in keys if (run := store.load(key)) is not None]
+    runs = store.runs()
     return Exhibit(
         anchor="provenance",
         title="Provenance",

@@ -26,6 +26,7 @@ from benchmark.design import (
     SEED,
     TRIALS,
     Design,
+    check,
     complete,
     default_column,
     default_rows,
@@ -253,6 +254,9 @@ def command(
                         f"{trained_on[:12]}..., {data.checksum[:12]}... found now"
                     )
                 Conductor(design, study, opened, chosen.store, data, on).conduct(trials)
+        if url != default_storage(chosen.store):
+            for found in studied.values():
+                _keep(found, opened, chosen.store)
     reported = rows if methods is not None and not set(rows) <= set(default_rows(chosen.plan)) else None
     for column in columns:
         figure = figure3.build(
@@ -268,6 +272,26 @@ def command(
         figure3.show(figure, console)
         for file in figure3.write(figure, chosen.figures, chosen.root / "tables"):
             console.print(f"written: {file}", markup=False)
+
+
+def _keep(found: list[Design], elsewhere: RDBStorage, store: Store) -> None:
+    """Copy studies into the results folder, whose reports read nothing else, where it has less of them."""
+    store.root.mkdir(parents=True, exist_ok=True)
+    with studies.driver(default_storage(store)) as here:
+        names = optuna.get_all_study_names(here)
+        for design in found:
+            if design.name in names:
+                known = optuna.load_study(study_name=design.name, storage=here)
+                there = optuna.load_study(study_name=design.name, storage=elsewhere)
+                check(design, known)
+                if len(_done(known)) >= len(_done(there)):
+                    continue
+                optuna.delete_study(study_name=design.name, storage=here)
+            optuna.copy_study(from_study_name=design.name, from_storage=elsewhere, to_storage=here)
+
+
+def _done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def _study(

@@ -283,6 +283,17 @@ class Killed(BaseException):
     """Stands for a moment at which nothing more can be done."""
 
 
+def test_a_study_kept_elsewhere_is_reported_from_the_results_folder(
+    command: Command, tmp_path: Path
+) -> None:
+    elsewhere = ("--storage", f"sqlite:///{tmp_path / 'elsewhere.db'}", "--epochs", "1")
+    for trials in ("2", "3", "2"):
+        assert command("--trials", trials, *elsewhere)[0] == 0
+    assert len(counted(tmp_path / "results")) == 3
+    table = (tmp_path / "results/tables").glob("figure3*-trials.csv")
+    assert all(len(file.read_text().splitlines()) > 1 for file in table)
+
+
 def test_crashed_trials_are_failed_and_retried(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

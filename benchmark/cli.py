@@ -252,9 +252,11 @@ def report_command(
 
 
 @app.command()
-def verify(plan: PlanOption = None, results: Results = RESULTS) -> None:
+def verify(
+    plan: PlanOption = None, seeds: Seeds = None, epochs: Epochs = None, results: Results = RESULTS
+) -> None:
     """Judge every claim of the paper on stored results; exit status 1 if one is not supported."""
-    chosen = Selection(plan or "table2", None, None, None, None, results)
+    chosen = Selection(plan or "table2", None, None, seeds, epochs, results)
     ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
     claims_report.show(ledger, console)
     if ledger.failed:

@@ -283,9 +283,7 @@ class Killed(BaseException):
     """Stands for a moment at which nothing more can be done."""
 
 
-def test_a_study_kept_elsewhere_is_reported_from_the_results_folder(
-    command: Command, tmp_path: Path
-) -> None:
+def test_a_study_kept_elsewhere_is_reported_from_the_results_folder(command: Command, tmp_path: Path) -> None:
     elsewhere = ("--storage", f"sqlite:///{tmp_path / 'elsewhere.db'}", "--epochs", "1")
     for trials in ("2", "3", "2"):
         assert command("--trials", trials, *elsewhere)[0] == 0

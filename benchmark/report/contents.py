@@ -176,6 +176,7 @@ REPORTS: dict[str, Report] = {
 }
 """In the order of the page."""
 
+
 def available(chosen: Selection) -> list[str]:
     """The reports that the selection's plan has anything to say to."""
     config = chosen.plan.config

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark import claims, datasets, provenance, replay, rerun, sensitivity, timing
-from benchmark.compilation import Compile, wanted
+from benchmark.compilation import Compile, execution
 from benchmark.config import CONFIGS, load_paper_values
 from benchmark.errors import DataNotFound, UserError
 from benchmark.options import (
@@ -26,6 +26,8 @@ from benchmark.options import (
     OpenPage,
     PlanName,
     PlanOption,
+    PrecisionSetting,
+    ReplicasPerPass,
     Results,
     Seeds,
     Selection,
@@ -56,13 +58,14 @@ def plan(
     method: Methods = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
+    precision: PrecisionSetting = None,
     data_root: DataRoot = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
 ) -> None:
     """List a plan's runs, their states, and an estimate of the time left on this machine."""
-    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root)
-    on = pick_device(device)
+    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root, precision=precision)
+    on = pick_device(device, chosen.precision)
     table = Table("row", "data set", "state", "key", "time left", "note")
     statuses = chosen.statuses()
     left = timing.seconds_left(statuses, chosen.plan, on)
@@ -80,12 +83,13 @@ def status_command(
     method: Methods = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
+    precision: PrecisionSetting = None,
     data_root: DataRoot = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
 ) -> None:
     """Say what is stored, missing, partial, stale or damaged, and whether the store is intact."""
-    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root)
+    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root, precision=precision)
     pick_device(device)
     table = Table("row", "data set", "state", "key", "note")
     statuses = chosen.statuses()
@@ -110,27 +114,33 @@ def run(
     method: Methods = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
+    precision: PrecisionSetting = None,
     data_root: DataRoot = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
     compile: CompileSetting = Compile.AUTO,
+    replicas_per_pass: ReplicasPerPass = None,
     report: Annotated[bool, typer.Option(help="Rebuild the table afterwards.")] = False,
     needed_for: Annotated[
         str | None, typer.Option("--for", help="Only what table1 or figure2 needs, and rebuild that.")
     ] = None,
 ) -> None:
     """Train what is missing of a plan; interrupted runs go on where they stopped."""
-    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root)
+    if replicas_per_pass is not None and replicas_per_pass < 1:
+        raise UserError(f"--replicas-per-pass: {replicas_per_pass} found, must be 1 or more")
+    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root, precision=precision)
     if needed_for is not None:
         chosen.narrow_to_measured(_measurement(needed_for))
-    on = pick_device(device)
+    on = pick_device(device, chosen.precision)
     failures: list[str] = []
     for column in chosen.columns:
         statuses = [status(run, chosen.store) for run in chosen.plan.runs(chosen.rows, [column])]
         failures += [found.detail for found in statuses if found.state is State.DAMAGED]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:
-            failures += _train_column(chosen, column, statuses, data_root, on, compile, download=not addition)
+            failures += _train_column(
+                chosen, column, statuses, data_root, on, compile, replicas_per_pass, download=not addition
+            )
         except DataNotFound as error:
             if addition:
                 console.print(f"skipped (not in the paper): {error}", markup=False)
@@ -163,6 +173,7 @@ def _train_column(
     data_root: Path | None,
     device: torch.device,
     compile: Compile,
+    replicas_per_pass: int | None,
     *,
     download: bool,
 ) -> list[str]:
@@ -197,7 +208,7 @@ def _train_column(
     for number, run in enumerate(waiting, 1):
         try:
             with progress_bar(console, f"{number}/{len(waiting)} {run.row}", run.total_epochs) as update:
-                execute(run, data, store, device, _advance(update), compile)
+                execute(run, data, store, device, _advance(update), compile, replicas_per_pass)
         except UserError as error:
             failures.append(str(error))
             continue
@@ -226,6 +237,7 @@ def report_command(
     method: Methods = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
+    precision: PrecisionSetting = None,
     results: Results = RESULTS,
     open_page: OpenPage = False,
 ) -> None:
@@ -236,7 +248,7 @@ def report_command(
         if not name.endswith((".yaml", ".yml")) and not (CONFIGS / f"{name}.yaml").is_file():
             raise UserError(f"report: {name!r} found, allowed: {', '.join(REPORTS)}, all, or a plan")
         name, plan = "table2", name
-    chosen = Selection(plan or "table2", dataset, method, seeds, epochs, results)
+    chosen = Selection(plan or "table2", dataset, method, seeds, epochs, results, precision=precision)
     if open_page and name != "all":
         raise UserError("--open: goes with report all, which makes the page")
     if name == "all":
@@ -253,10 +265,14 @@ def report_command(
 
 @app.command()
 def verify(
-    plan: PlanOption = None, seeds: Seeds = None, epochs: Epochs = None, results: Results = RESULTS
+    plan: PlanOption = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    precision: PrecisionSetting = None,
+    results: Results = RESULTS,
 ) -> None:
     """Judge every claim of the paper on stored results; exit status 1 if one is not supported."""
-    chosen = Selection(plan or "table2", None, None, seeds, epochs, results)
+    chosen = Selection(plan or "table2", None, None, seeds, epochs, results, precision=precision)
     ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
     claims_report.show(ledger, console)
     if ledger.failed:
@@ -343,8 +359,8 @@ def replay_command(
         raise UserError(f"--tolerance: {tolerance} found, must be 0 or more")
     on = pick_device(device)
     table = Table(Column("file", overflow="fold"), "method", "steps", *replay.QUANTITIES, "")
-    compiled = wanted(compile, None, on)
-    deviations = [replay.replay(file, on, compiled=compiled) for file in files]
+    how = execution(compile, None, on)
+    deviations = [replay.replay(file, on, execution=how) for file in files]
     for deviation in deviations:
         cells = ["-" if value is None else f"{value:.1e}" for value in deviation.largest.values()]
         verdict = "differs" if deviation.exceeds(tolerance) else "equal"

@@ -23,6 +23,7 @@ from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
 from benchmark.methods import METHODS
 from benchmark.network import half_width
+from benchmark.precision import Precision
 
 PROJECT = Path(__file__).resolve().parent.parent
 CONFIGS = PROJECT / "paper_configs"
@@ -86,6 +87,7 @@ class Protocol(_Strict):
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     seeds: Seeds
+    precision: Precision = Precision.HIGHEST
     source: Source
     note: str | None = None
 

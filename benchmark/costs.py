@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
 from benchmark import provenance
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
+from benchmark.precision import Precision
 from benchmark.results import atomic_file, slug
 from benchmark.sweep import Run
 
@@ -39,6 +40,8 @@ class Cost(BaseModel):
     method: str
     """The row's label."""
     implementation: Implementation = "replica axis"
+    precision: Precision = Precision.HIGHEST
+    """Of matrix products."""
     dataset: str
     """Whose shape the samples have; the pixels are random, on which timing does not depend."""
     inputs: int
@@ -90,6 +93,7 @@ class Cost(BaseModel):
         return cls(
             method=run.row,
             implementation=implementation,
+            precision=run.precision,
             dataset=run.column,
             inputs=run.dims[0],
             hidden_layers=len(run.dims) - 2,

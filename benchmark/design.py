@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from benchmark import provenance, studies
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
+from benchmark.precision import Precision
 from benchmark.results import Store
 from benchmark.sweep import Plan, Run, differences
 
@@ -41,7 +42,8 @@ class Design:
     def name(self) -> str:
         """Of the Optuna study."""
         run = self.run
-        return f"sensitivity {run.row} {run.column} {run.epochs} epochs seed {run.seeds[0]}"
+        name = f"sensitivity {run.row} {run.column} {run.epochs} epochs seed {run.seeds[0]}"
+        return name if run.precision is Precision.HIGHEST else f"{name} {run.precision}"
 
     @property
     def centre(self) -> dict[str, float]:

@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmark.compilation import Compile
 from benchmark.config import PROJECT, load_datasets, load_plan
 from benchmark.errors import UserError
+from benchmark.precision import Precision, check
 from benchmark.results import Store
 from benchmark.sweep import Plan, Status, status
 
@@ -31,9 +32,22 @@ Epochs = Annotated[int | None, typer.Option(help="Other epochs than the plan's."
 DataRoot = Annotated[Path | None, typer.Option(help="Folder to look for data in, first.")]
 Results = Annotated[Path, typer.Option(help="Folder of the results store.")]
 DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes cuda if it can.")]
+PrecisionSetting = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Of matrix products; tf32: on a GPU [default: the plan's, highest]."),
+]
 
 CompileSetting = Annotated[
-    Compile, typer.Option("--compile", help="torch.compile: auto compiles on a CPU what trains for minutes.")
+    Compile,
+    typer.Option(
+        "--compile",
+        help="torch.compile: on, off, or auto: on a CPU if it trains for minutes; CUDA graphs on a GPU.",
+    ),
+]
+
+ReplicasPerPass = Annotated[
+    int | None,
+    typer.Option(help="Replicas trained side by side [default: what memory holds]."),
 ]
 
 PlanOption = Annotated[
@@ -59,6 +73,7 @@ class Selection:
         results: Path,
         data_root: Path | None = None,
         *,
+        precision: Precision | None = None,
         empty_cells: bool = False,
     ) -> None:
         """`empty_cells`: the command has use for rows and columns without hyperparameters, too."""
@@ -70,7 +85,8 @@ class Selection:
         written = Plan(name, config, catalogue, source=plan)
         if results != RESULTS:
             written = replace(written, options=("--results", str(results)))
-        self.plan = written.with_protocol(None if seeds is None else parse_numbers("--seeds", seeds), epochs)
+        numbers = None if seeds is None else parse_numbers("--seeds", seeds)
+        self.plan = written.with_protocol(numbers, epochs, precision)
         if data_root is not None and not data_root.is_dir():
             raise UserError(f"--data-root: {data_root} is not a folder")
         self.rows = _chosen("--method", method, list(config.rows))
@@ -79,6 +95,7 @@ class Selection:
         if not empty_cells and not self.plan.runs(self.rows, self.columns):
             chosen = f"{', '.join(self.rows)} on {', '.join(self.columns)}"
             raise UserError(f"--method, --dataset: the plan {plan} has nothing for {chosen}")
+        self.precision = self.plan.config.protocol.precision
         self.root = results / config.directory
         for folder in (results, self.root):
             if folder.exists() and not folder.is_dir():
@@ -132,18 +149,21 @@ def _chosen(option: str, given: list[str] | None, allowed: list[str]) -> list[st
     return [name for name in allowed if name in chosen]
 
 
-def pick_device(name: str) -> torch.device:
-    """The device to train on; `UserError` when there is none of that name."""
+def pick_device(name: str, precision: Precision = Precision.HIGHEST) -> torch.device:
+    """The device to train on; `UserError` when there is none of that name, or none so precise."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError
         torch.empty(1, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError):
         found = f"cpu, {torch.cuda.device_count()} CUDA devices"
         raise UserError(f"--device: {name!r} cannot be used, found here: {found}") from None
+    check(precision, device)
     return device
 
 
@@ -158,7 +178,8 @@ def run_app(application: typer.Typer) -> None:
         sys.exit(1)
     except torch.OutOfMemoryError:
         print(
-            "error: the device has too little memory for these replicas; try fewer --seeds", file=sys.stderr
+            "error: the device has too little memory for these replicas; try fewer --replicas-per-pass",
+            file=sys.stderr,
         )
         sys.exit(1)
     except OSError as error:  # a full disk, a read-only folder

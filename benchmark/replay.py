@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.compilation import CompiledStep, Step
+from benchmark.compilation import CompiledStep, Execution, OnTensors, Step, torch_compiled
 from benchmark.errors import UserError
+from benchmark.graphs import Graphed
 from benchmark.methods import METHODS, Method, Noise
 from benchmark.methods.target_propagation import TargetPropagation
 from benchmark.network import ForwardPass, Network
@@ -124,11 +125,13 @@ def _traced_method(file: Path) -> tuple[type[Method], dict[str, Any]]:
     raise UserError(f"{file}: the file name must begin with one of {', '.join(TRACED)}")
 
 
-def replay(file: Path, device: torch.device | str = "cpu", *, compiled: bool = False) -> Deviation:
+def replay(
+    file: Path, device: torch.device | str = "cpu", *, execution: Execution = Execution.EAGER
+) -> Deviation:
     """Run one trace through the production code; raises `UserError` for a file that is not a trace.
 
-    The compiled iteration shows nothing from within: targets, and decoders before the iteration's last
-    feedback update, are then not compared.
+    A compiled or graphed iteration shows nothing from within: targets, and decoders before the
+    iteration's last feedback update, are then not compared.
     """
     method_class, options = _traced_method(file)
     trace = _TraceFile(file)
@@ -158,7 +161,9 @@ def replay(file: Path, device: torch.device | str = "cpu", *, compiled: bool = F
     samples, classes = trace.minibatches(dims)
     deviation = Deviation(file, method_class.name, len(samples))
     one_hot = torch.eye(dims[-1], device=device)
-    train_step = CompiledStep(method.train_step) if compiled else None
+    train_step = (
+        None if execution is Execution.EAGER else CompiledStep(method.train_step, COMPILERS[execution])
+    )
     for step in range(len(samples)):
         x = torch.from_numpy(samples[step]).float().to(device).T[None]
         y = one_hot[torch.from_numpy(classes[step]).to(device)].T[None]
@@ -167,6 +172,13 @@ def replay(file: Path, device: torch.device | str = "cpu", *, compiled: bool = F
         else:
             _replay_step(method, trace, step, x, y, deviation)
     return deviation
+
+
+def _graphed(step: OnTensors) -> OnTensors:
+    return Graphed(step, (), torch.cuda.graph_pool_handle())
+
+
+COMPILERS = {Execution.COMPILED: torch_compiled, Execution.GRAPHED: _graphed}
 
 
 def _replay_whole_step(
@@ -178,7 +190,9 @@ def _replay_whole_step(
     y: Tensor,
     deviation: Deviation,
 ) -> None:
-    updates = method.feedback_updates if isinstance(method, TargetPropagation) else 0
+    updates = 0
+    if isinstance(method, TargetPropagation) and method.learns_feedback:
+        updates = method.feedback_updates
     prefixes = [f"s{step}_u{update}_noise" for update in range(updates)]
     drawn = (
         f"{prefix}{i}"

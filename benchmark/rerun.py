@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmark.compilation import Compile
+from benchmark.compilation import Compile, Execution
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
+from benchmark.precision import Precision
 from benchmark.results import Store, StoredRun
 from benchmark.sweep import Progress, Run, train
 from benchmark.training import SEMANTICS
@@ -74,6 +76,7 @@ def run_of(stored: StoredRun, epochs: int | None = None) -> Run:
         seeds=spec["seeds"],
         epochs=min(epochs or spec["epochs"], spec["epochs"]),
         batch_size=spec["batch_size"],
+        precision=Precision.HIGHEST if spec["precision"] == "float32" else Precision(spec["precision"]),
         image=spec["dataset"]["image"],
         checksum=spec["dataset"]["checksum"],
     )
@@ -86,7 +89,7 @@ def repeat(
     if dataset.checksum != stored.record["data"]["checksum"]:
         raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")
     with tempfile.TemporaryDirectory() as folder:
-        again = train(run, dataset, Store(Path(folder)), device, progress, _compiled(stored)).epochs
+        again = train(run, dataset, Store(Path(folder)), device, progress, _compile(stored)).epochs
     before = stored.epochs[stored.epochs["epoch"] <= run.epochs].reset_index(drop=True)
     last = before["epoch"] == run.epochs
     loss = (again["train_loss"] - before["train_loss"]).abs() / before["train_loss"].abs()
@@ -99,6 +102,15 @@ def repeat(
     )
 
 
-def _compiled(stored: StoredRun) -> Compile:
-    """Compiled where the stored run was: else rounding would differ."""
-    return Compile.ON if all(s.get("compiled") for s in stored.record["sittings"]) else Compile.OFF
+def _compile(stored: StoredRun) -> Compile:
+    """Executed as the stored run was, if all of it was alike: else rounding would differ."""
+    ways = {_execution(sitting) for sitting in stored.record["sittings"]}
+    if ways == {Execution.GRAPHED}:
+        return Compile.AUTO
+    return Compile.ON if ways == {Execution.COMPILED} else Compile.OFF
+
+
+def _execution(sitting: Mapping[str, Any]) -> Execution:
+    if "execution" in sitting:
+        return Execution(sitting["execution"])
+    return Execution.COMPILED if sitting.get("compiled") else Execution.EAGER  # as it was recorded before

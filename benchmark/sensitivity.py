@@ -43,6 +43,8 @@ from benchmark.options import (
     Datasets,
     DeviceName,
     Epochs,
+    PrecisionSetting,
+    ReplicasPerPass,
     Results,
     Selection,
     console,
@@ -195,13 +197,12 @@ def command(
     ] = None,
     dataset: Datasets = None,
     epochs: Epochs = None,
+    precision: PrecisionSetting = None,
     storage: Annotated[
         str | None, typer.Option(help="Optuna storage URL instead of a SQLite file in the results folder.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the configurations and of their training.")] = SEED,
-    replicas_per_pass: Annotated[
-        int | None, typer.Option(help="Configurations trained side by side; default: what memory holds.")
-    ] = None,
+    replicas_per_pass: ReplicasPerPass = None,
     results: Results = RESULTS,
     data_root: DataRoot = None,
     device: DeviceName = "auto",
@@ -219,11 +220,12 @@ def command(
     if profile not in PROFILES and not profile.endswith((".yaml", ".yml")):
         allowed = ", ".join(PROFILES)
         raise UserError(f"--profile: {profile!r} found, allowed: {allowed}, or a path ending in .yaml")
-    chosen = Selection(PROFILES.get(profile, profile), dataset, methods, None, None, results, data_root)
+    plan = PROFILES.get(profile, profile)
+    chosen = Selection(plan, dataset, methods, None, None, results, data_root, precision=precision)
     rows = chosen.rows if methods is not None else default_rows(chosen.plan)
     columns = chosen.columns if dataset is not None else [default_column(chosen.plan)]
     studied = {column: designs(chosen.plan, rows, column, epochs, seed) for column in columns}
-    on = pick_device(device)
+    on = pick_device(device, chosen.precision)
     if storage is None:
         chosen.root.mkdir(parents=True, exist_ok=True)
     url = storage or default_storage(chosen.store)

@@ -12,7 +12,12 @@ import torch
 PURPOSES = ("encoders", "feedback", "order", "noise", "pretraining order", "pretraining noise")
 
 
-def generator(seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one (seed, purpose, epoch); `purpose` is one of `PURPOSES`."""
+def generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
+    """A CPU generator for one (seed, purpose, epoch); `purpose` is one of `PURPOSES`."""
+    return restart(torch.Generator(), seed, purpose, epoch)
+
+
+def restart(generator: torch.Generator, seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
+    """Set a generator of any device to the start of the stream of one (seed, purpose, epoch)."""
     state = np.random.SeedSequence([seed, PURPOSES.index(purpose), epoch]).generate_state(1)
-    return torch.Generator(device).manual_seed(int(state[0]))
+    return generator.manual_seed(int(state[0]))

@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 import pandas as pd
 import torch
 
-from benchmark import provenance
-from benchmark.compilation import Compile, wanted
+from benchmark import memory, provenance
+from benchmark.compilation import Compile, execution
 from benchmark.config import DatasetConfig, PlanConfig
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
-from benchmark.memory import keep_freed_memory
 from benchmark.methods import METHODS, Method, build
+from benchmark.precision import Precision, computing
 from benchmark.results import EPOCH_COLUMNS, Store, key_of, slug
 from benchmark.training import SEMANTICS, EpochResult, Training
 
@@ -53,6 +53,7 @@ class Run:
     """One a replica, in rising order: the order of the replicas changes nothing."""
     epochs: int
     batch_size: int
+    precision: Precision
     image: list[int]
     checksum: str | None
     """Of the data set's content, where `datasets.yaml` declares one."""
@@ -73,7 +74,7 @@ class Run:
             "seeds": self.seeds,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
-            "precision": "float32",
+            "precision": "float32" if self.precision is Precision.HIGHEST else self.precision.value,
         }
         if self.measure:
             spec["measure"] = {name: MEASUREMENTS[name].version for name in self.measure}
@@ -92,6 +93,10 @@ class Run:
     def total_epochs(self) -> int:
         """Epochs, feedback pre-training included."""
         return self.epochs + METHODS[self.method].pretraining_epochs(self.options)
+
+    def passes(self, size: int) -> list[Run]:
+        """The run in parts of `size` replicas, the last one with what is left."""
+        return [replace(self, seeds=self.seeds[i : i + size]) for i in range(0, len(self.seeds), size)]
 
     def multiply_adds(self, samples: int) -> float | None:
         """Of its epochs on so many samples, without pre-training; None if the method does not say."""
@@ -138,6 +143,7 @@ class Plan:
             seeds=sorted(protocol.seeds),
             epochs=protocol.epochs,
             batch_size=protocol.batch_size,
+            precision=protocol.precision,
             image=list(dataset.image),
             checksum=dataset.checksum,
             measure=tuple(self.config.measured(row, column)),
@@ -148,8 +154,10 @@ class Plan:
         found = (self.run(row, column) for column in columns for row in rows)
         return [run for run in found if run is not None]
 
-    def with_protocol(self, seeds: Sequence[int] | None, epochs: int | None) -> Plan:
-        """The plan under other seeds or epochs; it gets a name of its own."""
+    def with_protocol(
+        self, seeds: Sequence[int] | None, epochs: int | None, precision: Precision | None = None
+    ) -> Plan:
+        """The plan under other seeds or epochs, or another precision; it gets a name of its own."""
         update: dict[str, Any] = {}
         name, changes = self.name, self.changes
         if seeds is not None and sorted(seeds) != sorted(self.config.protocol.seeds):
@@ -163,6 +171,10 @@ class Plan:
             update["epochs"] = epochs
             name += f"-{epochs}-epochs"
             changes += ("--epochs", str(epochs))
+        if precision is not None and precision != self.config.protocol.precision:
+            update["precision"] = precision
+            name += f"-{precision}"
+            changes += ("--precision", precision.value)
         protocol = self.config.protocol.model_copy(update=update)
         config = self.config.model_copy(update={"protocol": protocol})
         return replace(self, name=name, config=config, changes=changes)
@@ -194,13 +206,14 @@ def _status(run: Run, store: Store) -> Status:
         return Status(run, State.STORED, epochs_done=run.total_epochs)
     checkpoint = store.checkpoint(run.key)
     if checkpoint is not None:
-        done = checkpoint["training"]["completed"]
+        passes = math.ceil(len(run.seeds) / checkpoint["replicas_per_pass"])
+        done = (checkpoint["pass"] * run.total_epochs + checkpoint["training"]["completed"]) / passes
         return Status(
             run,
             State.PARTIAL,
-            f"{done} of {run.total_epochs} epochs",
-            checkpoint["seconds"] / max(done, 1),
-            done,
+            f"{done:.0f} of {run.total_epochs} epochs",
+            checkpoint["log"]["seconds"] / max(done, 1),
+            int(done),
         )
     if run.measure and store.folder(run.unmeasured.key) is not None:
         return Status(run, State.UNMEASURED, f"stored without {', '.join(run.measure)}")
@@ -216,7 +229,7 @@ def _status(run: Run, store: Store) -> Status:
 
 
 def _same_protocol(stored: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
-    return all(stored[name] == planned[name] for name in ("seeds", "epochs"))
+    return all(stored[name] == planned[name] for name in ("seeds", "epochs", "precision"))
 
 
 def differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str = "") -> str:
@@ -233,8 +246,8 @@ def differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str
 
 
 Progress = Callable[[int, EpochResult | None], None]
-"""Called at the start and after every epoch with the epochs done (pre-training included) and what the
-last one measured, if anything."""
+"""Called at the start and after every epoch with the epochs done (pre-training included; of several passes,
+the mean over them) and what the last one measured, if anything."""
 
 
 @dataclass(frozen=True)
@@ -254,12 +267,19 @@ def execute(
     device: torch.device,
     progress: Progress,
     compile: Compile = Compile.AUTO,
+    replicas_per_pass: int | None = None,
 ) -> None:
-    """Train a run from its checkpoint, or from the start, and store it; nothing if it is stored."""
+    """Train a run from its checkpoint, or from the start, and store it; nothing if it is stored.
+
+    In passes of as many replicas as memory holds now, unless the number is given.
+    """
     with store.claim(run.key):
         if store.folder(run.key) is not None:
             return
-        trained = train(run, dataset, store, device, progress, compile)
+        size = replicas_per_pass or memory.replicas_per_pass(
+            METHODS[run.method], run.dims, run.batch_size, device
+        )
+        trained = train(run, dataset, store, device, progress, compile, size)
         store.commit(run.row, trained.record, trained.epochs, trained.measured)
 
 
@@ -270,20 +290,38 @@ def train(
     device: torch.device,
     progress: Progress,
     compile: Compile = Compile.AUTO,
+    replicas_per_pass: int | None = None,
 ) -> Trained:
-    """Train a claimed run to its end, from its checkpoint if there is one."""
-    keep_freed_memory()
-    compiled = wanted(compile, run.multiply_adds(len(dataset.train)), device)
-    training = Training(
-        run.build(device),
-        run.seeds,
-        dataset.train,
-        dataset.test,
-        batch_size=run.batch_size,
-        compiled=compiled,
-    )
-    seconds, sittings, rows = 0.0, [], []
-    measured: dict[str, list[list[Any]]] = {name: [] for name in run.measure}
+    """Train a claimed run to its end, from its checkpoint if there is one.
+
+    In one pass, or in passes of so many replicas; a run that was begun goes on as it began.
+    """
+    with computing(run.precision, device):
+        return _train(run, dataset, store, device, progress, compile, replicas_per_pass or len(run.seeds))
+
+
+@dataclass
+class _Log:
+    """What a run has left behind so far, all passes together."""
+
+    seconds: float
+    sittings: list[dict[str, Any]]
+    rows: list[list[Any]]
+    measured: dict[str, list[list[Any]]]
+
+
+def _train(
+    run: Run,
+    dataset: Dataset,
+    store: Store,
+    device: torch.device,
+    progress: Progress,
+    compile: Compile,
+    size: int,
+) -> Trained:
+    memory.keep_freed_memory()
+    log = _Log(0.0, [], [], {name: [] for name in run.measure})
+    first, epoch, state = 0, run.epochs - run.total_epochs, None
     checkpoint = store.checkpoint(run.key)
     if checkpoint is not None:
         if checkpoint["data"] != dataset.checksum:
@@ -291,56 +329,81 @@ def train(
                 f"run {run.key} ({run.row} on {run.column}) was begun on data with checksum "
                 f"{checkpoint['data'][:12]}..., {dataset.checksum[:12]}... found now"
             )
-        training.load_state_dict(checkpoint["training"])
-        seconds, sittings, rows = (checkpoint[name] for name in ("seconds", "sittings", "rows"))
-        measured = checkpoint["measured"]
-    else:
-        _measure(run, training, measured)
-    sittings.append(
+        log = _Log(**checkpoint["log"])
+        first, epoch, state = (checkpoint[name] for name in ("pass", "epoch", "training"))
+        size = checkpoint["replicas_per_pass"]
+    how = execution(compile, run.multiply_adds(len(dataset.train)), device)
+    log.sittings.append(
         {
             "started": provenance.now(),
-            "from_epoch": training.epoch,
+            "from_epoch": epoch,
             "device": provenance.device_name(device),
-            "compiled": training.compiled,
+            "execution": how.value,
+            "replicas_per_pass": min(size, len(run.seeds)),
             "versions": provenance.versions(),
         }
     )
-    progress(training.completed, None)
+    passes = run.passes(size)
     saved = -math.inf  # so the first epoch is saved in any case
-    while training.completed < run.total_epochs:
-        clock = time.monotonic()
-        result = training.run_epoch()
-        now = time.monotonic()
-        seconds += now - clock
-        sittings[-1]["compiled"] = training.compiled
-        if result is not None:
-            rows += _rows(run, result)
-        _measure(run, training, measured)
-        if now - saved >= CHECKPOINT_SECONDS:
-            state = {
-                "training": training.state_dict(),
-                "data": dataset.checksum,
-                "seconds": seconds,
-                "sittings": sittings,
-                "rows": rows,
-                "measured": measured,
-            }
-            store.save_checkpoint(run.key, state)
-            saved = now
-        progress(training.completed, result)
+    for number, part in list(enumerate(passes))[first:]:
+        training = Training(
+            part.build(device),
+            part.seeds,
+            dataset.train,
+            dataset.test,
+            batch_size=run.batch_size,
+            execution=how,
+        )
+        if state is not None:
+            training.load_state_dict(state)
+            state = None
+        else:
+            _measure(part, training, log.measured)
+        before = number * run.total_epochs
+        progress((before + training.completed) // len(passes), None)
+        while training.completed < run.total_epochs:
+            result = _train_epoch(part, training, log)
+            now = time.monotonic()
+            if now - saved >= CHECKPOINT_SECONDS:
+                reached = {
+                    "data": dataset.checksum,
+                    "replicas_per_pass": size,
+                    "pass": number,
+                    "epoch": training.epoch,
+                    "training": training.state_dict(),
+                    "log": asdict(log),
+                }
+                store.save_checkpoint(run.key, reached)
+                saved = now
+            progress((before + training.completed) // len(passes), result)
+    if len(passes) > 1:
+        for found in (log.rows, *log.measured.values()):
+            found.sort(key=lambda row: (row[0], row[1]))  # epoch by epoch, seed by seed, like one pass
     record = {
         "row": run.row,
         "spec": run.spec,
         "data": dataset.record,
         "finished": provenance.now(),
-        "training_seconds": round(seconds, 1),
-        "sittings": sittings,
+        "training_seconds": round(log.seconds, 1),
+        "sittings": log.sittings,
     }
     tables = {
         name: pd.DataFrame(found, columns=["epoch", "seed", *MEASUREMENTS[name].columns])
-        for name, found in measured.items()
+        for name, found in log.measured.items()
     }
-    return Trained(record, pd.DataFrame(rows, columns=list(EPOCH_COLUMNS)), tables)
+    return Trained(record, pd.DataFrame(log.rows, columns=list(EPOCH_COLUMNS)), tables)
+
+
+def _train_epoch(run: Run, training: Training, log: _Log) -> EpochResult | None:
+    """One epoch, and what is measured after it."""
+    clock = time.monotonic()
+    result = training.run_epoch()
+    log.seconds += time.monotonic() - clock
+    log.sittings[-1]["execution"] = training.execution.value
+    if result is not None:
+        log.rows += _rows(run, result)
+    _measure(run, training, log.measured)
+    return result
 
 
 def _rows(run: Run, result: EpochResult) -> list[list[Any]]:

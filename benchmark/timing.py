@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmark import costs, peak, provenance
 from benchmark.baseline import Baseline
-from benchmark.compilation import Compile, wanted
+from benchmark.compilation import Compile, Execution, execution
 from benchmark.config import load_paper_values
 from benchmark.costs import Cost
 from benchmark.datasets import Split
@@ -28,6 +28,7 @@ from benchmark.options import (
     Datasets,
     DeviceName,
     Methods,
+    PrecisionSetting,
     Results,
     Selection,
     console,
@@ -35,29 +36,37 @@ from benchmark.options import (
     pick_device,
     run_app,
 )
+from benchmark.precision import Precision, computing
 from benchmark.report import scaling, table3
 from benchmark.roofline import bandwidth, block_times, matmul_rate, product_bytes
 from benchmark.study import PROFILES, Point, study_points, table3_points, with_replicas
-from benchmark.sweep import Plan, State, Status
+from benchmark.sweep import Plan, Run, State, Status
 from benchmark.training import Training
 
 USUAL_SAMPLES = 50_000
 """Taken for a data set that does not declare `train_samples`."""
 
 
-def _training(point: Point, device: torch.device) -> Training:
-    """A training of the point's method, on random data of its shape.
+MINIBATCHES = 64
+"""Of the random data: so many that what happens once an epoch counts for as little as in real epochs."""
+
+
+def _random_data(run: Run, device: torch.device) -> Split:
+    drawn = run.batch_size * MINIBATCHES
+    return Split(
+        torch.randn(drawn, run.dims[0], device=device),
+        torch.randint(run.dims[-1], (drawn,), device=device),
+    )
+
+
+def _training(point: Point, data: Split) -> Training:
+    """A training of the point's method on `data`.
 
     All replicas start alike, since drawing initial weights takes longer than timing them, but each has its
     own minibatches and noise.
     """
-    run = point.run
+    run, device = point.run, data.x.device
     keep_freed_memory()
-    drawn = run.batch_size * 4
-    data = Split(
-        torch.randn(drawn, run.dims[0], device=device),
-        torch.randint(run.dims[-1], (drawn,), device=device),
-    )
     alike = [run.seeds[0]] * len(run.seeds)
     learner: Method = build(
         METHODS[run.method], run.dims, alike, run.hyperparameters, run.options, device=device
@@ -65,17 +74,16 @@ def _training(point: Point, device: torch.device) -> Training:
     if point.implementation in costs.BASELINES:
         assert isinstance(learner, DTP)
         learner = Baseline(learner, identities=point.implementation == "eager as released")
-    compiled = point.implementation == "compiled"
-    return Training(learner, run.seeds, data, data, batch_size=run.batch_size, compiled=compiled)
+    compile = {"replica axis": Compile.AUTO, "compiled": Compile.ON}.get(point.implementation, Compile.OFF)
+    how = execution(compile, None, device)
+    return Training(learner, run.seeds, data, data, batch_size=run.batch_size, execution=how)
 
 
-def _iteration_times(
-    point: Point, device: torch.device, seconds: float, longest: int
-) -> tuple[list[float], int]:
+def _iteration_times(point: Point, data: Split, seconds: float, longest: int) -> tuple[list[float], int]:
     """Seconds an iteration, block by block, and the iterations of a block: see `block_times`."""
-    training = _training(point, device)
+    training = _training(point, data)
     iterations = itertools.chain.from_iterable(training.iterations() for _ in itertools.count())
-    return block_times(lambda: next(iterations), device, seconds, longest)
+    return block_times(lambda: next(iterations), data.x.device, seconds, longest)
 
 
 def measure(
@@ -95,10 +103,12 @@ def measure(
     shape = (device, replicas, run.dims[1], run.batch_size)
     epoch = samples / run.batch_size  # the last, partial minibatch at its share
     try:
-        rate, copied = matmul_rate(*shape), bandwidth(*shape)
-        with peak.watched(device) as memory:
-            times, calls = _iteration_times(point, device, seconds, max(1, int(epoch)))
-        rate, copied = max(rate, matmul_rate(*shape)), max(copied, bandwidth(*shape))
+        with computing(run.precision, device):
+            rate, copied = matmul_rate(*shape), bandwidth(*shape)
+            data = _random_data(run, device)
+            with peak.watched(device) as memory:
+                times, calls = _iteration_times(point, data, seconds, max(1, int(epoch)))
+            rate, copied = max(rate, matmul_rate(*shape)), max(copied, bandwidth(*shape))
     except torch.OutOfMemoryError:
         return cost.model_copy(update={"skipped": "the device ran out of memory"})
     first, _, third = statistics.quantiles(times, n=4, method="inclusive")
@@ -136,7 +146,7 @@ def seconds_left(statuses: Sequence[Status], plan: Plan, device: torch.device) -
             samples = samples_of(plan, run.column)
             alike = repr((run.method, run.options, run.dims, len(run.seeds), run.batch_size))
             if alike not in paces:
-                times, _ = _iteration_times(Point(run), device, 0.0, 1)
+                times, _ = _iteration_times(Point(run), _random_data(run, device), 0.0, 1)
                 paces[alike] = statistics.median(times) / run.batch_size
             pace = paces[alike] * samples
         left.append(pace * (run.total_epochs - found.epochs_done))
@@ -198,7 +208,8 @@ def command(
         typer.Option(help="Time spent on each measurement [default: 5, or as the profile says]."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row a measurement here.")] = None,
-    compile: CompileSetting = Compile.OFF,
+    compile: CompileSetting = Compile.AUTO,
+    precision: PrecisionSetting = None,
     with_table3: Annotated[
         bool, typer.Option("--table3", help="Measure what Table 3 needs on this device, and rebuild it.")
     ] = False,
@@ -222,14 +233,16 @@ def command(
         raise UserError(f"--seconds: {seconds} found, must be 0 or more")
     if memory is not None and not 0 < memory < float("inf"):
         raise UserError(f"--memory: {memory} found, must be more than 0")
-    on = pick_device(device)
+    on = pick_device(device, precision or Precision.HIGHEST)
     most = USABLE * free_memory(on) if memory is None else 2**30 * memory
     if with_table3 or with_study:
         if with_table3 and with_study:
             raise UserError("--table3, --study: one at a time")
         given = {"--method": method, "--dataset": dataset, "--replicas": replicas, "--csv": csv}
-        if compile is not Compile.OFF:
+        if compile is not Compile.AUTO:
             given["--compile"] = compile
+        if precision is not None:
+            given["--precision"] = precision
         extra = [option for option, value in given.items() if value is not None]
         if extra:
             raise UserError(f"{', '.join(extra)}: not with --table3 or --study, which say what they measure")
@@ -238,12 +251,14 @@ def command(
         return
     if profile is not None or again:
         raise UserError("--profile, --again: only with --table3 or --study")
-    chosen = Selection("table2", dataset or ["mnist"], method, None, None, results)
+    chosen = Selection("table2", dataset or ["mnist"], method, None, None, results, precision=precision)
     counts = parse_numbers("--replicas", "1,5" if replicas is None else replicas, least=1)
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv: the folder {csv.parent} does not exist")
     table = Table(*HEADS, title=provenance.device_name(on))
-    compiled = wanted(compile, None, on)
+    if compile is Compile.OFF and on.type == "cuda":
+        raise UserError("--compile: off is not measured on a GPU, allowed: auto, on")
+    compiled = execution(compile, None, on) is Execution.COMPILED
     points = [
         Point(
             with_replicas(chosen.plan, run.row, run.column, count),

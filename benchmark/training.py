@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark import streams
-from benchmark.compilation import CompiledStep, Step
+from benchmark.compilation import CompiledStep, Execution, Step
 from benchmark.datasets import Split
+from benchmark.graphs import Graphed
 from benchmark.methods import Method
-from benchmark.network import Network
 
 SEMANTICS = 1
 """Part of every run's key: raise it when a change to the code changes numbers beyond rounding."""
@@ -40,7 +40,8 @@ class Training:
     """A method's `R` replicas on one data set, epoch by epoch.
 
     `seeds` has one entry a replica. Data order, initial weights and noise are drawn per seed and epoch
-    (see `streams`), so the state between epochs is the weights and a counter.
+    (see `streams`), so the state between epochs is the weights and a counter. Within an epoch nothing
+    waits for the device: what it measures is summed up there.
     """
 
     def __init__(
@@ -51,10 +52,9 @@ class Training:
         test: Split,
         *,
         batch_size: int = 256,
-        compiled: bool = False,
+        execution: Execution = Execution.EAGER,
     ) -> None:
         self.method = method
-        self.train_step: Step = CompiledStep(method.train_step) if compiled else method.train_step
         self.train = train
         self.test = test
         self.batch_size = batch_size
@@ -67,7 +67,21 @@ class Training:
         grouped = [seed for seed in shared for _ in range(group)] == list(seeds)
         # One minibatch a seed where replicas come in equal groups of a seed, else one a replica.
         self.streams = shared if grouped else list(seeds)
+        self.generators = [torch.Generator(self.device) for _ in self.streams]
         self.one_hot = torch.eye(method.network.dims[-1], dtype=train.x.dtype, device=self.device)
+        self.loss = torch.zeros(replicas, device=self.device)
+        """Summed cross-entropy of the minibatches that `iterations` trained on."""
+        self._wrong = torch.zeros(replicas, dtype=torch.int64, device=self.device)
+        self._finite = torch.ones(replicas, dtype=torch.bool, device=self.device)
+
+        self._execution = execution
+        compiled = execution is Execution.COMPILED
+        self.train_step: Step = CompiledStep(method.train_step) if compiled else method.train_step
+        work = (self._pretrain_on, self._train_on, self._evaluate_on)
+        if execution is Execution.GRAPHED:
+            pool = torch.cuda.graph_pool_handle()
+            work = tuple(Graphed(each, self.generators, pool) for each in work)  # type: ignore[assignment]
+        self._pretrain, self._train, self._evaluate = work
 
     @property
     def epoch(self) -> int:
@@ -75,24 +89,24 @@ class Training:
         return self.completed - self.method.pretraining
 
     @property
-    def compiled(self) -> bool:
-        """Whether iterations run compiled: as asked for, unless compiling failed."""
-        return isinstance(self.train_step, CompiledStep) and not self.train_step.failed
+    def execution(self) -> Execution:
+        """How iterations run: as asked for, unless compiling failed."""
+        failed = isinstance(self.train_step, CompiledStep) and self.train_step.failed
+        return Execution.EAGER if failed else self._execution
 
     def run_epoch(self) -> EpochResult | None:
         """Train for one epoch and evaluate; None for an epoch of pre-training."""
         if self.completed < self.method.pretraining:
-            order, noise = self._order("pretraining order"), self._noise("pretraining noise")
-            for x, _ in self._minibatches(order):
-                self.method.pretrain_step(x, noise)
+            for picked in self._minibatches("pretraining order", "pretraining noise"):
+                self._pretrain(picked)
             self.completed += 1
             return None
-        loss = torch.zeros(self.method.network.replicas, device=self.device)
-        for minibatch_loss in self.iterations():
-            loss += minibatch_loss
+        self.loss.zero_()
+        for _ in self.iterations():
+            pass
         self.completed += 1
-        error, finite = evaluate(self.method.network, self.test)
-        loss /= len(self.train)
+        error, finite = self.evaluate()
+        loss = self.loss / len(self.train)
         return EpochResult(
             epoch=self.epoch,
             train_loss=loss.tolist(),
@@ -100,49 +114,64 @@ class Training:
             diverged=(~(finite & loss.isfinite())).tolist(),
         )
 
-    def iterations(self) -> Iterator[Tensor]:
-        """Train through one epoch, minibatch by minibatch; yields each one's summed loss (R,)."""
-        order, noise = self._order("order"), self._noise("noise")
+    def iterations(self) -> Iterator[None]:
+        """Train through one epoch, minibatch by minibatch, adding up `loss`."""
         if isinstance(self.train_step, CompiledStep):
             self.train_step.restart()
-        for x, y in self._minibatches(order):
-            logits = self.train_step(x, y, noise)
-            yield -(functional.log_softmax(logits, dim=1) * y).sum((1, 2))
+        for picked in self._minibatches("order", "noise"):
+            self._train(picked)
+            yield
 
-    def _minibatches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs (S, in, n) and one-hot classes (R, classes, n), the last one with what is left."""
-        for first in range(0, len(self.train), self.batch_size):
-            picked = order[:, first : first + self.batch_size]
-            classes = self.one_hot[self.train.y[picked]].transpose(1, 2)
-            yield self.train.x[picked].transpose(1, 2), self._per_replica(classes)
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Error on `test` in per cent and whether all logits are finite, both (R,)."""
+        self._wrong.zero_()
+        self._finite.fill_(True)
+        for picked in torch.split(torch.arange(len(self.test), device=self.device), EVALUATION_BATCH):
+            self._evaluate(picked)
+        return 100.0 * self._wrong.to(torch.float64) / len(self.test), self._finite
 
-    def evaluation_minibatches(self) -> Iterator[Tensor]:
-        """The evaluation inputs (1, in, n) in order, in the minibatches that batch norm sees."""
-        return (x for x, _ in _evaluation_minibatches(self.test))
+    def _minibatches(self, order: str, noise: str) -> Iterator[Tensor]:
+        """The indices (S, n) of an epoch's minibatches, the last one with what is left.
 
-    def _order(self, purpose: str) -> Tensor:
-        """The epoch's sample order (S, samples), drawn on the CPU so that every device sees the same."""
-        orders = [
-            torch.randperm(len(self.train), generator=streams.generator(seed, purpose, self.completed))
-            for seed in self.streams
-        ]
-        return torch.stack(orders).to(self.device)
+        The order is drawn on the CPU, so that every device sees the same.
+        """
+        for seed, generator in zip(self.streams, self.generators, strict=True):
+            streams.restart(generator, seed, noise, self.completed)
+        drawn = (streams.generator(seed, order, self.completed) for seed in self.streams)
+        orders = [torch.randperm(len(self.train), generator=generator) for generator in drawn]
+        yield from torch.split(torch.stack(orders).to(self.device), self.batch_size, dim=1)
 
-    def _noise(self, purpose: str) -> Any:
-        generators = [streams.generator(seed, purpose, self.completed, self.device) for seed in self.streams]
+    def _pretrain_on(self, picked: Tensor) -> None:
+        """One step of feedback pre-training on the samples `picked` (S, n)."""
+        self.method.pretrain_step(self.train.x[picked].transpose(1, 2), self._noise)
 
-        def noise(like: Tensor) -> Tensor:
-            drawn = like.new_empty(len(generators), *like.shape[1:])
-            for replica, generator in zip(drawn, generators, strict=True):
-                replica.normal_(generator=generator)
-            return self._per_replica(drawn).mul_(self.method.noise_std)  # type: ignore[attr-defined]
+    def _train_on(self, picked: Tensor) -> None:
+        """One iteration on the samples `picked` (S, n)."""
+        x = self.train.x[picked].transpose(1, 2)
+        y = self._per_replica(self.one_hot[self.train.y[picked]].transpose(1, 2))
+        logits = self.train_step(x, y, self._noise)
+        self.loss -= (functional.log_softmax(logits, dim=1) * y).sum((1, 2))
 
-        return noise
+    def _evaluate_on(self, picked: Tensor) -> None:
+        """Count the errors on the samples `picked` (n,)."""
+        logits = self.method.network(self.test.x[picked].T[None])
+        self._wrong += (logits.argmax(1) != self.test.y[picked]).sum(1)
+        self._finite &= logits.isfinite().flatten(1).all(1)
+
+    def _noise(self, like: Tensor) -> Tensor:
+        drawn = like.new_empty(len(self.generators), *like.shape[1:])
+        for replica, generator in zip(drawn, self.generators, strict=True):
+            replica.normal_(generator=generator)
+        return self._per_replica(drawn).mul_(self.method.noise_std)  # type: ignore[attr-defined]
 
     def _per_replica(self, shared: Tensor) -> Tensor:
         """(S, features, n) -> (R, features, n)."""
         group = self.method.network.replicas // len(self.streams)
         return shared if group == 1 else shared.repeat_interleave(group, dim=0)
+
+    def evaluation_minibatches(self) -> Iterator[Tensor]:
+        """The evaluation inputs (1, in, n) in order, in the minibatches that batch norm sees."""
+        return (x.T[None] for x in torch.split(self.test.x, EVALUATION_BATCH))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on bit for bit."""
@@ -151,21 +180,3 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.method.network.load_state_dict(state["network"])
         self.completed = state["completed"]
-
-
-def evaluate(network: Network, split: Split) -> tuple[Tensor, Tensor]:
-    """Error in per cent and whether all logits are finite, both (R,)."""
-    wrong = torch.zeros(network.replicas, dtype=torch.int64, device=split.x.device)
-    finite = torch.ones(network.replicas, dtype=torch.bool, device=split.x.device)
-    for x, y in _evaluation_minibatches(split):
-        logits = network(x)
-        wrong += (logits.argmax(1) != y).sum(1)
-        finite &= logits.isfinite().flatten(1).all(1)
-    return 100.0 * wrong.to(torch.float64) / len(split), finite
-
-
-def _evaluation_minibatches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs (1, in, n) and class numbers (n,), samples in order."""
-    for first in range(0, len(split), EVALUATION_BATCH):
-        window = slice(first, first + EVALUATION_BATCH)
-        yield split.x[window].T[None], split.y[window]

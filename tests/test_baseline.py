@@ -97,7 +97,7 @@ def test_trains_like_the_replica_axis(label: str) -> None:
 
     def trained(learner: Method) -> list[float]:
         training = Training(learner, [3], data, data, batch_size=20)
-        return [float(loss) for _ in range(2) for loss in training.iterations()]
+        return [training.loss.item() for _ in range(2) for _ in training.iterations()]
 
     learner = build(method, [9, 8, 7, 4], [3], rates)
     assert isinstance(learner, DTP)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from benchmark.compilation import WORTHWHILE, Compile, CompiledStep, wanted
+from benchmark.compilation import WORTHWHILE, Compile, CompiledStep, Execution, execution
 from benchmark.datasets import Split
 from benchmark.methods import METHODS, build
 from benchmark.training import Training
@@ -30,7 +30,7 @@ def trained(name: str, *, compiled: bool, epochs: int = 2) -> Training:
         split(84, 1),
         split(40, 2),
         batch_size=32,
-        compiled=compiled,
+        execution=Execution.COMPILED if compiled else Execution.EAGER,
     )  # 84 = 32 + 32 + 20: the last minibatch is a partial one
     while training.epoch < epochs:
         training.run_epoch()
@@ -41,7 +41,7 @@ def trained(name: str, *, compiled: bool, epochs: int = 2) -> Training:
 def test_compiled_agrees_with_eager(name: str) -> None:
     eager, fast = (trained(name, compiled=compiled) for compiled in (False, True))
     assert isinstance(fast.train_step, CompiledStep)
-    assert not fast.train_step.failed
+    assert fast.execution is Execution.COMPILED
     for (key, ours), theirs in zip(
         fast.method.network.state_dict().items(), eager.method.network.state_dict().values(), strict=True
     ):
@@ -70,7 +70,7 @@ def test_interrupted_it_goes_on_bit_for_bit() -> None:
     after = trained("FW-DTP", compiled=True, epochs=0)
     after.load_state_dict(broken.state_dict())
     after.run_epoch()
-    assert after.compiled
+    assert after.execution is Execution.COMPILED
     for ours, theirs in zip(
         after.method.network.parameters(), whole.method.network.parameters(), strict=True
     ):
@@ -90,14 +90,18 @@ def test_the_tenth_run_of_a_process_is_compiled_too(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("setting", "multiply_adds", "device", "expected"),
     [
-        (Compile.AUTO, WORTHWHILE, "cpu", True),
-        (Compile.AUTO, WORTHWHILE / 2, "cpu", False),
-        (Compile.AUTO, None, "cpu", False),
-        (Compile.AUTO, WORTHWHILE, "cuda", False),
-        (Compile.ON, 1.0, "cpu", True),
-        (Compile.ON, None, "cuda", True),
-        (Compile.OFF, WORTHWHILE, "cpu", False),
+        (Compile.AUTO, WORTHWHILE, "cpu", Execution.COMPILED),
+        (Compile.AUTO, WORTHWHILE / 2, "cpu", Execution.EAGER),
+        (Compile.AUTO, None, "cpu", Execution.EAGER),
+        (Compile.AUTO, WORTHWHILE, "cuda", Execution.GRAPHED),
+        (Compile.AUTO, None, "cuda", Execution.GRAPHED),
+        (Compile.ON, 1.0, "cpu", Execution.COMPILED),
+        (Compile.ON, None, "cuda", Execution.COMPILED),
+        (Compile.OFF, WORTHWHILE, "cpu", Execution.EAGER),
+        (Compile.OFF, WORTHWHILE, "cuda", Execution.EAGER),
     ],
 )
-def test_what_is_compiled(setting: Compile, multiply_adds: float | None, device: str, expected: bool) -> None:
-    assert wanted(setting, multiply_adds, torch.device(device)) is expected
+def test_how_a_run_is_executed(
+    setting: Compile, multiply_adds: float | None, device: str, expected: Execution
+) -> None:
+    assert execution(setting, multiply_adds, torch.device(device)) is expected

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmark.compilation import Compile
+from benchmark.compilation import Compile, Execution
 from benchmark.config import load_datasets
 from benchmark.datasets import Dataset, Split, load
 from benchmark.errors import UserError
@@ -128,14 +129,30 @@ def test_cheap_runs_are_drawn(chosen: Selection) -> None:
     assert drawn == {10.0, 20.0}
 
 
-def test_compiled_runs_are_repeated_compiled(
-    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("sittings", "expected"),
+    [
+        ([{"execution": "compiled"}], Compile.ON),
+        ([{"execution": "graphed"}, {"execution": "graphed"}], Compile.AUTO),
+        ([{"execution": "eager"}], Compile.OFF),
+        ([{"execution": "compiled"}, {"execution": "eager"}], Compile.OFF),
+        ([{"compiled": True}], Compile.ON),  # as the first runs say it
+        ([{"compiled": False}], Compile.OFF),
+        ([{}], Compile.OFF),
+    ],
+)
+def test_a_run_is_repeated_as_it_was_executed(
+    chosen: Selection,
+    data: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    sittings: list[dict[str, Any]],
+    expected: Compile,
 ) -> None:
     run = stored(chosen)
     asked = []
-    monkeypatch.setattr("benchmark.sweep.wanted", lambda setting, *_: asked.append(setting) or False)
-    for compiled in (True, False):
-        sittings = [{**sitting, "compiled": compiled} for sitting in run.record["sittings"]]
-        changed = replace(run, record={**run.record, "sittings": sittings})
-        repeat(changed, run_of(run), data, CPU, silent)
-    assert asked == [Compile.ON, Compile.OFF]
+    monkeypatch.setattr(
+        "benchmark.sweep.execution", lambda setting, *_: asked.append(setting) or Execution.EAGER
+    )
+    changed = replace(run, record={**run.record, "sittings": sittings})
+    repeat(changed, run_of(run), data, CPU, silent)
+    assert asked == [expected]

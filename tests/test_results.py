@@ -99,7 +99,15 @@ def test_files_are_readable(chosen: Selection, data: Dataset) -> None:
     assert not {"started", "device", "versions"} & set(record)
     assert record["training_seconds"] >= 0
     (sitting,) = record["sittings"]
-    assert sorted(sitting) == ["compiled", "device", "from_epoch", "started", "versions"]
+    assert sorted(sitting) == [
+        "device",
+        "execution",
+        "from_epoch",
+        "replicas_per_pass",
+        "started",
+        "versions",
+    ]
+    assert sitting["execution"] == "eager"
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", sitting["versions"]["commit"])
     assert sitting["versions"]["python"] == platform.python_version()
     assert sitting["versions"]["torch"] == str(torch.__version__)

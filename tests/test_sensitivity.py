@@ -644,6 +644,7 @@ def test_another_pass_size_is_refused(command: Command) -> None:
         (["--replicas-per-pass", "0"], "--replicas-per-pass: 0 found, must be 1 or more"),
         (["--methods", "unknown"], "'unknown' found, allowed: DTP, FW-DTP"),
         (["--dataset", "unknown"], f"'unknown' found, allowed: {MINI}"),
+        (["--precision", "half"], "Invalid value for '--precision'"),
         (["--device", "cuda:99"], "'cuda:99' cannot be used"),
         (["--profile", "unknown"], "--profile: 'unknown' found, allowed: paper, quick, or a path"),
         (["--profile", "unknown.yaml"], "unknown.yaml: no such file"),

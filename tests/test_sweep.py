@@ -1,19 +1,23 @@
 """From a plan to runs: what makes a run another run, states, protocols, diverging seeds."""
 
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from benchmark import sweep
+from benchmark import memory, sweep
 from benchmark.config import load_datasets
 from benchmark.datasets import Dataset, Split, load
 from benchmark.methods import METHODS
 from benchmark.options import Selection
+from benchmark.precision import Precision
 from benchmark.sweep import Run, State, execute, status
+from benchmark.training import EpochResult, Training
 
 MINI = "fashion-mnist-mini"
 RATES = "lr: 0.5, stepsize: 0.07, lr_feedback: 0.0015, noise_std: 0.02"
@@ -209,12 +213,14 @@ def test_another_column_of_that_row_is_not_stale(tmp_path: Path, data: Dataset) 
 def test_protocol_of_a_command(tmp_path: Path) -> None:
     plan = select(tmp_path).plan
     assert plan.with_protocol([1, 2], 1) == plan
-    changed = plan.with_protocol([3, 4], 7)
-    assert changed.name == "tiny-seeds-3-4-7-epochs"
-    assert changed.changes == ("--seeds", "3,4", "--epochs", "7")
+    assert plan.with_protocol(None, None, Precision.HIGHEST) == plan
+    changed = plan.with_protocol([3, 4], 7, Precision.TF32)
+    assert changed.name == "tiny-seeds-3-4-7-epochs-tf32"
+    assert changed.changes == ("--seeds", "3,4", "--epochs", "7", "--precision", "tf32")
     run = changed.run("BP", MINI)
     assert run is not None
-    assert (run.seeds, run.epochs) == ([3, 4], 7)
+    assert (run.seeds, run.epochs, run.precision) == ([3, 4], 7, Precision.TF32)
+    assert run.spec["precision"] == "tf32"
     names = {plan.with_protocol(list(range(n)), None).name for n in (50, 100, 9999)}
     assert len(names) == 3
     assert all(len(os.fsencode(name)) < 200 for name in names)
@@ -240,3 +246,76 @@ def test_epochs_do_not_change_what_came_before(tmp_path: Path, data: Dataset) ->
     assert runs[1] is not None
     first = runs[1].epochs[runs[1].epochs["epoch"] <= 2]
     assert first.equals(runs[0].epochs)
+
+
+PASSES = PLAN.replace("seeds: [1, 2]", "seeds: [1, 2, 3]").replace("epochs: 1", "epochs: 2")
+
+
+def test_passes_of_fewer_replicas_give_the_same_run(tmp_path: Path, data: Dataset) -> None:
+    tables = []
+    for size in (None, 3, 2, 1):
+        chosen = select(tmp_path / str(size), PASSES)
+        seen: list[int] = []
+        run = picked(chosen, "DTP")
+        execute(
+            run,
+            data,
+            chosen.store,
+            CPU,
+            lambda done, result, seen=seen: seen.append(done),
+            replicas_per_pass=size,
+        )
+        stored = chosen.store.load(run.key)
+        assert stored is not None
+        (sitting,) = stored.record["sittings"]
+        assert sitting["replicas_per_pass"] == (size or 3)
+        assert seen == sorted(seen)
+        assert (seen[0], seen[-1]) == (0, run.total_epochs)
+        tables.append(stored.epochs)
+    for table in tables[1:]:
+        assert table[["epoch", "seed"]].equals(tables[0][["epoch", "seed"]])
+        assert np.allclose(table["train_loss"], tables[0]["train_loss"], rtol=1e-5)
+        assert np.allclose(table["test_error"], tables[0]["test_error"], atol=0.1)
+
+
+@pytest.mark.parametrize("epoch", range(1, 12))
+def test_a_run_of_several_passes_goes_on_where_it_stopped(
+    tmp_path: Path, data: Dataset, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after any of the 3 x 4 epochs, pre-training included; the size is that of the beginning."""
+    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    whole, broken = (select(tmp_path / name, PASSES) for name in ("whole", "broken"))
+    run = picked(whole, "DTP")
+    execute(run, data, whole.store, CPU, lambda done, result: None, replicas_per_pass=1)
+    left = itertools.count(1)
+
+    def stop(training: Training) -> EpochResult | None:
+        result = run_epoch(training)
+        if next(left) > epoch:
+            raise KeyboardInterrupt
+        return result
+
+    run_epoch = Training.run_epoch
+    monkeypatch.setattr(Training, "run_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        execute(run, data, broken.store, CPU, lambda done, result: None, replicas_per_pass=1)
+    monkeypatch.setattr(Training, "run_epoch", run_epoch)
+    found = status(run, broken.store)
+    assert (found.state, found.epochs_done) == (State.PARTIAL, epoch // 3)
+    execute(run, data, broken.store, CPU, lambda done, result: None)
+    stored, expected = broken.store.load(run.key), whole.store.load(run.key)
+    assert stored is not None
+    assert expected is not None
+    assert stored.epochs.equals(expected.epochs)
+    assert [sitting["replicas_per_pass"] for sitting in stored.record["sittings"]] == [1, 1]
+
+
+def test_what_memory_holds_trains_at_once(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "replicas_per_pass", lambda *_: 2)
+    chosen = select(tmp_path, PASSES)
+    train(chosen, data)
+    stored = chosen.store.load(picked(chosen).key)
+    assert stored is not None
+    assert stored.record["sittings"][0]["replicas_per_pass"] == 2

@@ -228,8 +228,9 @@ def test_expected_memory(plan: Plan, row: str) -> None:
     """Not too little, which would let a measurement exhaust the machine, and not twice too much."""
     run = replace(small(plan, row, 16, [512, *[256] * 4, 10]), batch_size=256)
     on = torch.device("cpu")
+    data = timing._random_data(run, on)
     with peak.watched(on) as memory:
-        next(timing._training(Point(run), on).iterations())
+        next(timing._training(Point(run), data).iterations())
     if memory.gib is None:
         pytest.skip("this system does not tell")
     expected = 16 * bytes_per_replica(METHODS[run.method], run.dims, run.batch_size, on)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmark.datasets import Split
 from benchmark.methods import METHODS, Method, Noise, build
-from benchmark.training import EVALUATION_BATCH, EpochResult, Training, evaluate
+from benchmark.training import EVALUATION_BATCH, EpochResult, Training
 
 DIMS = [10, 8, 7, 4]
 BATCH = 32
@@ -48,6 +48,7 @@ def training(
     picked: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
     train: Split | None = None,
+    test: Split | None = None,
     **changes: Sequence[float],
 ) -> Training:
     """Replicas of `seeds`; `picked` says whose hyperparameters of `RATES` they have."""
@@ -57,7 +58,8 @@ def training(
     rates = {key: [RATES[key][i] for i in columns] for key in method.hyperparameters} | changes
     train = split(75, 1, dtype) if train is None else train
     built = build(method, DIMS, seeds, rates, options, dtype=dtype)
-    return Training(built, seeds, train, split(60, 2, dtype), batch_size=BATCH)
+    test = split(60, 2, dtype) if test is None else test
+    return Training(built, seeds, train, test, batch_size=BATCH)
 
 
 def run(trained: Training, epochs: int = 1) -> list[EpochResult]:
@@ -239,10 +241,11 @@ def test_train_loss_is_the_mean_before_each_update() -> None:
 @pytest.mark.parametrize("case", ["bp", "dtp-bn", "fw-dtp-bn"])
 def test_evaluation_takes_256_samples_at_a_time_in_order(case: str) -> None:
     test = split(2 * EVALUATION_BATCH + 30, 3)
-    network = training(case, [1, 2, 3]).method.network
+    trained = training(case, [1, 2, 3], test=test)
+    network = trained.method.network
     inputs: list[Tensor] = []
     network.register_forward_hook(lambda module, args, output: inputs.append(args[0]))
-    error, finite = evaluate(network, test)
+    error, finite = trained.evaluate()
     assert EVALUATION_BATCH == 256
     assert [x.shape for x in inputs] == [(1, DIMS[0], 256), (1, DIMS[0], 256), (1, DIMS[0], 30)]
     assert torch.equal(torch.cat([x[0] for x in inputs], dim=1), test.x.T)
@@ -314,6 +317,6 @@ def test_resuming_is_bit_identical(case: str, stop: int) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_every_method_learns(case: str) -> None:
     trained = training(case, [1, 2], train=split(400, 1))
-    before, _ = evaluate(trained.method.network, trained.test)
+    before, _ = trained.evaluate()
     after = torch.tensor(run(trained, 10)[-1].test_error)
     assert (after < before - 10).all()

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from benchmark import claims
 from benchmark.config import load_paper_values
-from benchmark.options import Selection
+from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
-from benchmark.report import figure2, figure3, html, scaling, table1, table2, table3
+from benchmark.report import figure2, figure3, headline, html, scaling, table1, table2, table3
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Row, Table
 from benchmark.study import PROFILES
 
@@ -53,6 +53,8 @@ def report_table2(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
     table = table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
     table2.show(table, console, chosen.rows, chosen.columns)
     files = table2.write(table, chosen.root / "tables")
+    if chosen.root == RESULTS and not chosen.plan.changes:
+        files += headline.write(table)
     return files, html.table2_exhibit(table, html.links_to(chosen.store, page_file(chosen)))
 
 

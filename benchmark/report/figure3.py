@@ -125,6 +125,7 @@ class Figure3:
             changes.append(f"{self.trials}-trials")
         if self.seed != SEED:
             changes.append(f"seed-{self.seed}")
+        changes += self.plan.changes[1::2]
         return "-".join(["figure3", *changes])
 
     @property
@@ -151,6 +152,8 @@ class Figure3:
             reasons.append(f"{self.trials} configurations instead of {TRIALS}")
         if [sample.row for sample in self.samples] != list(ROWS):
             reasons.append("other methods")
+        if self.plan.changes:
+            reasons.append(shlex.join(self.plan.changes))
         return f"NOT THE PAPER'S FIGURE 3: {', '.join(reasons)}" if reasons else None
 
     def label(self, sample: Sample) -> str:
@@ -171,7 +174,8 @@ class Figure3:
         words += [] if self.epochs == self._plan_epochs else ["--epochs", str(self.epochs)]
         words += [] if self.seed == SEED else ["--seed", str(self.seed)]
         words += ["--storage", "URL"] if self.shared_storage else []
-        return "python -m benchmark.sensitivity " + shlex.join([*words, *self.plan.options])
+        words += [*self.plan.changes, *self.plan.options]
+        return "python -m benchmark.sensitivity " + shlex.join(words)
 
     def frame(self) -> pd.DataFrame:
         """One row a method: number, best, median and other statistics of its accuracies, importances."""

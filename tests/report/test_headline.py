@@ -1,0 +1,52 @@
+"""The README's results."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.config import load_paper_values
+from benchmark.options import RESULTS, Selection
+from benchmark.report import headline, table2
+from benchmark.report.table2 import Table2
+
+
+@pytest.fixture(scope="module")
+def stored() -> Table2:
+    """The committed results."""
+    chosen = Selection("table2", None, None, None, None, RESULTS)
+    return table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
+
+
+def test_the_readme_shows_what_is_stored(stored: Table2, tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_bytes(headline.README.read_bytes())
+    assert headline.write(stored, copy) == [copy]
+    assert copy.read_bytes() == headline.README.read_bytes()
+
+
+def test_every_stored_cell_has_a_line(stored: Table2) -> None:
+    lines = headline.text(stored).splitlines()
+    cells = [cell for cell in stored.cells.values() if cell.errors]
+    assert len(cells) > 3
+    assert len(lines) == 4 + len(cells)
+    for cell, line in zip(cells, lines[2:], strict=False):
+        assert f"| {cell.mean:.2f} ± {cell.std:.2f} (n=5) |" in line
+        assert cell.paper is None or f"| {cell.paper.mean:.2f} ± {cell.paper.std:.2f} |" in line
+    printed = sum(cell.paper is not None for cell in cells)
+    assert lines[-1].startswith(f"{printed} of the ")
+
+
+def test_only_what_is_between_the_marks_changes(stored: Table2, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"above\n{headline.BEGIN}stale\n{headline.END}\nbelow\n")
+    assert headline.write(stored, readme) == [readme]
+    assert readme.read_text() == f"above\n{headline.BEGIN}{headline.text(stored)}{headline.END}\nbelow\n"
+
+
+@pytest.mark.parametrize("text", ["no marks\n", headline.BEGIN, headline.END])
+def test_without_marks_nothing_is_written(stored: Table2, tmp_path: Path, text: str) -> None:
+    readme = tmp_path / "README.md"
+    assert headline.write(stored, readme) == []
+    readme.write_text(text)
+    assert headline.write(stored, readme) == []
+    assert readme.read_text() == text

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from benchmark import costs, study
+from benchmark import costs, timing_points
 from benchmark.config import PaperTable
-from benchmark.design import default_rows
 from benchmark.errors import UserError
 from benchmark.report import figure3, table2
 from benchmark.results import Store, StoredRun
+from benchmark.sensitivity_design import default_rows
 from benchmark.sweep import Plan, Run
 
 
@@ -94,7 +94,7 @@ class Evidence:
         }
         if not found:
             try:
-                command = study.command(self.plan, "table3")
+                command = timing_points.command(self.plan, "table3")
             except UserError as error:  # a plan of one's own
                 raise NoData(str(error)) from None
             raise NoData(f"{row} on {self.title(column)} is not timed", command)

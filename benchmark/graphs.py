@@ -1,4 +1,4 @@
-"""A whole iteration as a CUDA graph: recorded once for each shape, then launched at once."""
+"""Whole iterations as CUDA graphs: recorded once for each shape, then launched at once."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ Work = Callable[..., Any]
 """Takes tensors, and leaves what is to last in tensors that were there before."""
 
 
-class Graphed:
-    """`work` by CUDA graphs, one for each set of shapes of its arguments.
+class Graphs:
+    """Runs functions of tensors as CUDA graphs, one for each function and set of shapes.
 
-    The first call with such a set runs `work` as it is, so that CUDA's libraries set themselves up; the
-    second records it; this one and all later ones copy the arguments and launch what was recorded. It
+    The first call with such a set runs the function as it is, so that CUDA's libraries set themselves up;
+    the second records it; this one and all later ones copy the arguments and launch what was recorded. It
     draws from `generators` where they stand at the launch, so that restarting one restarts its stream.
-    `pool` (of `torch.cuda.graph_pool_handle`) is the memory in which graphs take turns, so that what a
-    call returns holds until the next launch.
+    All graphs take turns in the same memory, so that what a call returns holds until the next launch.
+    A function is known by its name, and not kept: graphs may belong to an object whose methods they run.
     """
 
-    def __init__(self, work: Work, generators: Sequence[torch.Generator], pool: Any) -> None:
-        self.work = work
+    def __init__(self, generators: Sequence[torch.Generator] = ()) -> None:
         self.generators = generators
-        self.pool = pool
-        self.seen: set[tuple[Size, ...]] = set()
-        self.recorded: dict[tuple[Size, ...], tuple[list[Tensor], torch.cuda.CUDAGraph, Any]] = {}
+        self.pool = torch.cuda.graph_pool_handle()
+        self.seen: set[tuple[str, tuple[Size, ...]]] = set()
+        self.recorded: dict[tuple[str, tuple[Size, ...]], tuple[list[Tensor], torch.cuda.CUDAGraph, Any]] = {}
 
-    def __call__(self, *given: Tensor) -> Any:
-        shapes = tuple(tensor.shape for tensor in given)
-        if shapes not in self.seen:
-            self.seen.add(shapes)
-            return self.work(*given)
-        if shapes not in self.recorded:
+    def __call__(self, work: Work, *given: Tensor) -> Any:
+        key = (work.__name__, tuple(tensor.shape for tensor in given))
+        if key not in self.seen:
+            self.seen.add(key)
+            return work(*given)
+        if key not in self.recorded:
             held = [tensor.clone() for tensor in given]
-            self.recorded[shapes] = held, *record(lambda: self.work(*held), self.generators, self.pool)
-        held, graph, result = self.recorded[shapes]
+            self.recorded[key] = held, *record(lambda: work(*held), self.generators, self.pool)
+        held, graph, result = self.recorded[key]
         for buffer, tensor in zip(held, given, strict=True):
             buffer.copy_(tensor)
         graph.replay()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -40,7 +41,8 @@ def keep_freed_memory() -> None:
 def free_memory(device: torch.device) -> int:
     """Bytes that the device can still give."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     try:
         with open("/proc/meminfo") as lines:  # counts the reclaimable page cache as free
             return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -56,11 +58,12 @@ def bytes_per_replica(
     Weights of encoders and feedback, once on the device; a CPU also holds the checkpoint while it is
     written, up to twice. Per sample of the minibatch and layer ten activations: what `Trace` keeps of
     it (preactivation, activation, output), its target and correction, and temporaries; six without
-    targets.
+    targets. On a GPU twice, in the memory of the CUDA graphs and in that of what runs before they are
+    recorded.
     """
     weights = weight_count(dims) + (weight_count(dims[1:]) if method.feedback != "none" else 0)
-    copies = 1 if device.type == "cuda" else 3
-    arrays = 10 if method.feedback == "decoders" else 6
+    copies, times = (1, 2) if device.type == "cuda" else (3, 1)
+    arrays = times * (10 if method.feedback == "decoders" else 6)
     return 4 * (copies * weights + arrays * batch_size * sum(dims[1:]))
 
 
@@ -70,6 +73,13 @@ def replicas_per_pass(
     """How many replicas to train side by side on the device as it is now; at least one."""
     fitting = int(USABLE * free_memory(device) / bytes_per_replica(method, dims, batch_size, device))
     return max(1, fitting if device.type == "cuda" else min(fitting, CPU_REPLICAS))
+
+
+def give_back(device: torch.device) -> None:
+    """Return to the device what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def ran_out(error: BaseException) -> bool:

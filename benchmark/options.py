@@ -47,7 +47,7 @@ CompileSetting = Annotated[
 
 ReplicasPerPass = Annotated[
     int | None,
-    typer.Option(help="Replicas trained side by side [default: what memory holds]."),
+    typer.Option(help="Replicas trained side by side [default: what memory holds, on a CPU at most 25]."),
 ]
 
 PlanOption = Annotated[
@@ -157,6 +157,8 @@ def pick_device(name: str, precision: Precision = Precision.HIGHEST) -> torch.de
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError
+        if device.type == "cuda":
+            device = torch.device("cuda", device.index or 0)
         torch.empty(1, device=device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -178,7 +180,7 @@ def run_app(application: typer.Typer) -> None:
         sys.exit(1)
     except torch.OutOfMemoryError:
         print(
-            "error: the device has too little memory for these replicas; try fewer --replicas-per-pass",
+            "error: the device has too little memory; fewer replicas at once need less (--replicas-per-pass)",
             file=sys.stderr,
         )
         sys.exit(1)

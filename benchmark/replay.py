@@ -12,6 +12,7 @@ import re
 import zipfile
 import zlib
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from benchmark.compilation import CompiledStep, Execution, OnTensors, Step, torch_compiled
 from benchmark.errors import UserError
-from benchmark.graphs import Graphed
+from benchmark.graphs import Graphs
 from benchmark.methods import METHODS, Method, Noise
 from benchmark.methods.target_propagation import TargetPropagation
 from benchmark.network import ForwardPass, Network
@@ -175,7 +176,7 @@ def replay(
 
 
 def _graphed(step: OnTensors) -> OnTensors:
-    return Graphed(step, (), torch.cuda.graph_pool_handle())
+    return partial(Graphs(), step)
 
 
 COMPILERS = {Execution.COMPILED: torch_compiled, Execution.GRAPHED: _graphed}

@@ -89,7 +89,8 @@ def repeat(
     if dataset.checksum != stored.record["data"]["checksum"]:
         raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")
     with tempfile.TemporaryDirectory() as folder:
-        again = train(run, dataset, Store(Path(folder)), device, progress, _compile(stored)).epochs
+        compile, size = _compile(stored), _replicas_per_pass(stored)
+        again = train(run, dataset, Store(Path(folder)), device, progress, compile, size).epochs
     before = stored.epochs[stored.epochs["epoch"] <= run.epochs].reset_index(drop=True)
     last = before["epoch"] == run.epochs
     loss = (again["train_loss"] - before["train_loss"]).abs() / before["train_loss"].abs()
@@ -108,6 +109,11 @@ def _compile(stored: StoredRun) -> Compile:
     if ways == {Execution.GRAPHED}:
         return Compile.AUTO
     return Compile.ON if ways == {Execution.COMPILED} else Compile.OFF
+
+
+def _replicas_per_pass(stored: StoredRun) -> int:
+    sizes = {sitting.get("replicas_per_pass") for sitting in stored.record["sittings"]}
+    return sizes.pop() or len(stored.spec["seeds"])  # all are alike, and the first runs did not say
 
 
 def _execution(sitting: Mapping[str, Any]) -> Execution:

@@ -105,7 +105,7 @@ class Store:
     @contextmanager
     def claim(self, key: str) -> Iterator[None]:
         """Hold a run for this process; `UserError` if another one trains it."""
-        lock = self._partial(key) / "lock"
+        lock = self.partial(key) / "lock"
         self._make(lock.parent)
         try:
             with filelock.FileLock(lock, timeout=0):
@@ -118,7 +118,7 @@ class Store:
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """The newest state of a run under way, or None."""
-        file = self._partial(key) / "checkpoint.pt"
+        file = self.partial(key) / "checkpoint.pt"
         if not file.is_file():
             return None
         try:
@@ -136,10 +136,10 @@ class Store:
 
     def save_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
         """Replace a run's checkpoint in one step."""
-        self._make(self._partial(key))
+        self._make(self.partial(key))
         content = BytesIO()
         torch.save(dict(state), content)
-        with atomic_file(self._partial(key) / "checkpoint.pt") as stream:
+        with atomic_file(self.partial(key) / "checkpoint.pt") as stream:
             stream.write(hashlib.sha256(content.getbuffer()).digest())
             stream.write(content.getbuffer())
 
@@ -155,7 +155,7 @@ class Store:
         key = key_of(spec)
         target = self.root / "runs" / spec["dataset"]["name"] / f"{slug(label)}-{key}"
         self._make(target.parent)
-        self._make(self._partial(key))
+        self._make(self.partial(key))
         csv = epochs.to_csv(index=False, columns=list(EPOCH_COLUMNS), lineterminator="\n")
         full = {"key": key, "label": label, **record, "epochs_sha256": _sha256(csv)}
         files = {"epochs.csv": csv}
@@ -164,7 +164,7 @@ class Store:
             full["measured_sha256"] = {name: _sha256(table) for name, table in tables.items()}
             files |= {f"{name}.csv": table for name, table in tables.items()}
         files["run.yaml"] = dump_yaml(full)
-        new = Path(tempfile.mkdtemp(dir=self._partial(key)))
+        new = Path(tempfile.mkdtemp(dir=self.partial(key)))
         new.chmod(0o755)
         for name, content in files.items():
             with atomic_file(new / name) as stream:
@@ -177,7 +177,7 @@ class Store:
 
     def forget(self, key: str) -> None:
         """Remove the checkpoint of a run that this process holds."""
-        (self._partial(key) / "checkpoint.pt").unlink(missing_ok=True)
+        (self.partial(key) / "checkpoint.pt").unlink(missing_ok=True)
 
     def tidy(self, key: str) -> None:
         """Remove what a kill between storing a run and forgetting its checkpoint has left."""
@@ -186,11 +186,12 @@ class Store:
 
     def discard(self, key: str) -> None:
         """Remove what is left of a run under way, unless a process holds it."""
-        if self._partial(key).exists():
+        if self.partial(key).exists():
             with suppress(UserError), self.claim(key):  # the process that holds it tidies up itself
                 self.forget(key)
 
-    def _partial(self, key: str) -> Path:
+    def partial(self, key: str) -> Path:
+        """Where the checkpoint of a run under way lies."""
         return self.root / "partial" / key
 
     def _make(self, folder: Path) -> None:

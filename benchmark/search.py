@@ -24,7 +24,8 @@ import yaml
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmark import datasets, provenance, studies
+from benchmark import datasets, optuna_storage, provenance
+from benchmark.compilation import Compile, execution
 from benchmark.config import CONFIGS, PROJECT, SearchSpace, load_search, plan_file
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
@@ -42,6 +43,7 @@ from benchmark.options import (
     pick_device,
     run_app,
 )
+from benchmark.precision import computing
 from benchmark.results import Store, atomic_file, slug
 from benchmark.sweep import Run, differences
 from benchmark.training import Training
@@ -119,7 +121,7 @@ class Search:
         """
         file = self.folder(store) / f"{slug(self.run.row)}.db"
         file.parent.mkdir(parents=True, exist_ok=True)
-        with studies.driver(studies.sqlite_url(file)) as storage:
+        with optuna_storage.driver(optuna_storage.sqlite_url(file)) as storage:
             study = optuna.create_study(storage=storage, study_name=self.name, load_if_exists=True)
             made_for = study.user_attrs.get("design")
             if made_for is None:
@@ -133,7 +135,7 @@ class Search:
                 )
             for crashed in study.get_trials(states=(TrialState.RUNNING,)):
                 study.enqueue_trial(crashed.params)
-            studies.fail_crashed(study, storage)
+            optuna_storage.fail_crashed(study, storage)
             yield study
 
     def folder(self, store: Store) -> Path:
@@ -188,9 +190,10 @@ def halve(
             if side_by_side[0] in states:
                 training.load_state_dict(_stacked([states[i] for i in side_by_side]))
             found: list[float] = []
-            while training.epoch < rung:
-                result = training.run_epoch()
-                found = [] if result is None else result.test_error
+            with computing(run.precision, device):
+                while training.epoch < rung:
+                    result = training.run_epoch()
+                    found = [] if result is None else result.test_error
             errors |= dict(zip(side_by_side, found, strict=True))
             state = training.state_dict()
             for replica, i in enumerate(side_by_side):
@@ -209,7 +212,9 @@ def _training(
         hyperparameters={name: [c[name] for c in configurations] for name in search.space.names},
         seeds=[search.seed] * len(configurations),
     )
-    return Training(run.build(device), run.seeds, data.train, data.test, batch_size=run.batch_size)
+    how = execution(Compile.AUTO, None, device)
+    built = run.build(device)
+    return Training(built, run.seeds, data.train, data.test, batch_size=run.batch_size, execution=how)
 
 
 def _stacked(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -302,7 +307,7 @@ def command(
     config = load_search(spaces)
     if trials is not None and trials < 1:
         raise UserError(f"--trials: {trials} found, must be 1 or more")
-    on = pick_device(device)
+    on = pick_device(device, chosen.precision)
     rows = chosen.rows if method is not None else [row for row in chosen.rows if row in config.rows]
     if dataset is None:  # all cells that the plan has, and no others
         runs = chosen.plan.runs(rows, chosen.columns)

@@ -6,7 +6,6 @@ a kill is a run's checkpoint in the store.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,21 +19,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from benchmark import datasets, memory, studies, sweep
+from benchmark import datasets, memory, optuna_storage, sweep
 from benchmark.datasets import Dataset
-from benchmark.design import (
-    SEED,
-    TRIALS,
-    Design,
-    check,
-    complete,
-    default_column,
-    default_rows,
-    default_storage,
-    designs,
-    enqueue,
-    open_study,
-)
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.options import (
@@ -54,6 +40,19 @@ from benchmark.options import (
 from benchmark.progress import progress_bar
 from benchmark.report import figure3
 from benchmark.results import Store
+from benchmark.sensitivity_design import (
+    SEED,
+    TRIALS,
+    Design,
+    check,
+    complete,
+    default_column,
+    default_rows,
+    default_storage,
+    designs,
+    enqueue,
+    open_study,
+)
 from benchmark.sweep import Run, Trained
 from benchmark.training import EpochResult
 
@@ -77,20 +76,20 @@ class Conductor:
         passes = [(first, min(first + size, trials)) for first in range(0, trials, size)]
         patient = False
         while len(complete(self.design, self.study, trials)) < trials:
-            studies.fail_crashed(self.study, self.storage)
+            optuna_storage.fail_crashed(self.study, self.storage)
             enqueue(self.design, self.study, trials)
             idle = True
             for first, end in passes:
                 taken = self._take(first, end)
                 if taken:
                     idle = False
-                    with studies.held(self.storage, list(taken.values())):
+                    with optuna_storage.held(self.storage, list(taken.values())):
                         self._train(first, end, taken)
             if idle:  # the rest is with other drivers, until they are done or silent for too long
                 if not patient:
                     console.print(f"{self.study.study_name}: waiting for other processes", markup=False)
                 patient = True
-                time.sleep(studies.HEARTBEAT_SECONDS)
+                time.sleep(optuna_storage.HEARTBEAT_SECONDS)
         for first, end in passes:
             self._tidy(first, end)
 
@@ -109,7 +108,7 @@ class Conductor:
                 waiting.setdefault(index, trial._trial_id)
         taken: dict[int, int] = {}
         for index in sorted(set(waiting) - busy):
-            if not studies.take(self.storage, waiting[index]):
+            if not optuna_storage.take(self.storage, waiting[index]):
                 break
             taken[index] = waiting[index]
         return taken
@@ -153,14 +152,13 @@ class Conductor:
         """The trained run; None if memory ran out."""
         try:
             with progress_bar(console, f"{run.row} {label}", run.total_epochs) as update:
-                return sweep.train(run, self.data, self.store, self.device, _advance(update))
+                advance, size = _advance(update), len(run.seeds)
+                return sweep.train(run, self.data, self.store, self.device, advance, replicas_per_pass=size)
         except Exception as error:
             if not memory.ran_out(error):
                 raise
         # Only here is nothing left that refers to the tensors.
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        memory.give_back(self.device)
         return None
 
     def _tell(self, trained: Trained, first: int, end: int, taken: Mapping[int, int]) -> None:
@@ -229,7 +227,7 @@ def command(
     if storage is None:
         chosen.root.mkdir(parents=True, exist_ok=True)
     url = storage or default_storage(chosen.store)
-    with studies.driver(url) as opened:
+    with optuna_storage.driver(url) as opened:
         made = {
             column: [_study(design, opened, replicas_per_pass, on) for design in found]
             for column, found in studied.items()
@@ -279,7 +277,7 @@ def command(
 def _keep(found: list[Design], elsewhere: RDBStorage, store: Store) -> None:
     """Copy studies into the results folder, whose reports read nothing else, where it has less of them."""
     store.root.mkdir(parents=True, exist_ok=True)
-    with studies.driver(default_storage(store)) as here:
+    with optuna_storage.driver(default_storage(store)) as here:
         names = optuna.get_all_study_names(here)
         for design in found:
             if design.name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -96,7 +96,20 @@ class Run:
 
     def passes(self, size: int) -> list[Run]:
         """The run in parts of `size` replicas, the last one with what is left."""
-        return [replace(self, seeds=self.seeds[i : i + size]) for i in range(0, len(self.seeds), size)]
+        parts = []
+        for first in range(0, len(self.seeds), size):
+            window = slice(first, first + size)
+            values = {
+                name: value[window] if isinstance(value, list) else value
+                for name, value in self.hyperparameters.items()
+            }
+            parts.append(replace(self, seeds=self.seeds[window], hyperparameters=values))
+        return parts
+
+    def epochs_done(self, size: int, number: int, completed: int) -> float:
+        """The mean over all replicas once pass `number` (from 0) of `size` replicas has completed so many."""
+        part = self.seeds[number * size : (number + 1) * size]
+        return (number * size * self.total_epochs + len(part) * completed) / len(self.seeds)
 
     def multiply_adds(self, samples: int) -> float | None:
         """Of its epochs on so many samples, without pre-training; None if the method does not say."""
@@ -204,17 +217,14 @@ def status(run: Run, store: Store) -> Status:
 def _status(run: Run, store: Store) -> Status:
     if store.load(run.key) is not None:
         return Status(run, State.STORED, epochs_done=run.total_epochs)
-    checkpoint = store.checkpoint(run.key)
+    checkpoint = _checkpoint(run, store)
     if checkpoint is not None:
-        passes = math.ceil(len(run.seeds) / checkpoint["replicas_per_pass"])
-        done = (checkpoint["pass"] * run.total_epochs + checkpoint["training"]["completed"]) / passes
-        return Status(
-            run,
-            State.PARTIAL,
-            f"{done:.0f} of {run.total_epochs} epochs",
-            checkpoint["log"]["seconds"] / max(done, 1),
-            int(done),
+        done = run.epochs_done(
+            checkpoint["replicas_per_pass"], checkpoint["pass"], checkpoint["training"]["completed"]
         )
+        detail = f"{int(done)} of {run.total_epochs} epochs"
+        pace = checkpoint["log"]["seconds"] / done if done else None
+        return Status(run, State.PARTIAL, detail, pace, int(done))
     if run.measure and store.folder(run.unmeasured.key) is not None:
         return Status(run, State.UNMEASURED, f"stored without {', '.join(run.measure)}")
     for folder in store.folders():
@@ -271,15 +281,12 @@ def execute(
 ) -> None:
     """Train a run from its checkpoint, or from the start, and store it; nothing if it is stored.
 
-    In passes of as many replicas as memory holds now, unless the number is given.
+    See `train`.
     """
     with store.claim(run.key):
         if store.folder(run.key) is not None:
             return
-        size = replicas_per_pass or memory.replicas_per_pass(
-            METHODS[run.method], run.dims, run.batch_size, device
-        )
-        trained = train(run, dataset, store, device, progress, compile, size)
+        trained = train(run, dataset, store, device, progress, compile, replicas_per_pass)
         store.commit(run.row, trained.record, trained.epochs, trained.measured)
 
 
@@ -294,10 +301,18 @@ def train(
 ) -> Trained:
     """Train a claimed run to its end, from its checkpoint if there is one.
 
-    In one pass, or in passes of so many replicas; a run that was begun goes on as it began.
+    In passes of so many replicas, by default of as many as memory holds now; a run that was begun goes on
+    with as many as it began.
     """
     with computing(run.precision, device):
-        return _train(run, dataset, store, device, progress, compile, replicas_per_pass or len(run.seeds))
+        return _train(run, dataset, store, device, progress, compile, replicas_per_pass)
+
+
+def _checkpoint(run: Run, store: Store) -> dict[str, Any] | None:
+    found = store.checkpoint(run.key)
+    if found is not None and "replicas_per_pass" not in found:
+        raise UserError(f"{store.partial(run.key)}: begun by an earlier version; delete it to start again")
+    return found
 
 
 @dataclass
@@ -317,12 +332,12 @@ def _train(
     device: torch.device,
     progress: Progress,
     compile: Compile,
-    size: int,
+    replicas_per_pass: int | None,
 ) -> Trained:
     memory.keep_freed_memory()
     log = _Log(0.0, [], [], {name: [] for name in run.measure})
     first, epoch, state = 0, run.epochs - run.total_epochs, None
-    checkpoint = store.checkpoint(run.key)
+    checkpoint = _checkpoint(run, store)
     if checkpoint is not None:
         if checkpoint["data"] != dataset.checksum:
             raise UserError(
@@ -332,6 +347,15 @@ def _train(
         log = _Log(**checkpoint["log"])
         first, epoch, state = (checkpoint[name] for name in ("pass", "epoch", "training"))
         size = checkpoint["replicas_per_pass"]
+        if replicas_per_pass not in (None, size):
+            raise UserError(
+                f"--replicas-per-pass: {replicas_per_pass} found, but run {run.key} of {run.row} on "
+                f"{run.column} was begun with {size}; leave it out, or delete {store.partial(run.key)}"
+            )
+    else:
+        size = replicas_per_pass or memory.replicas_per_pass(
+            METHODS[run.method], run.dims, run.batch_size, device
+        )
     how = execution(compile, run.multiply_adds(len(dataset.train)), device)
     log.sittings.append(
         {
@@ -359,8 +383,7 @@ def _train(
             state = None
         else:
             _measure(part, training, log.measured)
-        before = number * run.total_epochs
-        progress((before + training.completed) // len(passes), None)
+        progress(int(run.epochs_done(size, number, training.completed)), None)
         while training.completed < run.total_epochs:
             result = _train_epoch(part, training, log)
             now = time.monotonic()
@@ -371,14 +394,16 @@ def _train(
                     "pass": number,
                     "epoch": training.epoch,
                     "training": training.state_dict(),
-                    "log": asdict(log),
+                    "log": vars(log),
                 }
                 store.save_checkpoint(run.key, reached)
                 saved = now
-            progress((before + training.completed) // len(passes), result)
+            progress(int(run.epochs_done(size, number, training.completed)), result)
+        del training
+        memory.give_back(device)
     if len(passes) > 1:
         for found in (log.rows, *log.measured.values()):
-            found.sort(key=lambda row: (row[0], row[1]))  # epoch by epoch, seed by seed, like one pass
+            found.sort(key=lambda row: (row[0], row[1]))  # epoch by epoch, seed by seed
     record = {
         "row": run.row,
         "spec": run.spec,

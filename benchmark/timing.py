@@ -19,7 +19,7 @@ from benchmark.config import load_paper_values
 from benchmark.costs import Cost
 from benchmark.datasets import Split
 from benchmark.errors import UserError
-from benchmark.memory import USABLE, bytes_per_replica, free_memory, keep_freed_memory
+from benchmark.memory import USABLE, bytes_per_replica, free_memory, keep_freed_memory, replicas_per_pass
 from benchmark.methods import METHODS, Method, build
 from benchmark.methods.dtp import DTP
 from benchmark.options import (
@@ -39,8 +39,8 @@ from benchmark.options import (
 from benchmark.precision import Precision, computing
 from benchmark.report import scaling, table3
 from benchmark.roofline import bandwidth, block_times, matmul_rate, product_bytes
-from benchmark.study import PROFILES, Point, study_points, table3_points, with_replicas
 from benchmark.sweep import Plan, Run, State, Status
+from benchmark.timing_points import PROFILES, Point, study_points, table3_points, with_replicas
 from benchmark.training import Training
 
 USUAL_SAMPLES = 50_000
@@ -48,7 +48,7 @@ USUAL_SAMPLES = 50_000
 
 
 MINIBATCHES = 64
-"""Of the random data: so many that what happens once an epoch counts for as little as in real epochs."""
+"""Of the random data: so many that what happens once an epoch counts for little."""
 
 
 def _random_data(run: Run, device: torch.device) -> Split:
@@ -146,8 +146,11 @@ def seconds_left(statuses: Sequence[Status], plan: Plan, device: torch.device) -
             samples = samples_of(plan, run.column)
             alike = repr((run.method, run.options, run.dims, len(run.seeds), run.batch_size))
             if alike not in paces:
-                times, _ = _iteration_times(Point(run), _random_data(run, device), 0.0, 1)
-                paces[alike] = statistics.median(times) / run.batch_size
+                size = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
+                first = run.passes(size)[0]
+                with computing(run.precision, device):
+                    times, _ = _iteration_times(Point(first), _random_data(run, device), 0.0, 1)
+                paces[alike] = statistics.median(times) / run.batch_size * len(run.seeds) / len(first.seeds)
             pace = paces[alike] * samples
         left.append(pace * (run.total_epochs - found.epochs_done))
     return left

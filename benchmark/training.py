@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from benchmark import streams
 from benchmark.compilation import CompiledStep, Execution, Step
 from benchmark.datasets import Split
-from benchmark.graphs import Graphed
+from benchmark.graphs import Graphs
 from benchmark.methods import Method
 
 SEMANTICS = 1
@@ -77,11 +77,7 @@ class Training:
         self._execution = execution
         compiled = execution is Execution.COMPILED
         self.train_step: Step = CompiledStep(method.train_step) if compiled else method.train_step
-        work = (self._pretrain_on, self._train_on, self._evaluate_on)
-        if execution is Execution.GRAPHED:
-            pool = torch.cuda.graph_pool_handle()
-            work = tuple(Graphed(each, self.generators, pool) for each in work)  # type: ignore[assignment]
-        self._pretrain, self._train, self._evaluate = work
+        self._graphs = Graphs(self.generators) if execution is Execution.GRAPHED else None
 
     @property
     def epoch(self) -> int:
@@ -98,7 +94,7 @@ class Training:
         """Train for one epoch and evaluate; None for an epoch of pre-training."""
         if self.completed < self.method.pretraining:
             for picked in self._minibatches("pretraining order", "pretraining noise"):
-                self._pretrain(picked)
+                self._run(self._pretrain_on, picked)
             self.completed += 1
             return None
         self.loss.zero_()
@@ -119,7 +115,7 @@ class Training:
         if isinstance(self.train_step, CompiledStep):
             self.train_step.restart()
         for picked in self._minibatches("order", "noise"):
-            self._train(picked)
+            self._run(self._train_on, picked)
             yield
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
@@ -127,8 +123,14 @@ class Training:
         self._wrong.zero_()
         self._finite.fill_(True)
         for picked in torch.split(torch.arange(len(self.test), device=self.device), EVALUATION_BATCH):
-            self._evaluate(picked)
-        return 100.0 * self._wrong.to(torch.float64) / len(self.test), self._finite
+            self._run(self._evaluate_on, picked)
+        return 100.0 * self._wrong.to(torch.float64) / len(self.test), self._finite.clone()
+
+    def _run(self, work: Callable[[Tensor], None], picked: Tensor) -> None:
+        if self._graphs is None:
+            work(picked)
+        else:
+            self._graphs(work, picked)
 
     def _minibatches(self, order: str, noise: str) -> Iterator[Tensor]:
         """The indices (S, n) of an epoch's minibatches, the last one with what is left.

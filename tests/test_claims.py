@@ -15,16 +15,16 @@ from optuna.trial import create_trial
 from rich.console import Console
 from scipy import stats
 
-from benchmark import costs, studies, study
+from benchmark import costs, optuna_storage, timing_points
 from benchmark.claims import Judgement, Ledger, Part, Verdict, verify
 from benchmark.config import CONFIGS, PaperTable, load_claims, load_datasets, load_paper_values
 from benchmark.costs import Cost
-from benchmark.design import designs, open_study
 from benchmark.errors import UserError
 from benchmark.evidence import Evidence, NoData
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as report
 from benchmark.results import EPOCH_COLUMNS
+from benchmark.sensitivity_design import designs, open_study
 
 CPU = torch.device("cpu")
 PAPER = load_paper_values()["table2"]
@@ -452,7 +452,7 @@ def test_accuracies_come_from_the_sensitivity_study(
                 value=50 - rng.exponential(scale),
             )
             made[design.name].add_trial(trial)
-    monkeypatch.setattr(studies, "read_studies", lambda url, names: [made[name] for name in names])
+    monkeypatch.setattr(optuna_storage, "read_studies", lambda url, names: [made[name] for name in names])
     assert judged(chosen, check).parts[0].numbers == "99 of 100 configurations of DTP on MNIST are stored"
     assert judged(chosen, {**check, "against": ["TP"]}).verdict is Verdict.SUPPORTED
     assert "the plan has no L-DRL" in judged(chosen, {**check, "against": ["L-DRL"]}).parts[0].numbers
@@ -470,7 +470,7 @@ def test_seconds_come_from_table_3(tmp_path: Path) -> None:
         Cost.of(point.run, "replica axis", samples=50_000, device=CPU, began="today").model_copy(
             update={"seconds_per_epoch": seconds.get(point.run.row, 9.0) * len(point.run.seeds)}
         )
-        for point in study.table3_points(chosen.plan)
+        for point in timing_points.table3_points(chosen.plan)
     ]
     file = costs.file_of(chosen.root, "table3", measured[0].device)
     file.parent.mkdir(parents=True)

@@ -16,7 +16,7 @@ from PIL import Image
 from benchmark import cli, datasets, options, sweep
 from benchmark.config import PROJECT, DatasetConfig
 from benchmark.errors import DataNotFound, UserError
-from benchmark.options import Selection
+from benchmark.options import Selection, pick_device
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -327,7 +327,7 @@ def test_out_of_memory_is_one_line(command: Command, monkeypatch: pytest.MonkeyP
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
     monkeypatch.setattr(cli, "execute", full)
-    assert "too little memory for these replicas" in fails(command(*RUN))
+    assert "too little memory; fewer replicas at once need less" in fails(command(*RUN))
 
 
 def test_other_images_of_an_unpinned_folder(
@@ -511,3 +511,30 @@ def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:
     status, out, err = command(*again)
     assert (status, err) == (0, "")
     assert out.count("identical") == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "expected"),
+    [
+        ("auto", True, "cuda:0"),
+        ("cuda", True, "cuda:0"),
+        ("cuda:1", True, "cuda:1"),
+        ("auto", False, "cpu"),
+        ("cpu", True, "cpu"),
+    ],
+)
+def test_the_device_is_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, asked: str, available: bool, expected: str
+) -> None:
+    """CUDA graphs are recorded on the current device, which torch wants with its number."""
+    current: list[torch.device] = []
+
+    def set_device(device: torch.device) -> None:
+        torch._utils._get_device_index(device)  # what the real one begins with
+        current.append(device)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    assert str(pick_device(asked)) == expected
+    assert list(map(str, current)) == ([] if expected == "cpu" else [expected])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmark import rerun
 from benchmark.compilation import Compile, Execution
 from benchmark.config import load_datasets
 from benchmark.datasets import Dataset, Split, load
@@ -155,4 +156,19 @@ def test_a_run_is_repeated_as_it_was_executed(
     )
     changed = replace(run, record={**run.record, "sittings": sittings})
     repeat(changed, run_of(run), data, CPU, silent)
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(None, 3), (3, 3), (2, 2)])
+def test_a_run_is_repeated_in_its_passes(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch, size: int | None, expected: int
+) -> None:
+    found = stored(chosen)
+    run = run_of(found)
+    record = {**found.record, "sittings": [{"replicas_per_pass": size} if size else {}]}
+    record["spec"] = {**found.spec, "seeds": [1, 2, 3]}
+    asked = []
+    train = rerun.train
+    monkeypatch.setattr(rerun, "train", lambda *given: asked.append(given[-1]) or train(*given[:-1]))
+    repeat(replace(found, record=record), run, data, CPU, silent)
     assert asked == [expected]

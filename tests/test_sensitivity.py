@@ -24,14 +24,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmark import memory, sensitivity, studies, sweep
+from benchmark import memory, optuna_storage, sensitivity, sweep
 from benchmark.config import PROJECT, load_datasets
 from benchmark.datasets import load
-from benchmark.design import Design, complete, designs, enqueue, open_study
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.options import Selection, run_app
 from benchmark.report import drawing, figure3
+from benchmark.sensitivity_design import Design, complete, designs, enqueue, open_study
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -94,11 +94,11 @@ def fails(result: tuple[int, str, str]) -> str:
 
 
 def url(results: Path) -> str:
-    return studies.sqlite_url(results / "sensitivity.db")
+    return optuna_storage.sqlite_url(results / "sensitivity.db")
 
 
 def study(results: Path, name: str = NAME) -> optuna.Study:
-    (found,) = studies.read_studies(url(results), [name])
+    (found,) = optuna_storage.read_studies(url(results), [name])
     assert found is not None
     return found
 
@@ -492,7 +492,7 @@ def test_free_memory_is_there() -> None:
 
 def test_one_driver_of_a_file(command: Command, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    with studies.driver(url(tmp_path / "results")):
+    with optuna_storage.driver(url(tmp_path / "results")):
         line = fails(command("--trials", "2"))
     assert "sensitivity.db is in use by another process" in line
 
@@ -500,8 +500,8 @@ def test_one_driver_of_a_file(command: Command, tmp_path: Path) -> None:
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> optuna.storages.RDBStorage:
     """A storage that several drivers may work on."""
-    monkeypatch.setattr(studies, "HEARTBEAT_SECONDS", 1)
-    with studies._quiet():
+    monkeypatch.setattr(optuna_storage, "HEARTBEAT_SECONDS", 1)
+    with optuna_storage._quiet():
         return optuna.storages.RDBStorage(url(tmp_path), heartbeat_interval=1, grace_period=60)
 
 
@@ -555,7 +555,7 @@ def test_silent_drivers_lose_their_trials(plan: Path, shared: optuna.storages.RD
     taken = dead._take(0, 2)
     assert list(taken) == [0, 1]
     living = conductor(plan, shared, "b", 2)
-    studies.fail_crashed(living.study, shared)
+    optuna_storage.fail_crashed(living.study, shared)
     assert len(living.study.get_trials(states=(TrialState.RUNNING,))) == 2
     with shared.engine.begin() as connection:
         connection.execute(update(models.TrialHeartbeatModel).values(heartbeat=datetime(2020, 1, 1)))
@@ -568,10 +568,10 @@ def test_a_trial_is_taken_once(plan: Path, shared: optuna.storages.RDBStorage) -
     work = conductor(plan, shared, "a", 2)
     enqueue(work.design, work.study, 1)
     (trial,) = (trial._trial_id for trial in work.study.trials)
-    assert studies.take(shared, trial)
-    assert not studies.take(shared, trial)
+    assert optuna_storage.take(shared, trial)
+    assert not optuna_storage.take(shared, trial)
     shared.set_trial_state_values(trial, TrialState.COMPLETE, [50.0])
-    assert not studies.take(shared, trial)
+    assert not optuna_storage.take(shared, trial)
 
 
 def test_heartbeats_are_sent(shared: optuna.storages.RDBStorage, plan: Path) -> None:
@@ -585,7 +585,7 @@ def test_heartbeats_are_sent(shared: optuna.storages.RDBStorage, plan: Path) -> 
             beats.append(trial_id)
 
     shared.__class__ = Counting
-    with studies.held(shared, taken):
+    with optuna_storage.held(shared, taken):
         for _ in range(200):
             if len(beats) >= 2:
                 break

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from benchmark import memory, sweep
 from benchmark.config import load_datasets
 from benchmark.datasets import Dataset, Split, load
+from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.options import Selection
 from benchmark.precision import Precision
@@ -302,12 +304,38 @@ def test_a_run_of_several_passes_goes_on_where_it_stopped(
     monkeypatch.setattr(Training, "run_epoch", run_epoch)
     found = status(run, broken.store)
     assert (found.state, found.epochs_done) == (State.PARTIAL, epoch // 3)
+    assert found.detail == f"{epoch // 3} of 4 epochs"
+    checkpoint = broken.store.checkpoint(run.key)
+    assert checkpoint is not None
+    assert found.seconds_per_epoch == pytest.approx(3 * checkpoint["log"]["seconds"] / epoch)
+    with pytest.raises(UserError, match=r"--replicas-per-pass: 2 found, but run .* was begun with 1"):
+        execute(run, data, broken.store, CPU, lambda done, result: None, replicas_per_pass=2)
     execute(run, data, broken.store, CPU, lambda done, result: None)
     stored, expected = broken.store.load(run.key), whole.store.load(run.key)
     assert stored is not None
     assert expected is not None
     assert stored.epochs.equals(expected.epochs)
     assert [sitting["replicas_per_pass"] for sitting in stored.record["sittings"]] == [1, 1]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_named(tmp_path: Path, data: Dataset) -> None:
+    chosen = select(tmp_path)
+    run = picked(chosen)
+    chosen.store.save_checkpoint(run.key, {"training": {"completed": 0}})
+    (found, _) = chosen.statuses()
+    assert found.state is State.DAMAGED
+    assert re.search(rf"partial.{run.key}: begun by an earlier version; delete it", found.detail)
+    with pytest.raises(UserError, match="begun by an earlier version"):
+        train(chosen, data)
+
+
+def test_passes_share_out_seeds_and_hyperparameters(tmp_path: Path) -> None:
+    run = replace(
+        picked(select(tmp_path)), seeds=[1, 1, 2], hyperparameters={"lr": [0.1, 0.2, 0.3], "x": 1.0}
+    )
+    parts = [(part.seeds, part.hyperparameters) for part in run.passes(2)]
+    assert parts == [([1, 1], {"lr": [0.1, 0.2], "x": 1.0}), ([2], {"lr": [0.3], "x": 1.0})]
+    assert run.epochs_done(2, 1, 1) == pytest.approx((2 * run.total_epochs + 1) / 3)
 
 
 def test_what_memory_holds_trains_at_once(

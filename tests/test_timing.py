@@ -14,13 +14,13 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
-from benchmark import costs, peak, roofline, study, timing
+from benchmark import costs, peak, roofline, timing, timing_points
 from benchmark.errors import UserError
 from benchmark.memory import bytes_per_replica
 from benchmark.methods import METHODS, Method, build
 from benchmark.options import RESULTS, Selection, run_app
-from benchmark.study import PROFILES, Point
 from benchmark.sweep import Plan, Run, State, Status
+from benchmark.timing_points import PROFILES, Point
 
 DIMS = [11, 8, 7, 6, 5]
 SAMPLES, REPLICAS = 13, 2
@@ -181,7 +181,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def small(plan: Plan, row: str, replicas: int, dims: list[int] = DIMS) -> Run:
-    run = study.with_replicas(plan, row, "fashion-mnist-mini", replicas)
+    run = timing_points.with_replicas(plan, row, "fashion-mnist-mini", replicas)
     return replace(run, dims=dims, batch_size=SAMPLES)
 
 
@@ -223,7 +223,7 @@ def test_peak_memory() -> None:
     assert second.gib == pytest.approx(0.03125, abs=0.02)
 
 
-@pytest.mark.parametrize("row", study.ROWS)
+@pytest.mark.parametrize("row", timing_points.ROWS)
 def test_expected_memory(plan: Plan, row: str) -> None:
     """Not too little, which would let a measurement exhaust the machine, and not twice too much."""
     run = replace(small(plan, row, 16, [512, *[256] * 4, 10]), batch_size=256)
@@ -239,7 +239,7 @@ def test_expected_memory(plan: Plan, row: str) -> None:
 
 def test_points_of_table3() -> None:
     plan = Selection("table2", None, None, None, None, RESULTS).plan
-    points = list(study.table3_points(plan))
+    points = list(timing_points.table3_points(plan))
     assert [(p.run.row, len(p.run.seeds)) for p in points] == [
         (row, n) for row in ("FW-DTP", "DTP", "DRL", "L-DRL", "BP") for n in (1, 5, 100)
     ]
@@ -249,7 +249,7 @@ def test_points_of_table3() -> None:
 
 def test_points_of_the_study() -> None:
     plan = Selection("table2", None, None, None, None, RESULTS).plan
-    points = list(study.study_points(plan))
+    points = list(timing_points.study_points(plan))
     keys = [
         json.dumps([p.run.row, p.run.dims, len(p.run.seeds), p.run.options, p.implementation]) for p in points
     ]
@@ -261,28 +261,28 @@ def test_points_of_the_study() -> None:
     assert sorted({run.options["feedback_updates"] for run in drl}) == [1, 2, 5, 10]
     assert len(drl) == 4 + 3 + 3 + 3 + 1
     compiled = [(p.run.row, len(p.run.seeds)) for p in points if p.implementation == "compiled"]
-    assert compiled == [(row, 5) for row in study.ROWS]
+    assert compiled == [(row, 5) for row in timing_points.ROWS]
     eager = [(p.run.row, p.implementation, len(p.run.seeds)) for p in points if "eager" in p.implementation]
     assert eager == [(row, how, 1) for row in ("FW-DTP", "DTP") for how in ("eager", "eager as released")]
 
 
 def test_only_the_profiles_plans_are_measured(plan: Plan) -> None:
-    assert study.profile_of(plan)[0] == "quick"
-    assert study.command(plan, "study").startswith(
+    assert timing_points.profile_of(plan)[0] == "quick"
+    assert timing_points.command(plan, "study").startswith(
         "python -m benchmark.timing --study --profile quick --results "
     )
     with pytest.raises(UserError, match=r"mine has no measured costs, allowed: table2, quick"):
-        study.profile_of(replace(plan, source="mine"))
+        timing_points.profile_of(replace(plan, source="mine"))
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fewer points."""
     monkeypatch.setitem(PROFILES, "quick", replace(PROFILES["quick"], amortised=(2,)))
-    monkeypatch.setattr(study, "REPLICAS", 2)
-    monkeypatch.setattr(study, "ROWS", ("FW-DTP", "BP"))
+    monkeypatch.setattr(timing_points, "REPLICAS", 2)
+    monkeypatch.setattr(timing_points, "ROWS", ("FW-DTP", "BP"))
     monkeypatch.setattr(
-        study,
+        timing_points,
         "AXES",
         {"replicas": (1, 2), "width": (16,), "hidden_layers": (1,), "feedback_updates": (1,)},
     )

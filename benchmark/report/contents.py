@@ -13,7 +13,7 @@ from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
 from benchmark.report import figure2, figure3, headline, html, scaling, table1, table2, table3
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Row, Table
-from benchmark.study import PROFILES
+from benchmark.timing_points import PROFILES
 
 Report = Callable[[Selection, Console], tuple[list[Path], Exhibit]]
 """Builds from the store, prints, and writes; returns the files and what the page shows."""
@@ -53,7 +53,7 @@ def report_table2(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
     table = table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
     table2.show(table, console, chosen.rows, chosen.columns)
     files = table2.write(table, chosen.root / "tables")
-    if chosen.root == RESULTS and not chosen.plan.changes:
+    if chosen.root == RESULTS and chosen.plan.source == "table2" and not chosen.plan.changes:
         files += headline.write(table)
     return files, html.table2_exhibit(table, html.links_to(chosen.store, page_file(chosen)))
 

@@ -25,8 +25,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark import studies
-from benchmark.design import (
+from benchmark import optuna_storage
+from benchmark.errors import UserError
+from benchmark.precision import Precision
+from benchmark.report import drawing
+from benchmark.report.table2 import NOT_COMPARABLE
+from benchmark.results import Store, atomic_file, slug
+from benchmark.sensitivity_design import (
     COLUMN,
     FACTOR,
     ROWS,
@@ -40,10 +45,6 @@ from benchmark.design import (
     default_storage,
     designs,
 )
-from benchmark.errors import UserError
-from benchmark.report import drawing
-from benchmark.report.table2 import NOT_COMPARABLE
-from benchmark.results import Store, atomic_file, slug
 from benchmark.sweep import Plan
 
 BIN_WIDTH = 2.0
@@ -125,8 +126,14 @@ class Figure3:
             changes.append(f"{self.trials}-trials")
         if self.seed != SEED:
             changes.append(f"seed-{self.seed}")
-        changes += self.plan.changes[1::2]
+        changes += self._precision
         return "-".join(["figure3", *changes])
+
+    @property
+    def _precision(self) -> list[str]:
+        """Where it is not the highest."""
+        found = self.samples[0].design.run.precision
+        return [] if found is Precision.HIGHEST else [found.value]
 
     @property
     def _plan_epochs(self) -> int:
@@ -152,8 +159,7 @@ class Figure3:
             reasons.append(f"{self.trials} configurations instead of {TRIALS}")
         if [sample.row for sample in self.samples] != list(ROWS):
             reasons.append("other methods")
-        if self.plan.changes:
-            reasons.append(shlex.join(self.plan.changes))
+        reasons += self._precision
         return f"NOT THE PAPER'S FIGURE 3: {', '.join(reasons)}" if reasons else None
 
     def label(self, sample: Sample) -> str:
@@ -174,8 +180,8 @@ class Figure3:
         words += [] if self.epochs == self._plan_epochs else ["--epochs", str(self.epochs)]
         words += [] if self.seed == SEED else ["--seed", str(self.seed)]
         words += ["--storage", "URL"] if self.shared_storage else []
-        words += [*self.plan.changes, *self.plan.options]
-        return "python -m benchmark.sensitivity " + shlex.join(words)
+        words += ["--precision", *self._precision] if "--precision" in self.plan.changes else []
+        return "python -m benchmark.sensitivity " + shlex.join([*words, *self.plan.options])
 
     def frame(self) -> pd.DataFrame:
         """One row a method: number, best, median and other statistics of its accuracies, importances."""
@@ -227,7 +233,7 @@ def build(
     samples = []
     contents: dict[str, str] = {}
     asked = designs(plan, rows or default_rows(plan), column, epochs, seed)
-    stored = studies.read_studies(storage or default_storage(store), [design.name for design in asked])
+    stored = optuna_storage.read_studies(storage or default_storage(store), [design.name for design in asked])
     for design, study in zip(asked, stored, strict=True):
         samples.append(_sample(design, study, trials))
         if study is not None and "data" in study.user_attrs:

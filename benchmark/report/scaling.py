@@ -20,8 +20,8 @@ from benchmark.costs import Cost
 from benchmark.methods import METHODS
 from benchmark.report import drawing, table2
 from benchmark.results import Store, atomic_file
-from benchmark.study import AXES, BASELINE_ROWS, REPLICAS, ROWS, command, profile_of
 from benchmark.sweep import Plan
+from benchmark.timing_points import AXES, BASELINE_ROWS, REPLICAS, ROWS, command, profile_of
 
 LABELS = {
     "replicas": "replicas",

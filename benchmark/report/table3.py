@@ -20,8 +20,8 @@ from benchmark.methods import METHODS
 from benchmark.report import table2
 from benchmark.report.table2 import Cell
 from benchmark.results import Store, atomic_file
-from benchmark.study import ROWS, command, profile_of
 from benchmark.sweep import Plan, Run
+from benchmark.timing_points import ROWS, command, profile_of
 
 NOTE = (
     "Time: seconds per epoch of one replica; the device synchronised, warm-up, evaluation and feedback "

@@ -17,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 from rich.console import Console
 
-from benchmark import design, studies
+from benchmark import optuna_storage, sensitivity_design
 from benchmark.errors import UserError
 from benchmark.options import Selection
 from benchmark.report import figure3
@@ -40,11 +40,11 @@ def fill(
     **options: Any,
 ) -> optuna.Study:
     """A study whose configurations reached these accuracies."""
-    column = options.pop("column", design.default_column(chosen.plan))
-    (made,) = design.designs(chosen.plan, [row], column, **options)
+    column = options.pop("column", sensitivity_design.default_column(chosen.plan))
+    (made,) = sensitivity_design.designs(chosen.plan, [row], column, **options)
     chosen.root.mkdir(parents=True, exist_ok=True)
-    opened = optuna.storages.RDBStorage(storage or design.default_storage(chosen.store))
-    study = design.open_study(made, opened, 25)
+    opened = optuna.storages.RDBStorage(storage or sensitivity_design.default_storage(chosen.store))
+    study = sensitivity_design.open_study(made, opened, 25)
     study.set_user_attr("data", data)
     for index, accuracy in enumerate(accuracies):
         study.add_trial(
@@ -89,7 +89,7 @@ def test_statistics_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize("decisive", ["lr", "stepsize"])
 def test_importance_finds_what_matters(tmp_path: Path, decisive: str) -> None:
     chosen = select(tmp_path)
-    (made,) = design.designs(chosen.plan, ["FW-DTP"], "cifar-10")
+    (made,) = sensitivity_design.designs(chosen.plan, ["FW-DTP"], "cifar-10")
     accuracies = [
         30.0 + 5.0 * np.log(made.configuration(index)[decisive] / made.centre[decisive])
         for index in range(60)
@@ -173,7 +173,7 @@ def test_every_trial_is_in_the_csv(tmp_path: Path) -> None:
     assert list(table["method"]) == ["DTP", "DTP", "FW-DTP"]
     assert list(table["accuracy"]) == [42.9, 10.0, 51.0]
     assert list(table["diverged"]) == [False, True, False]
-    (made, _) = design.designs(chosen.plan, METHODS, "cifar-10")
+    (made, _) = sensitivity_design.designs(chosen.plan, METHODS, "cifar-10")
     drawn = table.loc[1, list(made.centre)].to_dict()
     assert drawn == pytest.approx(made.configuration(1), rel=1e-12)
     assert pd.isna(table.loc[2, "noise_std"])
@@ -280,7 +280,7 @@ def test_mixed_data_are_refused(tmp_path: Path) -> None:
 
 def test_another_storage(tmp_path: Path) -> None:
     chosen = select(tmp_path)
-    elsewhere = studies.sqlite_url(tmp_path / "elsewhere.db")
+    elsewhere = optuna_storage.sqlite_url(tmp_path / "elsewhere.db")
     fill(chosen, "DTP", [40.0], storage=elsewhere)
     figure = build(chosen, storage=elsewhere)
     assert [len(sample.trials) for sample in figure.samples] == [1, 0]
@@ -302,4 +302,4 @@ def test_a_plan_without_cifar(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     config = chosen.plan.config
     only = config.model_copy(update={"columns": {"mnist": config.columns["mnist"]}})
-    assert design.default_column(replace(chosen.plan, config=only)) == "mnist"
+    assert sensitivity_design.default_column(replace(chosen.plan, config=only)) == "mnist"

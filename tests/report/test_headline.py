@@ -1,12 +1,15 @@
 """The README's results."""
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from benchmark.config import load_paper_values
+from benchmark import options
+from benchmark.config import CONFIGS, load_paper_values
 from benchmark.options import RESULTS, Selection
-from benchmark.report import headline, table2
+from benchmark.report import contents, headline, table2
 from benchmark.report.table2 import Table2
 
 
@@ -50,3 +53,23 @@ def test_without_marks_nothing_is_written(stored: Table2, tmp_path: Path, text: 
     readme.write_text(text)
     assert headline.write(stored, readme) == []
     assert readme.read_text() == text
+
+
+def test_only_the_plans_own_table_reaches_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another plan may keep its runs in the same folder."""
+    (tmp_path / "mine.yaml").write_text(f"base: {CONFIGS / 'table2.yaml'}\ntitle: Mine\n")
+    monkeypatch.setattr(options, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(contents, "RESULTS", tmp_path / "results")
+    written: list[str] = []
+    monkeypatch.setattr(headline, "write", lambda table: written.append(table.plan.name) or [])
+    quiet = Console(file=StringIO())
+    for plan, epochs, results in (
+        ("table2", None, "results"),
+        ("table2", 7, "results"),
+        ("table2", None, "elsewhere"),
+        (str(tmp_path / "mine.yaml"), None, "results"),
+    ):
+        chosen = Selection(plan, None, None, None, epochs, tmp_path / results)
+        chosen.root.mkdir(exist_ok=True)
+        contents.report_table2(chosen, quiet)
+    assert written == ["table2"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmark import costs, study
+from benchmark import costs, timing_points
 from benchmark.costs import Cost
 from benchmark.errors import UserError
 from benchmark.options import Selection
@@ -26,7 +26,7 @@ def made_up(chosen: Selection, **changes: Any) -> list[Cost]:
     """Costs as if a replica always took 2 s an epoch; one seed at a time 18 s, as released 26 s."""
     seconds = {"replica axis": 2.0, "compiled": 1.0, "eager": 18.0, "eager as released": 26.0}
     found = []
-    for point in study.study_points(chosen.plan):
+    for point in timing_points.study_points(chosen.plan):
         cost = Cost.of(
             point.run, point.implementation, samples=60_000, device=torch.device("cpu"), began="today"
         )
@@ -65,8 +65,8 @@ def test_lines(tmp_path: Path) -> None:
     store(chosen, made_up(chosen))
     figure = scaling.build(chosen.plan, chosen.store)
     assert figure.base == {"replicas": 5, "width": 256, "hidden_layers": 6, "feedback_updates": 5}
-    for method in study.ROWS:
-        for axis, values in study.AXES.items():
+    for method in timing_points.ROWS:
+        for axis, values in timing_points.AXES.items():
             line = figure.line(DEVICE, method, axis)
             learns = method in ("DTP", "DRL", "L-DRL")
             expected = values if learns or axis != "feedback_updates" else ()
@@ -132,7 +132,7 @@ def test_the_drawing(tmp_path: Path) -> None:
     ]
     time = panels[0]
     dashed = [line for line in time.get_lines() if line.get_linestyle() == "--" and len(line.get_xdata())]
-    assert len(dashed) == len(study.ROWS)
+    assert len(dashed) == len(timing_points.ROWS)
     (fw_dtp,) = (
         c
         for c in made_up(chosen)
@@ -145,7 +145,7 @@ def test_the_drawing(tmp_path: Path) -> None:
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
     apart = ["compiled", "one seed, eager", "one seed, eager as released"]
-    assert labels == [*study.ROWS, "bound", *apart]
+    assert labels == [*timing_points.ROWS, "bound", *apart]
     (title,) = figure.texts
     assert title.get_text().startswith("Cost on the MNIST network: 6 x 256, 5 replicas, 5 feedback updates")
 

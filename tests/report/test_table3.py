@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmark import costs, study
+from benchmark import costs, timing_points
 from benchmark.config import load_paper_values
 from benchmark.costs import Cost
 from benchmark.errors import UserError
@@ -30,7 +30,7 @@ def select(folder: Path, plan: str = "table2") -> Selection:
 def made_up(chosen: Selection, seconds: Mapping[str, float] = SECONDS, **changes: Any) -> list[Cost]:
     """Costs as if so many seconds had been measured; five replicas take 2.5 times, a hundred 40 times one."""
     found = []
-    for point in study.table3_points(chosen.plan):
+    for point in timing_points.table3_points(chosen.plan):
         cost = Cost.of(point.run, "replica axis", samples=50_000, device=torch.device("cpu"), began="today")
         alone = seconds[cost.method]
         numbers = {

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from benchmark import provenance, studies
+from benchmark import optuna_storage, provenance
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.precision import Precision
@@ -119,7 +119,7 @@ def default_column(plan: Plan) -> str:
 
 def default_storage(store: Store) -> str:
     """The URL of the SQLite file beside the store's runs."""
-    return studies.sqlite_url(store.root / "sensitivity.db")
+    return optuna_storage.sqlite_url(store.root / "sensitivity.db")
 
 
 def open_study(design: Design, storage: RDBStorage, replicas_per_pass: int) -> optuna.Study:

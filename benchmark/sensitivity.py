@@ -20,6 +20,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from benchmark import datasets, memory, optuna_storage, sweep
+from benchmark.compilation import Compile
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
@@ -153,7 +154,7 @@ class Conductor:
         try:
             with progress_bar(console, f"{run.row} {label}", run.total_epochs) as update:
                 advance, size = _advance(update), len(run.seeds)
-                return sweep.train(run, self.data, self.store, self.device, advance, replicas_per_pass=size)
+                return sweep.train(run, self.data, self.store, self.device, advance, Compile.AUTO, size)
         except Exception as error:
             if not memory.ran_out(error):
                 raise

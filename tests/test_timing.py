@@ -211,16 +211,21 @@ def test_bound_is_what_takes_longer(plan: Plan) -> None:
     assert narrow.matmul_share == pytest.approx(0.25)
 
 
+def peak_of(work: Callable[[], object]) -> float:
+    """The most of three times, since a system may reclaim other pages of the process meanwhile."""
+    found = []
+    for _ in range(3):
+        with peak.watched(torch.device("cpu")) as memory:
+            work()
+        if memory.gib is None:
+            pytest.skip("this system does not tell")
+        found.append(memory.gib)
+    return max(found)
+
+
 def test_peak_memory() -> None:
-    on = torch.device("cpu")
-    with peak.watched(on) as first:
-        torch.ones(1 << 25)
-    with peak.watched(on) as second:
-        torch.ones(1 << 23)
-    if first.gib is None or second.gib is None:
-        pytest.skip("this system does not tell")
-    assert first.gib == pytest.approx(0.125, abs=0.02)
-    assert second.gib == pytest.approx(0.03125, abs=0.02)
+    assert peak_of(lambda: torch.ones(1 << 25)) == pytest.approx(0.125, abs=0.02)
+    assert peak_of(lambda: torch.ones(1 << 23)) == pytest.approx(0.03125, abs=0.02)
 
 
 @pytest.mark.parametrize("row", timing_points.ROWS)
@@ -229,12 +234,9 @@ def test_expected_memory(plan: Plan, row: str) -> None:
     run = replace(small(plan, row, 16, [512, *[256] * 4, 10]), batch_size=256)
     on = torch.device("cpu")
     data = timing._random_data(run, on)
-    with peak.watched(on) as memory:
-        next(timing._training(Point(run), data).iterations())
-    if memory.gib is None:
-        pytest.skip("this system does not tell")
+    measured = peak_of(lambda: next(timing._training(Point(run), data).iterations()))
     expected = 16 * bytes_per_replica(METHODS[run.method], run.dims, run.batch_size, on)
-    assert 0.9 * memory.gib < expected / 2**30 < 2.5 * memory.gib
+    assert 0.9 * measured < expected / 2**30 < 2.5 * measured
 
 
 def test_points_of_table3() -> None:

@@ -9,4 +9,7 @@ if __name__ == "__main__":
         from benchmark.cli import main
     except UserError as error:  # a learning rule that cannot be imported
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # importing torch takes seconds
+        print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
     main()

@@ -226,7 +226,7 @@ def _advance(update: Callable[[int, str], None]) -> Callable[[int, EpochResult |
 
 
 def _errors(errors: Sequence[float]) -> str:
-    return f"test error {sum(errors) / len(errors):.2f} % over {len(errors)} seeds"
+    return f"test error {sum(errors) / len(errors):.2f} % over {len(errors)} seed{'s' * (len(errors) > 1)}"
 
 
 @app.command("report")

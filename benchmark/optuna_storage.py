@@ -185,8 +185,10 @@ def _answering(url: str) -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        said = str(getattr(cause, "orig", None) or cause or error).strip()
-        raise UserError(f"{_shown(url)}: {' '.join(said.split())}") from None
+        said = " ".join(str(getattr(cause, "orig", None) or cause or error).split())
+        if "malformed" in said or "not a database" in said:
+            said += "; restore it, or delete it to start its studies again"
+        raise UserError(f"{_shown(url)}: {said}") from None
 
 
 def _shown(url: str) -> str:

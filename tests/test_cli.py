@@ -538,3 +538,18 @@ def test_the_device_is_the_current_one(
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
     assert str(pick_device(asked)) == expected
     assert list(map(str, current)) == ([] if expected == "cpu" else [expected])
+
+
+def test_ctrl_c_while_starting() -> None:
+    """Importing torch takes seconds, in which people change their minds."""
+    program = """
+import runpy, sys
+class Impatient:
+    def find_spec(self, name, *rest):
+        if name == "benchmark.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Impatient())
+runpy.run_module("benchmark", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted; the same command continues\n")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Size, Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
-from benchmark.methods import Noise
+from benchmark.methods import Method, Noise
 
 Step = Callable[[Tensor, Tensor, Noise], Tensor]
 """`Method.train_step`."""
 OnTensors = Callable[..., Tensor]
+"""`on_tensors`, or what computes the same."""
 
-WORTHWHILE = 3e13
+WORTHWHILE = 1e13
 """Multiply-adds from which on a run is compiled: minutes on a few cores, and compiling takes half of one."""
 
 
@@ -47,21 +50,60 @@ def execution(setting: Compile, multiply_adds: float | None, device: torch.devic
     return Execution.COMPILED if long or setting is Compile.ON else Execution.EAGER
 
 
-class CompiledStep:
-    """`step` with its arithmetic compiled, for minibatches of the first one's shape; others run eagerly.
+def on_tensors(method: Method, x: Tensor, y: Tensor, *eps: Tensor) -> Tensor:
+    """An iteration of `method` whose noise was drawn before, in the order in which it asks for it."""
+    drawn = iter(eps)
+    return method.train_step(x, y, lambda like: next(drawn))
 
-    Random generators cannot be compiled, so an iteration's noise is drawn before it, in the order in
-    which an eager iteration asks for it: the first one after `restart`. Where compiling fails, for want
-    of a C++ compiler, say, a warning tells so and every iteration runs eagerly.
 
-    `compiler` makes the fast function, of an iteration's tensors (x, y, *eps), from the plain one.
+class Compiled:
+    """`on_tensors` by `torch.compile`, once for all methods and tensors that look alike.
+
+    On a CPU its loops run on `threads` threads, and without Python's lock, so that other threads can
+    run it at the same time. Where compiling fails, for want of a C++ compiler, say, a warning tells so
+    and every iteration runs eagerly.
     """
 
-    def __init__(self, step: Step, compiler: Callable[[OnTensors], OnTensors] | None = None) -> None:
-        self.step = step
+    def __init__(self, device: torch.device, threads: int) -> None:
+        # Dynamo counts what it compiled per function, not per object, and gives up silently at the eighth.
+        torch.compiler.reset()
+        options: dict[str, Any] | None = None
+        if device.type == "cpu":
+            options = {"cpp_wrapper": True, "cpp.threads": threads}
+        self._compiled: OnTensors = torch.compile(on_tensors, dynamic=False, options=options)
+        self._compiling = threading.Lock()
+        self._ready = False
         self.failed = False
+
+    def __call__(self, method: Method, x: Tensor, y: Tensor, *eps: Tensor) -> Tensor:
+        if not self._ready:
+            with self._compiling:
+                return self._first(method, x, y, *eps)
+        return (on_tensors if self.failed else self._compiled)(method, x, y, *eps)
+
+    def _first(self, method: Method, x: Tensor, y: Tensor, *eps: Tensor) -> Tensor:
+        try:
+            return (on_tensors if self.failed else self._compiled)(method, x, y, *eps)
+        except BackendCompilerFailed as error:  # before anything ran
+            self.failed = True
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(f"not compiled, training goes on without: {reason}", stacklevel=2)
+            return on_tensors(method, x, y, *eps)
+        finally:
+            self._ready = True
+
+
+class CompiledStep:
+    """`method.train_step` by `compiled`, for minibatches of the first one's shape; others run eagerly.
+
+    Random generators cannot be compiled, so an iteration's noise is drawn before it, in the order in
+    which an eager iteration asks for it: the first one after `restart`.
+    """
+
+    def __init__(self, method: Method, compiled: OnTensors) -> None:
+        self.method = method
+        self.compiled = compiled
         self.restart()
-        self.compiled = (compiler or torch_compiled)(self._on_tensors)
 
     def restart(self) -> None:
         """Run the next iteration eagerly: at the start of every epoch, so that a process which goes on from
@@ -72,17 +114,10 @@ class CompiledStep:
     def __call__(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         if self.shape is None:
             self.shape = x.shape
-            return self.step(x, y, self._recorded(noise))
-        if x.shape != self.shape or self.failed:
-            return self.step(x, y, noise)
-        drawn = [noise(like) for like in self.like]
-        try:
-            return self.compiled(x, y, *drawn)
-        except BackendCompilerFailed as error:  # before anything ran
-            self.failed = True
-            reason = str(error).strip().splitlines()[0]
-            warnings.warn(f"not compiled, training goes on without: {reason}", stacklevel=2)
-            return self._on_tensors(x, y, *drawn)
+            return self.method.train_step(x, y, self._recorded(noise))
+        if x.shape != self.shape:
+            return self.method.train_step(x, y, noise)
+        return self.compiled(self.method, x, y, *map(noise, self.like))
 
     def _recorded(self, noise: Noise) -> Noise:
         def record(like: Tensor) -> Tensor:
@@ -90,14 +125,3 @@ class CompiledStep:
             return noise(like)
 
         return record
-
-    def _on_tensors(self, x: Tensor, y: Tensor, *eps: Tensor) -> Tensor:
-        drawn = iter(eps)
-        return self.step(x, y, lambda like: next(drawn))
-
-
-def torch_compiled(step: OnTensors) -> OnTensors:
-    """`step` by `torch.compile`."""
-    # Dynamo counts what it compiled per function, not per object, and gives up silently at the eighth.
-    torch.compiler.reset()
-    return torch.compile(step, dynamic=False)

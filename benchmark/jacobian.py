@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmark.methods import Method
 from benchmark.methods.bp import BP
@@ -189,7 +190,11 @@ def update_angles(training: Training) -> Tensor:
     without feedback updates, on copies in float64; BP's step on the same networks is the gradient's.
     """
     x = training.train.x[: training.batch_size].double().T[None]
-    y = training.one_hot[training.train.y[: training.batch_size]].double().T
+    y = (
+        functional.one_hot(training.train.y[: training.batch_size], training.method.network.dims[-1])
+        .double()
+        .T
+    )
     method = copy.copy(training.method)
     for name in method.hyperparameters:
         setattr(method, name, getattr(method, name).double())

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +159,11 @@ class Network(nn.Module):
         output_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.kind: dict[str, Any] = {
+            "feedback": feedback,
+            "hidden_norm": hidden_norm,
+            "output_norm": output_norm,
+        }
         self.depth = len(encoder_weights)
         self.dims = [encoder_weights[0].shape[2], *(w.shape[1] for w in encoder_weights)]
         self.replicas = encoder_weights[0].shape[0]
@@ -178,6 +184,14 @@ class Network(nn.Module):
     def g(self, layer: int) -> Layer:
         """Decoder g_l, l = 2..L (for FA the layer that holds M_l)."""
         return self._feedback[layer - 2]  # type: ignore[return-value]
+
+    def part(self, replicas: slice) -> Network:
+        """Some of the replicas, on the same weights in memory."""
+        encoders, feedback = (
+            [layer.weight.data[replicas] for layer in layers]  # type: ignore[index]
+            for layers in (self._encoders, self._feedback)
+        )
+        return Network(encoders, feedback, **self.kind)
 
     def pass_forward(self, x: Tensor) -> ForwardPass:
         """Equation 3: h_l = f_l(h_{l-1}), from a minibatch `x` (S, in, n)."""

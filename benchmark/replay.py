@@ -12,7 +12,6 @@ import re
 import zipfile
 import zlib
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.compilation import CompiledStep, Execution, OnTensors, Step, torch_compiled
+from benchmark.compilation import Compiled, CompiledStep, Execution, OnTensors, Step, on_tensors
 from benchmark.errors import UserError
 from benchmark.graphs import Graphs
 from benchmark.methods import METHODS, Method, Noise
@@ -162,9 +161,11 @@ def replay(
     samples, classes = trace.minibatches(dims)
     deviation = Deviation(file, method_class.name, len(samples))
     one_hot = torch.eye(dims[-1], device=device)
-    train_step = (
-        None if execution is Execution.EAGER else CompiledStep(method.train_step, COMPILERS[execution])
-    )
+    train_step: Step | None = None
+    if execution is Execution.COMPILED:
+        train_step = CompiledStep(method, Compiled(torch.device(device), torch.get_num_threads()))
+    if execution is Execution.GRAPHED:
+        train_step = CompiledStep(method, _graphed())
     for step in range(len(samples)):
         x = torch.from_numpy(samples[step]).float().to(device).T[None]
         y = one_hot[torch.from_numpy(classes[step]).to(device)].T[None]
@@ -175,11 +176,16 @@ def replay(
     return deviation
 
 
-def _graphed(step: OnTensors) -> OnTensors:
-    return partial(Graphs(), step)
+def _graphed() -> OnTensors:
+    graphs = Graphs()
 
+    def launch(method: Method, *tensors: Tensor) -> Tensor:
+        def iteration(*given: Tensor) -> Tensor:
+            return on_tensors(method, *given)
 
-COMPILERS = {Execution.COMPILED: torch_compiled, Execution.GRAPHED: _graphed}
+        return graphs(iteration, *tensors)
+
+    return launch
 
 
 def _replay_whole_step(

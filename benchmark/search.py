@@ -183,10 +183,13 @@ def halve(
     fitting = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
     alive = list(range(len(configurations)))
     states: dict[int, dict[str, Any]] = {}
+    trained = 0
     for rung in search.space.rungs:
         errors: dict[int, float] = {}
         for side_by_side in (alive[i : i + fitting] for i in range(0, len(alive), fitting)):
-            training = _training(search, [configurations[i] for i in side_by_side], data, device)
+            training = _training(
+                search, [configurations[i] for i in side_by_side], rung - trained, data, device
+            )
             if side_by_side[0] in states:
                 training.load_state_dict(_stacked([states[i] for i in side_by_side]))
             found: list[float] = []
@@ -200,19 +203,22 @@ def halve(
                 weights = {name: weight[replica].clone() for name, weight in state["network"].items()}
                 states[i] = {**state, "network": weights}
         yield rung, errors
+        trained = rung
         count = -(-len(alive) // search.space.reduction)
         alive = sorted(sorted(alive, key=errors.__getitem__)[:count])
 
 
 def _training(
-    search: Search, configurations: Sequence[Configuration], data: Dataset, device: torch.device
+    search: Search, configurations: Sequence[Configuration], epochs: int, data: Dataset, device: torch.device
 ) -> Training:
+    """Of configurations side by side, for so many epochs."""
     run = replace(
         search.run,
         hyperparameters={name: [c[name] for c in configurations] for name in search.space.names},
         seeds=[search.seed] * len(configurations),
+        epochs=epochs,
     )
-    how = execution(Compile.AUTO, None, device)
+    how = execution(Compile.AUTO, run.multiply_adds(len(data.train)), device)
     built = run.build(device)
     return Training(built, run.seeds, data.train, data.test, batch_size=run.batch_size, execution=how)
 

@@ -49,6 +49,8 @@ USUAL_SAMPLES = 50_000
 
 MINIBATCHES = 64
 """Of the random data: so many that what happens once an epoch counts for little."""
+APART = 16
+"""Iterations at a time of replicas that train apart; a divisor of `MINIBATCHES`."""
 
 
 def _random_data(run: Run, device: torch.device) -> Split:
@@ -82,8 +84,11 @@ def _training(point: Point, data: Split) -> Training:
 def _iteration_times(point: Point, data: Split, seconds: float, longest: int) -> tuple[list[float], int]:
     """Seconds an iteration, block by block, and the iterations of a block: see `block_times`."""
     training = _training(point, data)
-    iterations = itertools.chain.from_iterable(training.iterations() for _ in itertools.count())
-    return block_times(lambda: next(iterations), data.x.device, seconds, longest)
+    # Replicas on cores of their own wait for each other at the end of a call, as they do at that of an epoch.
+    many = 1 if len(training.lanes) == 1 else APART
+    iterations = itertools.chain.from_iterable(training.iterations(many) for _ in itertools.count())
+    times, calls = block_times(lambda: next(iterations), data.x.device, seconds, max(1, longest // many))
+    return [time / many for time in times], calls * many
 
 
 def measure(

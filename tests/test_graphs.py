@@ -133,10 +133,11 @@ def test_graphed_epochs_are_eager_ones(case: str, seeds: list[int], device: torc
             assert result.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
             assert result.test_error == expected.test_error
     assert graphed.execution is Execution.GRAPHED
-    assert graphed._graphs is not None
+    (lane,) = graphed.lanes
+    assert lane.graphs is not None
     names = ["_train_on", "_evaluate_on", *(["_pretrain_on"] if eager.method.pretraining else [])]
     # Of each function the full minibatch and the last one.
-    assert sorted(name for name, _ in graphed._graphs.recorded) == sorted(2 * names)
+    assert sorted(name for name, _ in lane.graphs.recorded) == sorted(2 * names)
 
 
 @pytest.mark.parametrize("case", ["dtp", "fw-dtp-bn"])

@@ -195,7 +195,7 @@ def test_the_last_partial_minibatch_trains(case: str) -> None:
         sizes.append((x.shape[-1], torch.equal(before, method.network.f(1).weight)))
         return logits
 
-    trained.train_step = counted
+    trained.lanes[0].train_step = counted
     run(trained)
     assert sizes == [(32, False), (8, False)]
 

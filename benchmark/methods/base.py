@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -45,6 +45,12 @@ class Method:
             setattr(self, name, hyperparameters[name])
         for name, default in self.options.items():
             setattr(self, name, options.get(name, default))
+
+    def part(self, replicas: slice) -> Self:
+        """The same rule for some of the replicas, on the same weights in memory."""
+        values = {name: getattr(self, name)[replicas] for name in self.hyperparameters}
+        options = {name: getattr(self, name) for name in self.options}
+        return type(self)(self.network.part(replicas), values, options)
 
     @classmethod
     def network_flags(cls, options: Mapping[str, Any]) -> dict[str, bool]:

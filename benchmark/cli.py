@@ -15,6 +15,7 @@ from benchmark import claims, datasets, provenance, replay, rerun, sensitivity, 
 from benchmark.compilation import Compile, execution
 from benchmark.config import CONFIGS, load_paper_values
 from benchmark.errors import DataNotFound, UserError
+from benchmark.executor import execute
 from benchmark.options import (
     RESULTS,
     CompileSetting,
@@ -40,7 +41,7 @@ from benchmark.report import claims as claims_report
 from benchmark.report import contents, html
 from benchmark.report.contents import REPORTS
 from benchmark.sensitivity import PROFILES
-from benchmark.sweep import State, Status, execute, status
+from benchmark.sweep import State, Status, status
 from benchmark.training import EpochResult
 
 app = typer.Typer(
@@ -72,8 +73,8 @@ def plan(
     for found, seconds in zip(statuses, left, strict=True):
         table.add_row(*_state_cells(found), duration(seconds) if seconds else "", escape(found.detail))
     console.print(table)
-    where = provenance.device_name(on)
-    console.print(f"time left: about {duration(sum(left))}, measured here on {where}", markup=False)
+    where = f"measured here, uncompiled, on {provenance.device_name(on)}"
+    console.print(f"time left: about {duration(sum(left))}, {where}", markup=False)
 
 
 @app.command("status")

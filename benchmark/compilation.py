@@ -19,7 +19,7 @@ Step = Callable[[Tensor, Tensor, Noise], Tensor]
 OnTensors = Callable[..., Tensor]
 """`on_tensors`, or what computes the same."""
 
-WORTHWHILE = 1e13
+WORTHWHILE = 5e12
 """Multiply-adds from which on a run is compiled: minutes on a few cores, and compiling takes half of one."""
 
 
@@ -76,21 +76,22 @@ class Compiled:
         self.failed = False
 
     def __call__(self, method: Method, x: Tensor, y: Tensor, *eps: Tensor) -> Tensor:
-        if not self._ready:
-            with self._compiling:
-                return self._first(method, x, y, *eps)
-        return (on_tensors if self.failed else self._compiled)(method, x, y, *eps)
-
-    def _first(self, method: Method, x: Tensor, y: Tensor, *eps: Tensor) -> Tensor:
-        try:
-            return (on_tensors if self.failed else self._compiled)(method, x, y, *eps)
-        except BackendCompilerFailed as error:  # before anything ran
-            self.failed = True
-            reason = str(error).strip().splitlines()[0]
-            warnings.warn(f"not compiled, training goes on without: {reason}", stacklevel=2)
-            return on_tensors(method, x, y, *eps)
-        finally:
+        if self._ready:
+            return self._run(method, x, y, *eps)
+        with self._compiling:
+            logits = self._run(method, x, y, *eps)
             self._ready = True
+            return logits
+
+    def _run(self, method: Method, *tensors: Tensor) -> Tensor:
+        if not self.failed:
+            try:
+                return self._compiled(method, *tensors)
+            except BackendCompilerFailed as error:  # before anything ran
+                self.failed = True
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(f"not compiled, training goes on without: {reason}", stacklevel=2)
+        return on_tensors(method, *tensors)
 
 
 class CompiledStep:

@@ -1,11 +1,8 @@
-"""Replicas that share their matrix products, and cores that work on several groups of them at a time."""
+"""Replicas that share their matrix products, minibatch by minibatch."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -127,55 +124,3 @@ class Lane:
         """(S, features, n) -> (R, features, n)."""
         group = self.method.network.replicas // len(self.streams)
         return shared if group == 1 else shared.repeat_interleave(group, dim=0)
-
-
-class Cores:
-    """The threads that torch may use now, shared out among several tasks.
-
-    As many tasks as there are threads are worked on at a time, each by a worker with its share of them.
-    A worker takes one step of a task, then turns to the one that has waited longest: no core is idle
-    before the last steps, however many tasks there are.
-    """
-
-    def __init__(self, tasks: int) -> None:
-        self._available = torch.get_num_threads()
-        self._workers = min(self._available, tasks)
-        self.threads = self._available // self._workers
-        """Of every worker."""
-
-    def advance(self, tasks: Sequence[Iterator[None]], steps: float = math.inf) -> bool:
-        """Take up to so many steps of every task; whether there were any to take."""
-        waiting = deque((task, 0) for task in tasks)
-        moved = stopping = False
-
-        def work() -> None:
-            nonlocal moved, stopping
-            try:
-                while not stopping:
-                    try:
-                        task, taken = waiting.popleft()
-                    except IndexError:
-                        return  # the rest is in other workers' hands
-                    if taken < steps and next(task, self) is None:
-                        moved = True
-                        waiting.append((task, taken + 1))
-            except BaseException:
-                stopping = True  # the others' work too
-                raise
-
-        if self._workers == 1:
-            work()
-            return moved
-        try:
-            with ThreadPoolExecutor(
-                self._workers, initializer=torch.set_num_threads, initargs=(self.threads,)
-            ) as pool:
-                working = [pool.submit(work) for _ in range(self._workers)]
-                try:
-                    for worker in working:
-                        worker.result()
-                finally:
-                    stopping = True  # when interrupted, after the steps under way
-        finally:
-            torch.set_num_threads(self._available)
-        return moved

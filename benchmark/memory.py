@@ -86,5 +86,6 @@ def ran_out(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on either kind of device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    said = str(error).lower()  # the CPU allocator raises a plain RuntimeError
-    return isinstance(error, RuntimeError) and ("allocate memory" in said or "not enough memory" in said)
+    said = str(error).lower()  # the CPU allocator raises a plain RuntimeError, and so does compiled code
+    signs = ("allocate memory", "not enough memory", "aoti_torch_empty")
+    return isinstance(error, RuntimeError) and any(sign in said for sign in signs)

@@ -14,10 +14,11 @@ import torch
 from benchmark.compilation import Compile, Execution
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
+from benchmark.executor import Progress, train
 from benchmark.methods import METHODS
 from benchmark.precision import Precision
 from benchmark.results import Store, StoredRun
-from benchmark.sweep import Progress, Run, train
+from benchmark.sweep import Run
 from benchmark.training import SEMANTICS
 
 
@@ -104,7 +105,10 @@ def repeat(
 
 
 def _compile(stored: StoredRun) -> Compile:
-    """Executed as the stored run was, if all of it was alike: else rounding would differ."""
+    """Executed as the stored run was, if all of it was alike: else rounding would differ.
+
+    It does so where a run was compiled before replicas trained apart, which its record does not say.
+    """
     ways = {_execution(sitting) for sitting in stored.record["sittings"]}
     if ways == {Execution.GRAPHED}:
         return Compile.AUTO
@@ -112,8 +116,9 @@ def _compile(stored: StoredRun) -> Compile:
 
 
 def _replicas_per_pass(stored: StoredRun) -> int:
-    sizes = {sitting.get("replicas_per_pass") for sitting in stored.record["sittings"]}
-    return sizes.pop() or len(stored.spec["seeds"])  # all are alike, and the first runs did not say
+    """As in the stored run; of one put together from others, in its largest passes."""
+    sizes = [sitting.get("replicas_per_pass") for sitting in stored.record["sittings"]]
+    return max(size or len(stored.spec["seeds"]) for size in sizes)  # the first runs did not say
 
 
 def _execution(sitting: Mapping[str, Any]) -> Execution:

@@ -79,25 +79,36 @@ class Store:
         found = sorted(self.root.glob(f"runs/*/*-{key}"))
         return found[0] if found else None
 
+    def spec(self, folder: Path) -> dict[str, Any]:
+        """The specification in a run's record, unchecked; `UserError` if there is none."""
+        record = read_yaml(folder / "run.yaml")
+        if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
+            raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
+        return record["spec"]
+
+    def read(self, folder: Path) -> StoredRun:
+        """The complete run in a folder, checked; `UserError` if its files are damaged."""
+        return _read(folder)
+
     def load(self, *keys: str) -> StoredRun | None:
         """The first complete run that has one of the keys, checked; `UserError` if its files are damaged."""
         folder = next((found for key in keys if (found := self.folder(key))), None)
-        return None if folder is None else _read(folder)
+        return None if folder is None else self.read(folder)
 
-    def folders(self) -> list[Path]:
-        """The folders of all complete runs."""
-        return sorted(path for path in self.root.glob("runs/*/*") if path.is_dir())
+    def folders(self, dataset: str = "*") -> list[Path]:
+        """The folders of all complete runs, or of those on one data set."""
+        return sorted(path for path in self.root.glob(f"runs/{dataset}/*") if path.is_dir())
 
     def runs(self) -> list[StoredRun]:
         """All complete runs; `UserError` for a damaged one."""
-        return [_read(folder) for folder in self.folders()]
+        return [self.read(folder) for folder in self.folders()]
 
     def problems(self) -> list[str]:
         """What is wrong with the store, one line a damaged run."""
         found = []
         for folder in self.folders():
             try:
-                _read(folder)
+                self.read(folder)
             except UserError as error:
                 found.append(str(error))
         return found

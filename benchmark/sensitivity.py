@@ -19,7 +19,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from benchmark import datasets, memory, optuna_storage, sweep
+from benchmark import datasets, executor, memory, optuna_storage
+from benchmark.assembly import Trained
 from benchmark.compilation import Compile
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
@@ -54,7 +55,7 @@ from benchmark.sensitivity_design import (
     enqueue,
     open_study,
 )
-from benchmark.sweep import Run, Trained
+from benchmark.sweep import Run
 from benchmark.training import EpochResult
 
 PROFILES = {"paper": "table2", "quick": "quick"}
@@ -154,7 +155,7 @@ class Conductor:
         try:
             with progress_bar(console, f"{run.row} {label}", run.total_epochs) as update:
                 advance, size = _advance(update), len(run.seeds)
-                return sweep.train(run, self.data, self.store, self.device, advance, Compile.AUTO, size)
+                return executor.train(run, self.data, self.store, self.device, advance, Compile.AUTO, size)
         except Exception as error:
             if not memory.ran_out(error):
                 raise
@@ -181,7 +182,7 @@ class Conductor:
                 self.storage.set_trial_state_values(trial, TrialState.COMPLETE, [last])
 
 
-def _advance(update: Callable[[int, str], None]) -> sweep.Progress:
+def _advance(update: Callable[[int, str], None]) -> executor.Progress:
     def progress(done: int, result: EpochResult | None) -> None:
         shown = "" if result is None else f"best test accuracy {100.0 - min(result.test_error):.2f} %"
         update(done, shown)

@@ -1,30 +1,22 @@
-"""From a plan to stored results: which runs there are, which are missing, and training those."""
+"""From a plan to its runs, and what the store has of them."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-import pandas as pd
 import torch
 
-from benchmark import memory, provenance
-from benchmark.compilation import Compile, execution
+from benchmark import assembly
 from benchmark.config import DatasetConfig, PlanConfig
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
 from benchmark.methods import METHODS, Method, build
-from benchmark.precision import Precision, computing
-from benchmark.results import EPOCH_COLUMNS, Store, key_of, slug
-from benchmark.training import SEMANTICS, EpochResult, Training
-
-CHECKPOINT_SECONDS = 30.0
-"""A checkpoint younger than this is not replaced at the end of an epoch."""
+from benchmark.precision import Precision
+from benchmark.results import Store, key_of, slug
+from benchmark.training import SEMANTICS
 
 
 class State(StrEnum):
@@ -217,25 +209,48 @@ def status(run: Run, store: Store) -> Status:
 def _status(run: Run, store: Store) -> Status:
     if store.load(run.key) is not None:
         return Status(run, State.STORED, epochs_done=run.total_epochs)
-    checkpoint = _checkpoint(run, store)
-    if checkpoint is not None:
-        done = run.epochs_done(
-            checkpoint["replicas_per_pass"], checkpoint["pass"], checkpoint["training"]["completed"]
-        )
-        detail = f"{int(done)} of {run.total_epochs} epochs"
-        pace = checkpoint["log"]["seconds"] / done if done else None
-        return Status(run, State.PARTIAL, detail, pace, int(done))
+    partial = _partial(run, store)
+    if partial is not None:
+        return partial
     if run.measure and store.folder(run.unmeasured.key) is not None:
         return Status(run, State.UNMEASURED, f"stored without {', '.join(run.measure)}")
-    for folder in store.folders():
-        if folder.parent.name == run.column and folder.name.rsplit("-", 1)[0] == slug(run.row):
+    for folder in store.folders(run.column):
+        if folder.name.rsplit("-", 1)[0] == slug(run.row):
             try:
-                stored = store.load(folder.name.rsplit("-", 1)[1])
+                stored = store.read(folder)
             except UserError:  # another run's damage is not this one's
                 continue
-            if stored is not None and _same_protocol(stored.spec, run.spec):
+            if _same_protocol(stored.spec, run.spec):
                 return Status(run, State.STALE, f"stored with {differences(stored.spec, run.spec)}")
     return Status(run, State.MISSING)
+
+
+def _partial(run: Run, store: Store) -> Status | None:
+    """Of a run that was begun, or some of whose seeds are stored in other runs."""
+    begun, found = checkpoint(run, store), assembly.stored_seeds(run, store)
+    seeds = [seed for seed in run.seeds if seed not in found] if begun is None else begun["seeds"]
+    if begun is None and not found:
+        return None
+    share = 1 - len(seeds) / len(run.seeds)
+    details = [f"{len(run.seeds) - len(seeds)} of {len(run.seeds)} seeds stored"] if share else []
+    done, pace = share * run.total_epochs, None
+    if begun is not None:
+        rest = replace(run, seeds=seeds)
+        reached = rest.epochs_done(begun["replicas_per_pass"], begun["pass"], begun["training"]["completed"])
+        details.append(f"{int(reached)} of {run.total_epochs} epochs")
+        done += (1 - share) * reached
+        pace = begun["log"]["seconds"] / ((1 - share) * reached) if reached else None
+    return Status(run, State.PARTIAL, ", ".join(details), pace, int(done))
+
+
+def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:
+    """The state of a run under way, or None; `UserError` for one that this code cannot go on with."""
+    found = store.checkpoint(run.key)
+    if found is not None and "replicas_per_pass" not in found:
+        raise UserError(f"{store.partial(run.key)}: begun by an earlier version; delete it to start again")
+    if found is not None:
+        found.setdefault("seeds", run.seeds)  # all of them, before some could be stored already
+    return found
 
 
 def _same_protocol(stored: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
@@ -253,195 +268,3 @@ def differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str
         elif old != new:
             parts.append(f"{path}{name} {old} instead of {new}")
     return ", ".join(parts)
-
-
-Progress = Callable[[int, EpochResult | None], None]
-"""Called at the start and after every epoch with the epochs done (pre-training included; of several passes,
-the mean over them) and what the last one measured, if anything."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run left behind: its record and its tables."""
-
-    record: dict[str, Any]
-    epochs: pd.DataFrame
-    """Columns `EPOCH_COLUMNS`; within an epoch, one row a replica in their order."""
-    measured: dict[str, pd.DataFrame]
-
-
-def execute(
-    run: Run,
-    dataset: Dataset,
-    store: Store,
-    device: torch.device,
-    progress: Progress,
-    compile: Compile = Compile.AUTO,
-    replicas_per_pass: int | None = None,
-) -> None:
-    """Train a run from its checkpoint, or from the start, and store it; nothing if it is stored.
-
-    See `train`.
-    """
-    with store.claim(run.key):
-        if store.folder(run.key) is not None:
-            return
-        trained = train(run, dataset, store, device, progress, compile, replicas_per_pass)
-        store.commit(run.row, trained.record, trained.epochs, trained.measured)
-
-
-def train(
-    run: Run,
-    dataset: Dataset,
-    store: Store,
-    device: torch.device,
-    progress: Progress,
-    compile: Compile = Compile.AUTO,
-    replicas_per_pass: int | None = None,
-) -> Trained:
-    """Train a claimed run to its end, from its checkpoint if there is one.
-
-    In passes of so many replicas, by default of as many as memory holds now; a run that was begun goes on
-    with as many as it began.
-    """
-    with computing(run.precision, device):
-        return _train(run, dataset, store, device, progress, compile, replicas_per_pass)
-
-
-def _checkpoint(run: Run, store: Store) -> dict[str, Any] | None:
-    found = store.checkpoint(run.key)
-    if found is not None and "replicas_per_pass" not in found:
-        raise UserError(f"{store.partial(run.key)}: begun by an earlier version; delete it to start again")
-    return found
-
-
-@dataclass
-class _Log:
-    """What a run has left behind so far, all passes together."""
-
-    seconds: float
-    sittings: list[dict[str, Any]]
-    rows: list[list[Any]]
-    measured: dict[str, list[list[Any]]]
-
-
-def _train(
-    run: Run,
-    dataset: Dataset,
-    store: Store,
-    device: torch.device,
-    progress: Progress,
-    compile: Compile,
-    replicas_per_pass: int | None,
-) -> Trained:
-    memory.keep_freed_memory()
-    log = _Log(0.0, [], [], {name: [] for name in run.measure})
-    first, epoch, state = 0, run.epochs - run.total_epochs, None
-    checkpoint = _checkpoint(run, store)
-    if checkpoint is not None:
-        if checkpoint["data"] != dataset.checksum:
-            raise UserError(
-                f"run {run.key} ({run.row} on {run.column}) was begun on data with checksum "
-                f"{checkpoint['data'][:12]}..., {dataset.checksum[:12]}... found now"
-            )
-        log = _Log(**checkpoint["log"])
-        first, epoch, state = (checkpoint[name] for name in ("pass", "epoch", "training"))
-        size = checkpoint["replicas_per_pass"]
-        if replicas_per_pass not in (None, size):
-            raise UserError(
-                f"--replicas-per-pass: {replicas_per_pass} found, but run {run.key} of {run.row} on "
-                f"{run.column} was begun with {size}; leave it out, or delete {store.partial(run.key)}"
-            )
-    else:
-        size = replicas_per_pass or memory.replicas_per_pass(
-            METHODS[run.method], run.dims, run.batch_size, device
-        )
-    how = execution(compile, run.multiply_adds(len(dataset.train)), device)
-    log.sittings.append(
-        {
-            "started": provenance.now(),
-            "from_epoch": epoch,
-            "device": provenance.device_name(device),
-            "execution": how.value,
-            "replicas_per_pass": min(size, len(run.seeds)),
-            "versions": provenance.versions(),
-        }
-    )
-    passes = run.passes(size)
-    saved = -math.inf  # so the first epoch is saved in any case
-    for number, part in list(enumerate(passes))[first:]:
-        training = Training(
-            part.build(device),
-            part.seeds,
-            dataset.train,
-            dataset.test,
-            batch_size=run.batch_size,
-            execution=how,
-        )
-        if state is not None:
-            training.load_state_dict(state)
-            state = None
-        else:
-            _measure(part, training, log.measured)
-        progress(int(run.epochs_done(size, number, training.completed)), None)
-        while training.completed < run.total_epochs:
-            result = _train_epoch(part, training, log)
-            now = time.monotonic()
-            if now - saved >= CHECKPOINT_SECONDS:
-                reached = {
-                    "data": dataset.checksum,
-                    "replicas_per_pass": size,
-                    "pass": number,
-                    "epoch": training.epoch,
-                    "training": training.state_dict(),
-                    "log": vars(log),
-                }
-                store.save_checkpoint(run.key, reached)
-                saved = now
-            progress(int(run.epochs_done(size, number, training.completed)), result)
-        del training
-        memory.give_back(device)
-    if len(passes) > 1:
-        for found in (log.rows, *log.measured.values()):
-            found.sort(key=lambda row: (row[0], row[1]))  # epoch by epoch, seed by seed
-    record = {
-        "row": run.row,
-        "spec": run.spec,
-        "data": dataset.record,
-        "finished": provenance.now(),
-        "training_seconds": round(log.seconds, 1),
-        "sittings": log.sittings,
-    }
-    tables = {
-        name: pd.DataFrame(found, columns=["epoch", "seed", *MEASUREMENTS[name].columns])
-        for name, found in log.measured.items()
-    }
-    return Trained(record, pd.DataFrame(log.rows, columns=list(EPOCH_COLUMNS)), tables)
-
-
-def _train_epoch(run: Run, training: Training, log: _Log) -> EpochResult | None:
-    """One epoch, and what is measured after it."""
-    clock = time.monotonic()
-    result = training.run_epoch()
-    log.seconds += time.monotonic() - clock
-    log.sittings[-1]["execution"] = training.execution.value
-    if result is not None:
-        log.rows += _rows(run, result)
-    _measure(run, training, log.measured)
-    return result
-
-
-def _rows(run: Run, result: EpochResult) -> list[list[Any]]:
-    """One row of `EPOCH_COLUMNS` a replica."""
-    measured = zip(result.train_loss, result.test_error, result.diverged, strict=True)
-    return [[result.epoch, seed, *values] for seed, values in zip(run.seeds, measured, strict=True)]
-
-
-def _measure(run: Run, training: Training, measured: dict[str, list[list[Any]]]) -> None:
-    """Append what is to be measured now; during pre-training nothing is."""
-    for name in run.measure:
-        measurement = MEASUREMENTS[name]
-        if measurement.due(training.completed, training.epoch, run.epochs):
-            epoch = max(training.epoch, 0)
-            for replica, *values in measurement.rows(training):
-                measured[name].append([epoch, run.seeds[replica], *values])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmark.compilation import Compiled, Execution
+from benchmark.cores import Cores
 from benchmark.datasets import Split
-from benchmark.lanes import EVALUATION_BATCH, Cores, Lane
+from benchmark.lanes import EVALUATION_BATCH, Lane
 from benchmark.methods import Method
 
 SEMANTICS = 1
@@ -101,8 +101,7 @@ class Training:
             self._cores.advance([lane.pretraining(self.completed) for lane in self.lanes])
             self.completed += 1
             return None
-        for _ in self.iterations(math.inf):
-            pass
+        self._cores.advance(self._iterations())
         self.completed += 1
         error, finite = self.evaluate()
         loss = self.loss / len(self.train)
@@ -113,13 +112,16 @@ class Training:
             diverged=(~(finite & loss.isfinite())).tolist(),
         )
 
-    def iterations(self, at_once: float = 1) -> Iterator[None]:
+    def iterations(self, at_once: int = 1) -> Iterator[None]:
         """Train through one epoch, so many minibatches of every replica at a time."""
-        for lane in self.lanes:
-            lane.loss.zero_()
-        running = [lane.iterations(self.completed) for lane in self.lanes]
+        running = self._iterations()
         while self._cores.advance(running, at_once):
             yield
+
+    def _iterations(self) -> list[Iterator[None]]:
+        for lane in self.lanes:
+            lane.loss.zero_()
+        return [lane.iterations(self.completed) for lane in self.lanes]
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
         """Error on `test` in per cent and whether all logits are finite, both (R,)."""

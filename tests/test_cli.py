@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmark import cli, datasets, options, sweep
+from benchmark import cli, datasets, executor, options
 from benchmark.config import PROJECT, DatasetConfig
 from benchmark.errors import DataNotFound, UserError
 from benchmark.options import Selection, pick_device
@@ -408,7 +408,7 @@ def test_damaged_checkpoint(command: Command, tmp_path: Path) -> None:
 def test_partial_runs_never_reach_a_table(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")

@@ -23,7 +23,7 @@ def split(samples: int, seed: int) -> Split:
 
 
 def trained(name: str, *, compiled: bool, epochs: int = 2) -> Training:
-    values = {p: RATES[p] for p in METHODS[name].hyperparameters}
+    values = {p: [RATES[p], 2 * RATES[p]] for p in METHODS[name].hyperparameters}
     training = Training(
         build(METHODS[name], DIMS, [1, 2], values, {"feedback_updates": 1} if name == "DTP" else {}),
         [1, 2],

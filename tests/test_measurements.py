@@ -6,15 +6,16 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark import sweep
+from benchmark import executor
 from benchmark.config import load_datasets, load_paper_values, load_plan
 from benchmark.datasets import Dataset, Split, load
 from benchmark.errors import UserError
+from benchmark.executor import execute
 from benchmark.measurements import MEASUREMENTS
 from benchmark.options import Selection
 from benchmark.report import table2
 from benchmark.results import StoredRun
-from benchmark.sweep import State, execute
+from benchmark.sweep import State
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -82,7 +83,7 @@ class Interrupted(Exception):
 def test_interrupted_anywhere_the_tables_are_the_same(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     whole = trained(select(tmp_path / "whole"), data)
     chosen = select(tmp_path / "broken")
     run = chosen.plan.run("DTP", MINI)

@@ -12,11 +12,11 @@ from benchmark.compilation import Compile, Execution
 from benchmark.config import load_datasets
 from benchmark.datasets import Dataset, Split, load
 from benchmark.errors import UserError
+from benchmark.executor import execute
 from benchmark.methods.bp import BP
 from benchmark.options import Selection
 from benchmark.rerun import choose, repeat, run_of
 from benchmark.results import StoredRun
-from benchmark.sweep import execute
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -152,7 +152,7 @@ def test_a_run_is_repeated_as_it_was_executed(
     run = stored(chosen)
     asked = []
     monkeypatch.setattr(
-        "benchmark.sweep.execution", lambda setting, *_: asked.append(setting) or Execution.EAGER
+        "benchmark.executor.execution", lambda setting, *_: asked.append(setting) or Execution.EAGER
     )
     changed = replace(run, record={**run.record, "sittings": sittings})
     repeat(changed, run_of(run), data, CPU, silent)

@@ -18,13 +18,14 @@ import pytest
 import torch
 import yaml
 
-from benchmark import results, sweep
+from benchmark import executor, results
 from benchmark.config import PROJECT, load_datasets
 from benchmark.datasets import Dataset, Split, load
 from benchmark.errors import UserError
+from benchmark.executor import execute
 from benchmark.options import Selection
 from benchmark.results import EPOCH_COLUMNS, Store, key_of, slug
-from benchmark.sweep import Run, State, execute, status
+from benchmark.sweep import Run, State, status
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -133,7 +134,7 @@ def test_a_stored_run_is_not_trained_again(
 ) -> None:
     folder = train(picked(chosen, "BP"), data, chosen.store)
     before = contents(chosen.root)
-    monkeypatch.setattr(sweep, "Training", None)
+    monkeypatch.setattr(executor, "Training", None)
     assert train(picked(chosen, "BP"), data, chosen.store) == folder
     assert contents(chosen.root) == before
 
@@ -231,7 +232,7 @@ def test_interrupted_between_epochs(
 ) -> None:
     run = picked(chosen, row)
     straight = train(run, data, chosen.store)
-    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     other = Store(chosen.root / "again")
     first = yaml.safe_load((straight / "run.yaml").read_text())["sittings"][0]
     for after in range(1, run.total_epochs + 1):
@@ -259,7 +260,7 @@ def test_interrupted_between_epochs(
 def test_damaged_checkpoint(
     chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     run = picked(chosen, "BP")
     file = interrupt(run, data, chosen.store)
     whole = file.read_bytes()
@@ -286,7 +287,7 @@ def test_damaged_checkpoint(
 def test_other_data_than_the_checkpoint(
     chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     run = picked(chosen, "BP")
     file = interrupt(run, data, chosen.store)
     before = file.read_bytes()
@@ -310,7 +311,7 @@ def test_a_second_process_is_turned_away(chosen: Selection, data: Dataset) -> No
 def test_tidy_removes_what_a_kill_before_unlink_left(
     chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     done, begun = picked(chosen, "BP"), picked(chosen, "DTP")
     orphan = interrupt(done, data, chosen.store, done.total_epochs)
     content = orphan.read_bytes()
@@ -332,7 +333,7 @@ def test_tidy_removes_what_a_kill_before_unlink_left(
 def test_progress_begins_with_the_epochs_done(
     chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     run = picked(chosen, "BP")
     interrupt(run, data, chosen.store)
     calls: list[tuple[int, bool]] = []
@@ -365,7 +366,7 @@ def test_store_survives_a_failing_commit(
 ) -> None:
     first, run = train(picked(chosen, "BP"), data, chosen.store), picked(chosen, "DTP")
     stored = contents(first)
-    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     file = interrupt(run, data, chosen.store, run.total_epochs)
     before = file.read_bytes()
     with monkeypatch.context() as patch:
@@ -382,10 +383,10 @@ def test_store_survives_a_failing_commit(
 
 DRIVER = """
 import json, os, random, signal, sys, time
-import benchmark.cli, benchmark.sweep
-from benchmark import cli, sweep, results
+import benchmark.cli, benchmark.executor
+from benchmark import cli, executor, results
 
-sweep.CHECKPOINT_SECONDS = 0.0
+executor.CHECKPOINT_SECONDS = 0.0
 
 def sitting(arguments, prepare, after=None):
     '''One process that runs a command, killed `after` seconds or as `prepare` arranges; its status.'''
@@ -491,7 +492,7 @@ def test_killed_at_any_moment_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def test_partial_runs_stay_out_of_the_store(
     chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     run = picked(chosen, "DTP")
     interrupt(run, data, chosen.store, run.total_epochs)
     assert chosen.store.folders() == []

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmark import memory, optuna_storage, sensitivity, sweep
+from benchmark import executor, memory, optuna_storage, sensitivity, sweep
 from benchmark.config import PROJECT, load_datasets
 from benchmark.datasets import load
 from benchmark.errors import UserError
@@ -257,7 +257,7 @@ def test_a_replica_of_a_pass_equals_itself_alone(tmp_path: Path, plan: Path) -> 
     data = load(MINI, load_datasets()[MINI])
     for drawn in designs(chosen.plan, ["DTP", "FW-DTP"], MINI):
         together, alone = (
-            sweep.train(drawn.replicas(indices), data, chosen.store, CPU, lambda done, result: None).epochs
+            executor.train(drawn.replicas(indices), data, chosen.store, CPU, lambda done, result: None).epochs
             for indices in (range(6), [4])
         )
         assert together["train_loss"].iloc[4] == pytest.approx(alone["train_loss"].iloc[0], rel=1e-4)
@@ -329,7 +329,7 @@ def test_interruption_is_kind(command: Command, tmp_path: Path, monkeypatch: pyt
 
     arguments = ("--methods", "FW-DTP", "--trials", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "train", interrupt)
+        patch.setattr(executor, "train", interrupt)
         code, _, err = command(*arguments)
     assert (code, err) == (130, "interrupted; the same command continues\n")
     assert {trial.state for trial in study(tmp_path / "results").trials} == {TrialState.FAIL}
@@ -339,10 +339,10 @@ def test_interruption_is_kind(command: Command, tmp_path: Path, monkeypatch: pyt
 
 RUN = """
 import sys
-from benchmark import sensitivity, sweep
+from benchmark import sensitivity, executor, sweep
 import typer
 from benchmark.options import run_app
-sweep.CHECKPOINT_SECONDS = 0.0
+executor.CHECKPOINT_SECONDS = 0.0
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command()(sensitivity.command)
 print("begin", flush=True)
@@ -397,16 +397,16 @@ def test_out_of_memory_halves_the_pass(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    train = sweep.train
+    train = executor.train
 
-    def short(run: sweep.Run, *rest: Any) -> sweep.Trained:
+    def short(run: sweep.Run, *rest: Any) -> executor.Trained:
         sizes.append(len(run.seeds))
         if len(run.seeds) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return train(run, *rest)
 
     arguments = ("--methods", "FW-DTP", "--trials", "5", "--replicas-per-pass", "5")
-    monkeypatch.setattr(sweep, "train", short)
+    monkeypatch.setattr(executor, "train", short)
     code, out, err = command(*arguments)
     assert (code, err) == (0, "")
     assert sizes == [5, 2, 3, 1, 2]
@@ -436,11 +436,21 @@ def test_a_real_failed_allocation_is_recognised() -> None:
     assert not memory.ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
+def test_a_failed_allocation_of_compiled_code_is_recognised() -> None:
+    def outer(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x[:, None, None] + x[None, :, None] * x[None, None, :])
+
+    x = torch.zeros(1 << 18)  # 2^54 numbers
+    with pytest.raises(RuntimeError) as error:
+        torch.compile(outer, dynamic=False, options={"cpp_wrapper": True})(x)
+    assert memory.ran_out(error.value)
+
+
 def test_halves_are_remembered(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass halved once is never tried whole again: a resumed study trains what the first one did."""
-    train = sweep.train
+    train = executor.train
 
-    def short(run: sweep.Run, *rest: Any) -> sweep.Trained:
+    def short(run: sweep.Run, *rest: Any) -> executor.Trained:
         if len(run.seeds) > 2:
             raise MemoryError
         if run.hyperparameters["lr"][0] == third:  # type: ignore[index]
@@ -452,10 +462,12 @@ def test_halves_are_remembered(command: Command, tmp_path: Path, monkeypatch: py
     ].configuration(2)["lr"]
     arguments = ("--methods", "FW-DTP", "--trials", "4", "--replicas-per-pass", "4")
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "train", short)
+        patch.setattr(executor, "train", short)
         assert command(*arguments)[0] == 130
     sizes = []
-    monkeypatch.setattr(sweep, "train", lambda run, *rest: sizes.append(len(run.seeds)) or train(run, *rest))
+    monkeypatch.setattr(
+        executor, "train", lambda run, *rest: sizes.append(len(run.seeds)) or train(run, *rest)
+    )
     assert command(*arguments)[0] == 0
     assert sizes == [2]
     assert len(counted(tmp_path / "results")) == 4
@@ -465,7 +477,7 @@ def test_no_memory_for_one(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     def short(*arguments: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(sweep, "train", short)
+    monkeypatch.setattr(executor, "train", short)
     line = fails(command("--methods", "FW-DTP", "--trials", "2"))
     assert "FW-DTP on fashion-mnist-mini: not enough memory for a single configuration" in line
 
@@ -520,10 +532,10 @@ def test_drivers_share_the_passes(
     """While the first driver trains a pass the second takes the others, and waits for the first."""
     first, second = (conductor(plan, shared, name, 2) for name in ("a", "b"))
     passes: dict[str, list[list[Any]]] = {"a": [], "b": []}
-    train = sweep.train
+    train = executor.train
     waited = []
 
-    def interleaved(run: sweep.Run, data: Any, store: Any, *rest: Any) -> sweep.Trained:
+    def interleaved(run: sweep.Run, data: Any, store: Any, *rest: Any) -> executor.Trained:
         passes[store.root.name].append(list(run.hyperparameters["lr"]))  # type: ignore[arg-type]
         if store.root.name == "a" and len(passes["a"]) == 1:
 
@@ -536,7 +548,7 @@ def test_drivers_share_the_passes(
                 second.conduct(6)
         return train(run, data, store, *rest)
 
-    monkeypatch.setattr(sweep, "train", interleaved)
+    monkeypatch.setattr(executor, "train", interleaved)
     first.conduct(6)
     assert len(waited) == 1
     assert [len(found) for found in passes.values()] == [1, 2]

@@ -60,10 +60,11 @@ def execute(
         trained = None
         if seeds:
             trained = train(run, dataset, store, device, progress, compile, replicas_per_pass, seeds)
+        else:
+            progress(run.total_epochs, None)
         whole = assembly.assembled(run, found, trained) if found else trained
         assert whole is not None
         store.commit(run.row, whole.record, whole.epochs, whole.measured)
-        progress(run.total_epochs, None)
 
 
 def train(

@@ -81,10 +81,7 @@ class Store:
 
     def spec(self, folder: Path) -> dict[str, Any]:
         """The specification in a run's record, unchecked; `UserError` if there is none."""
-        record = read_yaml(folder / "run.yaml")
-        if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
-            raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
-        return record["spec"]
+        return _record(folder)["spec"]
 
     def read(self, folder: Path) -> StoredRun:
         """The complete run in a folder, checked; `UserError` if its files are damaged."""
@@ -247,10 +244,15 @@ def _read(folder: Path) -> StoredRun:
         raise UserError(f"{error}; restore it, or delete {folder} to train this run again") from None
 
 
-def _checked(folder: Path) -> StoredRun:
+def _record(folder: Path) -> dict[str, Any]:
     record = read_yaml(folder / "run.yaml")
     if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
+    return record
+
+
+def _checked(folder: Path) -> StoredRun:
+    record = _record(folder)
     data = record.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("checksum"), str):
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")

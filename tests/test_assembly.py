@@ -63,6 +63,20 @@ def train(folder: Path, data: Dataset, seeds: str | None = None) -> StoredRun:
     return stored
 
 
+def interrupt(folder: Path, data: Dataset, after: int, monkeypatch: pytest.MonkeyPatch) -> Selection:
+    """Begin the whole run, and leave it with the checkpoint of so many epochs."""
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+    chosen = select(folder)
+
+    def kill(done: int, result: object) -> None:
+        if done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(the_run(chosen), data, chosen.store, torch.device("cpu"), kill)
+    return chosen
+
+
 def assert_alike(ours: StoredRun, theirs: StoredRun) -> None:
     """In other company products may be rounded otherwise."""
     assert ours.spec == theirs.spec
@@ -109,15 +123,7 @@ def test_the_rest_goes_on_after_a_kill(
     whole = train(tmp_path / "at-once", data)
     folder = tmp_path / "in-parts"
     train(folder, data, "2")
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
-    chosen = select(folder)
-
-    def kill(done: int, result: object) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        execute(the_run(chosen), data, chosen.store, torch.device("cpu"), kill)
+    chosen = interrupt(folder, data, 2, monkeypatch)
     found = status(the_run(chosen), chosen.store)
     assert (found.state, found.detail) == (State.PARTIAL, "1 of 3 seeds stored, 2 of 3 epochs")
     assert found.epochs_done == 2  # (3 + 2 + 2) / 3
@@ -129,15 +135,7 @@ def test_a_run_under_way_goes_on_though_more_seeds_are_stored_meanwhile(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path, data, "1")
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
-    chosen = select(tmp_path)
-
-    def kill(done: int, result: object) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        execute(the_run(chosen), data, chosen.store, torch.device("cpu"), kill)
+    chosen = interrupt(tmp_path, data, 2, monkeypatch)
     train(tmp_path, data, "2")
     found = status(the_run(chosen), chosen.store)
     assert found.detail == "1 of 3 seeds stored, 2 of 3 epochs"
@@ -151,15 +149,7 @@ def test_seeds_that_vanish_from_the_store_are_missed_before_training(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = train(tmp_path, data, "1")
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
-    chosen = select(tmp_path)
-
-    def kill(done: int, result: object) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        execute(the_run(chosen), data, chosen.store, torch.device("cpu"), kill)
+    interrupt(tmp_path, data, 1, monkeypatch)
     shutil.rmtree(part.folder)
     with pytest.raises(UserError, match=r"begun when seeds 1 were stored, which they no longer are; delete"):
         train(tmp_path, data)
@@ -168,15 +158,7 @@ def test_seeds_that_vanish_from_the_store_are_missed_before_training(
 def test_a_run_under_way_goes_on_with_all_its_seeds(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
-    chosen = select(tmp_path)
-
-    def kill(done: int, result: object) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        execute(the_run(chosen), data, chosen.store, torch.device("cpu"), kill)
+    chosen = interrupt(tmp_path, data, 1, monkeypatch)
     train(tmp_path, data, "2")
     seen: list[int] = []
     execute(the_run(chosen), data, chosen.store, torch.device("cpu"), lambda done, result: seen.append(done))

@@ -63,7 +63,9 @@ else
 fi
 
 if [ "$target" = test ]; then
-    exec "$python" -m pytest "$@"
+    # One process a core, each with one thread: more threads than cores make all of them slow.
+    export OMP_NUM_THREADS=1
+    exec "$python" -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal "$@"
 fi
 cd "$calling_folder" # paths among the options are meant from there
 case $target in

@@ -123,7 +123,7 @@ def test_installs_once_and_passes_options_on(copy: Path, tmp_path: Path) -> None
         ("figure2", "-m benchmark run table2 --for figure2", tmp_path),
         ("figure3", "-m benchmark.sensitivity", tmp_path),
         ("status", "-m benchmark status", tmp_path),
-        ("test", "-m pytest", copy.parent),
+        ("test", "-m pytest --numprocesses auto --maxprocesses 8 --dist worksteal", copy.parent),
     ):
         done = call(copy, target, PYTHON="not needed any more")
         assert (done.returncode, done.stderr) == (0, "")

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from benchmark import assembly, executor
-from benchmark.config import load_datasets
-from benchmark.datasets import Dataset, Split, load
+from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.options import Selection
@@ -34,13 +33,6 @@ rows:
     hyperparameters:
       {MINI}: {{lr: 0.5, stepsize: 0.07, lr_feedback: 0.0015, noise_std: 0.02, source: guess}}
 """
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    full = load(MINI, load_datasets()[MINI])
-    train, test = (Split(part.x[:300], part.y[:300]) for part in (full.train, full.test))
-    return Dataset(MINI, train, test, full.source, full.checksum)
 
 
 def select(folder: Path, seeds: str | None = None) -> Selection:

@@ -8,7 +8,7 @@ import torch
 
 from benchmark import executor
 from benchmark.config import load_datasets, load_paper_values, load_plan
-from benchmark.datasets import Dataset, Split, load
+from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.measurements import MEASUREMENTS
@@ -44,13 +44,6 @@ def select(folder: Path, name: str | None = "jacobian", row: str = "DTP", column
     file = folder / "tiny.yaml"
     file.write_text(PLAN + ("" if name is None else MEASURE.format(name=name, row=row, column=column)))
     return Selection(str(file), None, None, None, None, folder / "results")
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    full = load(MINI, load_datasets()[MINI])
-    train, test = (Split(part.x[:600], part.y[:600]) for part in (full.train, full.test))
-    return Dataset(MINI, train, test, full.source, full.checksum)
 
 
 def trained(chosen: Selection, data: Dataset) -> StoredRun:

@@ -9,8 +9,7 @@ import torch
 
 from benchmark import rerun
 from benchmark.compilation import Compile, Execution
-from benchmark.config import load_datasets
-from benchmark.datasets import Dataset, Split, load
+from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.methods.bp import BP
@@ -43,13 +42,6 @@ CPU = torch.device("cpu")
 
 def silent(done: int, result: object) -> None:
     pass
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    full = load(MINI, load_datasets()[MINI])
-    train, test = (Split(part.x[:600], part.y[:600]) for part in (full.train, full.test))
-    return Dataset(MINI, train, test, full.source, full.checksum)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import torch
 import yaml
 
 from benchmark import executor, results
-from benchmark.config import PROJECT, load_datasets
-from benchmark.datasets import Dataset, Split, load
+from benchmark.config import PROJECT
+from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.options import Selection
@@ -47,17 +47,6 @@ rows:
       {MINI}: {{lr: 0.5, stepsize: 0.07, lr_feedback: 0.0015, noise_std: 0.02, source: guess}}
 """
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    """The first samples of the shipped data set."""
-    full = load(MINI, load_datasets()[MINI])
-
-    def head(split: Split) -> Split:
-        return Split(split.x[:1000], split.y[:1000])
-
-    return Dataset(MINI, head(full.train), head(full.test), full.source, full.checksum)
 
 
 @pytest.fixture
@@ -96,7 +85,7 @@ def test_files_are_readable(chosen: Selection, data: Dataset) -> None:
     assert record["key"] == key_of(record["spec"])
     assert record["spec"] == picked(chosen, "DTP").spec
     assert record["data"]["checksum"] == data.checksum
-    assert record["data"]["train_samples"] == 1000
+    assert record["data"]["train_samples"] == 600
     assert not {"started", "device", "versions"} & set(record)
     assert record["training_seconds"] >= 0
     (sitting,) = record["sittings"]

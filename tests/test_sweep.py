@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from benchmark import executor, memory, sweep
-from benchmark.config import load_datasets
-from benchmark.datasets import Dataset, Split, load
+from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.methods import METHODS
@@ -42,13 +41,6 @@ rows:
     hyperparameters: {{{MINI}: {{{RATES}, source: guess}}}}
 """
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    full = load(MINI, load_datasets()[MINI])
-    train, test = (Split(part.x[:600], part.y[:600]) for part in (full.train, full.test))
-    return Dataset(MINI, train, test, full.source, full.checksum)
 
 
 def select(folder: Path, text: str = PLAN, name: str = "tiny", **options: Any) -> Selection:

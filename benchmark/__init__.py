@@ -1,3 +1,10 @@
 """Reproducibility benchmark for "Fixed-Weight Difference Target Propagation" (AAAI 2023)."""
 
+import os
+
+# Waiting threads of GNU OpenMP spin for milliseconds, which beside another busy process keeps those from the
+# core that they wait for. Read when torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 __version__ = "0.1.0"

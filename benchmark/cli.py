@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,7 @@ from benchmark.progress import progress_bar
 from benchmark.report import claims as claims_report
 from benchmark.report import contents, html
 from benchmark.report.contents import REPORTS
+from benchmark.results import Store, StoredRun
 from benchmark.sensitivity import PROFILES
 from benchmark.sweep import State, Status, status
 from benchmark.training import EpochResult
@@ -69,12 +71,21 @@ def plan(
     on = pick_device(device, chosen.precision)
     table = Table("row", "data set", "state", "key", "time left", "note")
     statuses = chosen.statuses()
-    left = timing.seconds_left(statuses, chosen.plan, on)
+    timing.note_busy_cores()
+    console.print("timing a few iterations of what is not stored, up to a minute each", markup=False)
+    with console.status("timing ...") as line:
+        left = timing.seconds_left(
+            statuses,
+            chosen.plan,
+            on,
+            lambda run: line.update(escape(f"timing {run.row} on {run.column}")),
+        )
     for found, seconds in zip(statuses, left, strict=True):
         table.add_row(*_state_cells(found), duration(seconds) if seconds else "", escape(found.detail))
     console.print(table)
-    where = f"measured here, uncompiled, on {provenance.device_name(on)}"
-    console.print(f"time left: about {duration(sum(left))}, {where}", markup=False)
+    where = f"measured here on {provenance.device_name(on)}"
+    faster = "" if on.type == "cuda" else "; runs of minutes are compiled, which makes them faster"
+    console.print(f"time left: about {duration(sum(left))}, {where}{faster}", markup=False)
 
 
 @app.command("status")
@@ -90,7 +101,9 @@ def status_command(
     device: DeviceName = "auto",
 ) -> None:
     """Say what is stored, missing, partial, stale or damaged, and whether the store is intact."""
-    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root, precision=precision)
+    chosen = Selection(
+        name, dataset, method, seeds, epochs, results, data_root, precision=precision, reading=True
+    )
     pick_device(device)
     table = Table("row", "data set", "state", "key", "note")
     statuses = chosen.statuses()
@@ -198,9 +211,8 @@ def _train_column(
         f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
         markup=False,
     )
-    for run in stored:
-        before = store.load(run.key)
-        if before is not None and before.record["data"]["checksum"] != data.checksum:
+    for before in [] if pinned else _undeclared(store, column):
+        if before.record["data"]["checksum"] != data.checksum:
             raise UserError(
                 f"{before.folder} was trained on other images of {column} (checksum "
                 f"{before.record['data']['checksum'][:12]}...); delete it, or give the new images "
@@ -220,6 +232,15 @@ def _train_column(
             markup=False,
         )
     return failures
+
+
+def _undeclared(store: Store, column: str) -> Iterator[StoredRun]:
+    """The complete runs on images of a data set that no checksum declares; damaged ones left out."""
+    for folder in store.folders(column):
+        with suppress(UserError):
+            run = store.read(folder)
+            if run.spec["dataset"]["checksum"] is None:
+                yield run
 
 
 def _advance(update: Callable[[int, str], None]) -> Callable[[int, EpochResult | None], None]:
@@ -249,15 +270,19 @@ def report_command(
         if not name.endswith((".yaml", ".yml")) and not (CONFIGS / f"{name}.yaml").is_file():
             raise UserError(f"report: {name!r} found, allowed: {', '.join(REPORTS)}, all, or a plan")
         name, plan = "table2", name
-    chosen = Selection(plan or "table2", dataset, method, seeds, epochs, results, precision=precision)
+    for option, given in (("--dataset", dataset), ("--method", method)):
+        if given is not None and name != "table2":
+            raise UserError(f"{option}: goes with report table2, not with {name}")
+    chosen = Selection(
+        plan or "table2", dataset, method, seeds, epochs, results, precision=precision, reading=True
+    )
     if open_page and name != "all":
         raise UserError("--open: goes with report all, which makes the page")
-    if name == "all":
-        files = contents.report_all(chosen, console)
-    elif name in contents.available(chosen):
-        files, _ = REPORTS[name](chosen, console)
-    else:
+    if name not in ("all", *contents.available(chosen)):
         raise UserError(f"report: {chosen.plan.source} has nothing for {name} under these options")
+    if chosen.plan.changes and not any(found.state is State.STORED for found in chosen.statuses()):
+        raise UserError(f"nothing is stored of {chosen.plan.source} with {' '.join(chosen.plan.changes)}")
+    files = contents.report_all(chosen, console) if name == "all" else REPORTS[name](chosen, console)[0]
     for file in files:
         console.print(f"written: {file}", markup=False)
     if open_page:
@@ -273,7 +298,9 @@ def verify(
     results: Results = RESULTS,
 ) -> None:
     """Judge every claim of the paper on stored results; exit status 1 if one is not supported."""
-    chosen = Selection(plan or "table2", None, None, seeds, epochs, results, precision=precision)
+    chosen = Selection(
+        plan or "table2", None, None, seeds, epochs, results, precision=precision, reading=True
+    )
     ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
     claims_report.show(ledger, console)
     if ledger.failed:
@@ -313,7 +340,7 @@ def rerun_command(
     count: Annotated[int, typer.Option("--random", help="Without keys: so many of the cheaper runs.")] = 3,
     seed: Annotated[int, typer.Option(help="Of that choice.")] = 1,
     plan: PlanOption = None,
-    epochs: Annotated[int | None, typer.Option(help="Only the first epochs.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Only the first ones, where a run has more.")] = None,
     results: Results = RESULTS,
     data_root: DataRoot = None,
     device: DeviceName = "auto",
@@ -321,13 +348,16 @@ def rerun_command(
     """Train stored runs once more, and say whether the same comes out; nothing is stored."""
     if count < 1:
         raise UserError(f"--random: {count} found, must be 1 or more")
-    chosen = Selection(plan or "table2", None, None, None, None, results, data_root)
+    chosen = Selection(plan or "table2", None, None, None, None, results, data_root, reading=True)
     if epochs is not None and epochs < 1:
         raise UserError(f"--epochs: {epochs} found, must be 1 or more")
     on = pick_device(device)
     table = Table("row", "data set", "key", "epochs", "train loss", "test error", "")
     differing = []
-    for stored in rerun.choose(chosen.store.runs(), keys or [], count, seed):
+    stored_runs = chosen.store.runs()
+    if not stored_runs:
+        raise UserError(f"{chosen.root}: no stored run to train again")
+    for stored in rerun.choose(stored_runs, keys or [], count, seed):
         column, key = stored.spec["dataset"]["name"], stored.record["key"]
         if column not in chosen.plan.datasets:
             raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
@@ -342,8 +372,6 @@ def rerun_command(
         deviations = (f"{found.loss:.1e} (relative)", f"{found.error:.2f} of {margin:g} points")
         table.add_row(escape(stored.record["row"]), column, key, str(found.epochs), *deviations, verdict)
     console.print(table)
-    if not table.rows:
-        raise UserError(f"{chosen.root}: no stored run to train again")
     if differing:
         raise UserError(f"trained again, these come out differently: {', '.join(differing)}")
 

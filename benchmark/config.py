@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -36,6 +36,14 @@ def _distinct(seeds: list[int]) -> list[int]:
     if len(set(seeds)) != len(seeds):
         raise ValueError("the seeds must differ from each other")
     return seeds
+
+
+def _inside(directory: str) -> str:
+    if not re.fullmatch(r"\.|[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", directory):
+        raise ValueError(
+            f"{directory!r} found; a folder below the results, named in letters, digits, - and _"
+        )
+    return directory
 
 
 Names = Annotated[list[str], Field(min_length=1)]
@@ -154,14 +162,15 @@ class Row(_Strict):
             if not isinstance(value, bool) and not 0 < value < math.inf:
                 raise ValueError(f"options.{name}: {value!r} found, must be finite and greater than 0")
         for dataset, given in self.hyperparameters.items():
-            names = set(given.values)
-            wrong = sorted(names.symmetric_difference(method.hyperparameters))
-            if wrong:
-                verb = "is not a hyperparameter" if wrong[0] in names else "is missing"
-                raise ValueError(
-                    f"hyperparameters.{dataset}.{wrong[0]} {verb}; "
-                    f"{self.method} takes {', '.join(method.hyperparameters)}"
-                )
+            unknown = [name for name in given.values if name not in method.hyperparameters]
+            missing = [name for name in method.hyperparameters if name not in given.values]
+            if unknown or missing:
+                takes = f"{self.method} takes {', '.join(method.hyperparameters)}"
+                if unknown:  # first: of a mistyped name, what was typed
+                    raise ValueError(
+                        f"hyperparameters.{dataset}.{unknown[0]} is not a hyperparameter; {takes}"
+                    )
+                raise ValueError(f"hyperparameters.{dataset}.{missing[0]} is missing; {takes}")
         return self
 
     @property
@@ -191,7 +200,7 @@ class PlanConfig(_Strict):
     title: str
     comparable: bool = True
     """Whether its numbers may stand beside the paper's."""
-    directory: str = Field(default=".", pattern=r"^(\.|[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*)$")
+    directory: Annotated[str, AfterValidator(_inside)] = "."
     """Where its results go, below the results folder."""
     protocol: Protocol
     networks: dict[str, NetworkConfig]
@@ -454,7 +463,7 @@ def read_yaml(file: Path) -> Any:
     try:
         return yaml.load(text, _UniqueKeys)
     except Exception as error:  # PyYAML lets through what its constructors raise
-        message = " ".join(str(error).split())
+        message = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
         raise UserError(f"{file}: not valid YAML: {message}") from None
 
 
@@ -465,14 +474,27 @@ def _read_mapping(file: Path) -> dict[str, Any]:
     return content
 
 
-def _one_line(file: Path, error: ValidationError, *above: str) -> UserError:
+def _keys(kind: Any, path: Sequence[str | int]) -> str:
+    """What a model, or one below it at the end of `path`, may hold; empty where that is not fixed."""
+    for step in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(step)].annotation
+        elif get_origin(kind) in (dict, list):
+            kind = get_args(kind)[-1]
+        else:
+            return ""
+    return ", ".join(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else ""
+
+
+def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, *above: str) -> UserError:
     """The first problem: file, key path (below `above`), what was found and what is allowed."""
     problems = error.errors()
     first = problems[0]
     where = ".".join(str(p) for p in (*above, *first["loc"]) if p != "__pydantic_extra__")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = "unknown key"
+        allowed = _keys(kind, first["loc"][:-1])
+        message = f"unknown key{', allowed: ' if allowed else ''}{allowed}"
     elif first["type"] not in ("value_error", "missing"):
         message = f"{first['input']!r} found; {message[0].lower()}{message[1:]}"
     elif first["type"] == "missing":
@@ -530,7 +552,7 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
     try:
         config = PlanConfig.model_validate(_resolved(file))
     except ValidationError as error:
-        raise _one_line(file, error) from None
+        raise _one_line(PlanConfig, file, error) from None
     allowed = ", ".join(datasets)
     for name, column in config.columns.items():
         if name not in datasets:
@@ -586,7 +608,7 @@ def _validated(kind: type[Model], entry: Any, file: Path, key: str) -> Model:
     try:
         return kind.model_validate(entry)
     except ValidationError as error:
-        raise _one_line(file, error, key) from None
+        raise _one_line(kind, file, error, key) from None
 
 
 def load_search(file: Path = CONFIGS / "search.yaml") -> SearchConfig:
@@ -594,4 +616,4 @@ def load_search(file: Path = CONFIGS / "search.yaml") -> SearchConfig:
     try:
         return SearchConfig.model_validate(_read_mapping(file))
     except ValidationError as error:
-        raise _one_line(file, error) from None
+        raise _one_line(SearchConfig, file, error) from None

@@ -9,9 +9,11 @@ import os
 import shutil
 import tarfile
 import tempfile
+import textwrap
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -83,6 +85,9 @@ class _Pixels:
     """Raw bytes of both splits: images (samples, features) uint8, labels (samples,) int64."""
 
     source: str
+    """What kind of files they come from."""
+    place: Path
+    """Where these lie."""
     train_x: np.ndarray
     train_y: np.ndarray
     test_x: np.ndarray
@@ -97,7 +102,10 @@ class _Pixels:
 
 def search_path(data_root: Path | None = None) -> list[Path]:
     """Where data are looked for: the given root, $BENCHMARK_DATA, ./data."""
-    named = [data_root, os.environ.get("BENCHMARK_DATA") or None, "data"]
+    variable = os.environ.get("BENCHMARK_DATA") or None
+    if variable is not None and not Path(variable).is_dir():
+        raise UserError(f"$BENCHMARK_DATA: {variable} is not a folder")
+    named = [data_root, variable, "data"]
     return list(dict.fromkeys(Path(root) for root in named if root is not None))
 
 
@@ -147,13 +155,14 @@ def _check(name: str, config: DatasetConfig, pixels: _Pixels, checksum: str) -> 
             )
     if config.checksum is not None and checksum != config.checksum:
         raise UserError(
-            f"data set {name}: content checksum {checksum[:12]}... found ({pixels.source}), "
-            f"{config.checksum[:12]}... declared; give other data a name of their own in datasets.yaml"
+            f"data set {name}: content checksum {checksum[:12]}... found "
+            f"({pixels.source} in {pixels.place}), {config.checksum[:12]}... declared; these files are "
+            "damaged, or other data, which get a name of their own in datasets.yaml"
         )
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__
 
 
 def _not_found(name: str, looked: Sequence[str], advice: str) -> UserError:
@@ -164,16 +173,18 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
     reader = getattr(torchvision_datasets, str(config.torchvision))
     # MNIST-like readers use their class name as folder, the CIFAR ones a fixed one.
     folder = getattr(reader, "base_folder", str(config.torchvision))
-    looked = []
+    looked, failure = [], "not downloaded"
     for root in roots:
         looked.append(str(root / folder))
         try:
-            return _from_torchvision(reader, root, "torchvision files")
-        except RuntimeError:
-            if (root / folder).is_dir() and any((root / folder).rglob("*")):
-                looked[-1] += " (there, but incomplete or damaged)"
+            return _from_torchvision(reader, root, root / folder, "torchvision files")
         except Exception as error:  # torchvision checks little: KeyError, TypeError, ...
-            looked[-1] += f" (damaged: {_reason(error)})"
+            if "Dataset not found" not in str(error):
+                looked[-1] += f" (damaged: {_reason(error)})"
+                if root == roots[0]:  # where torchvision would take it for complete
+                    failure, download = "not downloaded over damaged files", False
+            elif (root / folder).is_dir() and any((root / folder).rglob("*")):
+                looked[-1] += " (there, but incomplete or damaged)"
     if config.torchvision == "FashionMNIST":
         looked.append(str(DEBIAN_FASHION_MNIST))
         if DEBIAN_FASHION_MNIST.is_dir():
@@ -181,19 +192,24 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
                 return _from_debian(reader)
             except Exception as error:
                 looked[-1] += f" (damaged: {_reason(error)})"
-    failure = "not downloaded"
     if download:
+        absent = [
+            path for path in (roots[0] / folder / "raw", roots[0] / folder, roots[0]) if not path.exists()
+        ]
         try:
             print(f"downloading {name} to {roots[0]}", flush=True)
             for train in (True, False):
                 reader(roots[0], train=train, download=True)
-            return _from_torchvision(reader, roots[0], "torchvision files")
+            return _from_torchvision(reader, roots[0], roots[0] / folder, "torchvision files")
         except Exception as error:
             failure = f"download failed ({_reason(error)})"
+            for made in absent:
+                with suppress(OSError):  # not made, or not empty
+                    made.rmdir()
     raise _not_found(name, looked, f"{failure}; put the files there, or name their folder with --data-root")
 
 
-def _from_torchvision(reader: Callable[..., object], root: Path, source: str) -> _Pixels:
+def _from_torchvision(reader: Callable[..., object], root: Path, place: Path, source: str) -> _Pixels:
     arrays = []
     for train in (True, False):
         data = reader(root, train=train, download=False)
@@ -202,7 +218,7 @@ def _from_torchvision(reader: Callable[..., object], root: Path, source: str) ->
             images = images.transpose(0, 3, 1, 2)
         arrays.append(images.reshape(len(images), -1))
         arrays.append(np.asarray(data.targets, dtype=np.int64))  # type: ignore[attr-defined]
-    return _Pixels(source, *arrays)
+    return _Pixels(source, place, *arrays)
 
 
 def _from_debian(reader: Callable[..., object]) -> _Pixels:
@@ -212,7 +228,9 @@ def _from_debian(reader: Callable[..., object]) -> _Pixels:
         for packed in DEBIAN_FASHION_MNIST.glob("*-ubyte.gz"):
             with gzip.open(packed) as source, open(raw / packed.stem, "wb") as target:
                 shutil.copyfileobj(source, target)
-        return _from_torchvision(reader, Path(folder), "Debian package dataset-fashion-mnist")
+        return _from_torchvision(
+            reader, Path(folder), DEBIAN_FASHION_MNIST, "Debian package dataset-fashion-mnist"
+        )
 
 
 def _shipped(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
@@ -223,7 +241,7 @@ def _shipped(name: str, config: DatasetConfig, roots: Sequence[Path], download: 
     with np.load(file) as arrays:
         x, y = arrays["x"], arrays["y"].astype(np.int64)
         train = int(arrays["train_samples"])
-    return _Pixels("shipped with the package", x[:train], y[:train], x[train:], y[train:])
+    return _Pixels("shipped with the package", file, x[:train], y[:train], x[train:], y[train:])
 
 
 def _image_folder(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
@@ -234,7 +252,7 @@ def _image_folder(name: str, config: DatasetConfig, roots: Sequence[Path], downl
         looked.append(str(root / folder))
         if (root / folder).is_dir():
             files = _Folder(root / folder)
-            return _decode(name, config, files.listing(), files.open, "image folder")
+            return _decode(name, config, files.listing(), files.open, root / folder, "image folder")
         if archive is not None:
             looked.append(str(root / archive))
             if (root / archive).is_file():
@@ -283,7 +301,7 @@ def _decode_archive(name: str, config: DatasetConfig, archive: Path, folder: str
                         assert stream is not None
                         yield path, stream
 
-            return _decode(name, config, listing, open_all, "image folder (archive)")
+            return _decode(name, config, listing, open_all, archive, "image folder (archive)")
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         reason = _reason(error)
         raise UserError(f"data set {name}: {archive} cannot be unpacked: {reason}") from None
@@ -294,6 +312,7 @@ def _decode(
     config: DatasetConfig,
     listing: list[tuple[str, int, int]],
     open_all: Callable[[Sequence[str]], Iterator[tuple[str, IO[bytes]]]],
+    place: Path,
     source: str,
 ) -> _Pixels:
     """Decode once, in one fixed random order a split, and remember the pixels."""
@@ -317,7 +336,7 @@ def _decode(
     if cache.is_file():
         try:
             with np.load(cache) as arrays:
-                return _Pixels(source, *(arrays[key] for key in _CACHED))
+                return _Pixels(source, place, *(arrays[key] for key in _CACHED))
         except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile):
             cache.unlink(missing_ok=True)
     rows: dict[str, np.ndarray] = {}
@@ -335,7 +354,7 @@ def _decode(
         labels = [classes.index(path.split("/")[1]) for path in shuffled]
         arrays.append(np.asarray(labels, dtype=np.int64))
     _remember(cache, dict(zip(_CACHED, arrays, strict=True)))
-    return _Pixels(source, *arrays)
+    return _Pixels(source, place, *arrays)
 
 
 _CACHED = ("train_x", "train_y", "test_x", "test_y")

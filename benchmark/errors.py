@@ -1,4 +1,4 @@
-"""The one exception that users see as a line of text instead of a traceback."""
+"""What users see as a line of text instead of a traceback."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class DataNotFound(UserError):
     """A data set that is nowhere to be had."""
+
+
+INTERRUPTED = "interrupted; stored runs and checkpoints are kept, and training goes on from them"
+"""What Ctrl-C answers, whatever the command was doing."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import psutil
 import torch
 
 from benchmark.network import weight_count
@@ -43,11 +43,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
-    try:
-        with open("/proc/meminfo") as lines:  # counts the reclaimable page cache as free
-            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available  # the reclaimable page cache counts as free
 
 
 def bytes_per_replica(

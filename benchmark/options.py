@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmark.compilation import Compile
 from benchmark.config import PROJECT, load_datasets, load_plan
-from benchmark.errors import UserError
+from benchmark.errors import INTERRUPTED, UserError
 from benchmark.precision import Precision, check
 from benchmark.results import Store
 from benchmark.sweep import Plan, Status, status
@@ -34,7 +34,7 @@ Results = Annotated[Path, typer.Option(help="Folder of the results store.")]
 DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes cuda if it can.")]
 PrecisionSetting = Annotated[
     Precision | None,
-    typer.Option("--precision", help="Of matrix products; tf32: on a GPU [default: the plan's, highest]."),
+    typer.Option("--precision", help="Of matrix products; tf32: on a GPU (default: the plan's, highest)."),
 ]
 
 CompileSetting = Annotated[
@@ -47,12 +47,12 @@ CompileSetting = Annotated[
 
 ReplicasPerPass = Annotated[
     int | None,
-    typer.Option(help="Replicas trained side by side [default: what memory holds, on a CPU at most 25]."),
+    typer.Option(help="Replicas trained side by side (default: what memory holds, on a CPU at most 25)."),
 ]
 
 PlanOption = Annotated[
     str | None,
-    typer.Option("--plan", help="The plan that is meant (table2, quick, or a path) [default: table2]."),
+    typer.Option("--plan", help="The plan that is meant (table2, quick, or a path; default: table2)."),
 ]
 OpenPage = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
 
@@ -75,8 +75,12 @@ class Selection:
         *,
         precision: Precision | None = None,
         empty_cells: bool = False,
+        reading: bool = False,
     ) -> None:
-        """`empty_cells`: the command has use for rows and columns without hyperparameters, too."""
+        """`empty_cells`: the command has use for rows and columns without hyperparameters, too.
+
+        `reading`: it only reads the store, so that a `--results` which is not there is a mistyped one.
+        """
         if epochs is not None and epochs < 1:
             raise UserError(f"--epochs: {epochs} found, must be 1 or more")
         catalogue = load_datasets()
@@ -97,9 +101,11 @@ class Selection:
             raise UserError(f"--method, --dataset: the plan {plan} has nothing for {chosen}")
         self.precision = self.plan.config.protocol.precision
         self.root = results / config.directory
-        for folder in (results, self.root):
-            if folder.exists() and not folder.is_dir():
-                raise UserError(f"--results: {folder} is not a folder")
+        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        if not there.is_dir():
+            raise UserError(f"--results: {there} is not a folder")
+        if reading and results != RESULTS and not results.exists():
+            raise UserError(f"--results: {results} does not exist")
         self.store = Store(self.root)
         drawn = FIGURES if results == RESULTS else results / "figures"
         self.figures = drawn / config.directory
@@ -121,16 +127,18 @@ class Selection:
 def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:
     """`1,2,3` or `1-5` or both; each number once and none below `least`."""
     numbers: list[int] = []
+    allowed = f"whole numbers from {least}, each once and at most 10000, such as 1,2,3 or 1-5"
+    wrong = UserError(f"{option}: {text!r} found, allowed: {allowed}")
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
         if match is None:
-            raise UserError(f"{option}: {text!r} found, allowed: whole numbers such as 1,2,3 or 1-5")
+            raise wrong
         first, last = int(match[1]), int(match[2] or match[1])
-        if last - first >= 10_000:
-            raise UserError(f"{option}: {text!r} found, allowed: at most 10000 numbers")
+        if not least <= first <= last < first + 10_000:
+            raise wrong
         numbers += range(first, last + 1)
-    if not numbers or len(set(numbers)) != len(numbers) or min(numbers) < least:
-        raise UserError(f"{option}: {text!r} found, allowed: numbers from {least}, each once")
+    if len(set(numbers)) != len(numbers):
+        raise wrong
     return numbers
 
 
@@ -188,7 +196,7 @@ def run_app(application: typer.Typer) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
-        print("interrupted; the same command continues", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         # typer's usage errors come from click or from its own copy of it; both have this method.

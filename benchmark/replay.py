@@ -133,8 +133,8 @@ def replay(
     A compiled or graphed iteration shows nothing from within: targets, and decoders before the
     iteration's last feedback update, are then not compared.
     """
-    method_class, options = _traced_method(file)
     trace = _TraceFile(file)
+    method_class, options = _traced_method(file)
     dims = trace.widths()
     depth = len(dims) - 1
     if "feedback_updates" in method_class.options:

@@ -51,7 +51,8 @@ def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: i
     for key in keys:
         found = [run for run in stored if run.record["key"].startswith(key)]
         if len(found) != 1:
-            raise UserError(f"rerun: {key!r} is the key of {len(found)} stored runs, one expected")
+            begin = f"the keys of {len(found)} stored runs begin" if found else "no stored run's key begins"
+            raise UserError(f"rerun: {begin} with {key!r}; status lists the keys")
         chosen += found
     return chosen
 

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO, StringIO
@@ -66,6 +66,18 @@ class StoredRun:
         """The last epoch, one row a seed, indexed by seed."""
         last = self.epochs[self.epochs["epoch"] == self.spec["epochs"]]
         return last.set_index("seed")
+
+
+def check_same_images(runs: Sequence[StoredRun]) -> None:
+    """`UserError` where runs on one data set saw different images, and so cannot be compared."""
+    seen = {run.record["data"]["checksum"]: run for run in runs}
+    if len(seen) > 1:
+        saw = ", ".join(f"{run.folder} on {checksum[:12]}..." for checksum, run in seen.items())
+        column = runs[0].spec["dataset"]["name"]
+        raise UserError(
+            f"{column}: stored runs were trained on different images: {saw}; delete one kind, or give the "
+            "other images a name of their own in datasets.yaml"
+        )
 
 
 class Store:

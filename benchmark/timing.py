@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import torch
 import typer
 from rich.table import Table
@@ -37,6 +38,7 @@ from benchmark.options import (
     run_app,
 )
 from benchmark.precision import Precision, computing
+from benchmark.progress import progress_bar
 from benchmark.report import scaling, table3
 from benchmark.roofline import bandwidth, block_times, matmul_rate, product_bytes
 from benchmark.sweep import Plan, Run, State, Status
@@ -137,8 +139,13 @@ def samples_of(plan: Plan, column: str) -> int:
     return plan.datasets[column].train_samples or USUAL_SAMPLES
 
 
-def seconds_left(statuses: Sequence[Status], plan: Plan, device: torch.device) -> list[float]:
-    """Estimated training time a run: from its own pace if it has one, else from a few iterations here."""
+def seconds_left(
+    statuses: Sequence[Status], plan: Plan, device: torch.device, show: Callable[[Run], None]
+) -> list[float]:
+    """Estimated training time a run: from its own pace if it has one, else from a few iterations here.
+
+    `show` is told of each run before it is timed, which can take a minute.
+    """
     paces: dict[str, float] = {}
     left = []
     for found in statuses:
@@ -151,6 +158,7 @@ def seconds_left(statuses: Sequence[Status], plan: Plan, device: torch.device) -
             samples = samples_of(plan, run.column)
             alike = repr((run.method, run.options, run.dims, len(run.seeds), run.batch_size))
             if alike not in paces:
+                show(run)
                 size = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
                 first = run.passes(size)[0]
                 with computing(run.precision, device):
@@ -159,6 +167,16 @@ def seconds_left(statuses: Sequence[Status], plan: Plan, device: torch.device) -
             pace = paces[alike] * samples
         left.append(pace * (run.total_epochs - found.epochs_done))
     return left
+
+
+def note_busy_cores() -> None:
+    """Tell who times something that other processes want the cores, too."""
+    busy = psutil.cpu_percent(interval=0.5) / 100 * (psutil.cpu_count() or 1)
+    if busy > 0.3:
+        console.print(
+            f"other processes keep {busy:.1f} of {psutil.cpu_count()} cores busy: times come out too long",
+            markup=False,
+        )
 
 
 Show = Callable[[Cost], None]
@@ -209,11 +227,11 @@ def command(
     method: Methods = None,
     dataset: Datasets = None,
     replicas: Annotated[
-        str | None, typer.Option(help="Replica counts, such as 1,5,20 [default: 1,5].")
+        str | None, typer.Option(help="Replica counts, such as 1,5,20 (default: 1,5).")
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(help="Time spent on each measurement [default: 5, or as the profile says]."),
+        typer.Option(help="Time spent on each measurement (default: 5, or as the profile says)."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row a measurement here.")] = None,
     compile: CompileSetting = Compile.AUTO,
@@ -225,13 +243,13 @@ def command(
         bool, typer.Option("--study", help="Cost against replicas, width, depth and feedback updates.")
     ] = False,
     profile: Annotated[
-        str | None, typer.Option(help="Of --table3 and --study: paper or quick [default: paper].")
+        str | None, typer.Option(help="Of --table3 and --study: paper or quick (default: paper).")
     ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Measure anew what --table3 or --study has for this device.")
     ] = False,
     memory: Annotated[
-        float | None, typer.Option(help="GiB that a measurement may take [default: 70 % of what is free].")
+        float | None, typer.Option(help="GiB that a measurement may take (default: 70 % of what is free).")
     ] = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
@@ -261,6 +279,8 @@ def command(
         raise UserError("--profile, --again: only with --table3 or --study")
     chosen = Selection("table2", dataset or ["mnist"], method, None, None, results, precision=precision)
     counts = parse_numbers("--replicas", "1,5" if replicas is None else replicas, least=1)
+    if csv is not None and csv.exists():
+        raise UserError(f"--csv: {csv} exists already; delete it, or name another file")
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv: the folder {csv.parent} does not exist")
     table = Table(*HEADS, title=provenance.device_name(on))
@@ -275,9 +295,15 @@ def command(
         for count in counts
         for run in chosen.plan.runs(chosen.rows, chosen.columns)
     ]
-    measured = _measure_all(
-        points, chosen.plan, on, 5.0 if seconds is None else seconds, most, lambda c: table.add_row(*_line(c))
-    )
+    note_busy_cores()
+    spent = 5.0 if seconds is None else seconds
+    with progress_bar(console, "measurements", len(points), unit="") as update:
+
+        def add(cost: Cost) -> None:
+            table.add_row(*_line(cost))
+            update(len(table.rows), f"{cost.method}, {cost.replicas} replicas")
+
+        measured = _measure_all(points, chosen.plan, on, spent, most, add)
     console.print(table)
     if csv is not None:
         costs.write(measured, csv)
@@ -306,6 +332,7 @@ def _measure_and_report(
         points = list(table3_points(plan) if kind == "table3" else study_points(plan))
         spent = PROFILES[profile].seconds[kind] if seconds is None else seconds
         console.print(f"{len(points)} measurements on {provenance.device_name(device)}", markup=False)
+        note_busy_cores()
 
         def show(cost: Cost) -> None:
             what = f"{cost.method}, {cost.implementation}, {cost.hidden_layers} x {cost.width}"

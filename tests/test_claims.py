@@ -559,7 +559,7 @@ def test_a_plan_that_is_not_comparable_is_checked_on_its_own_data_sets(tmp_path:
 def test_damage_and_mixed_data_are_refused(chosen: Selection) -> None:
     store(chosen, "FW-DTP", LOW)
     folder = store(chosen, "DTP", HIGH, data="e" * 64)
-    with pytest.raises(UserError, match="mnist: the stored runs were trained on different data"):
+    with pytest.raises(UserError, match="mnist: stored runs were trained on different images"):
         judged(chosen, BEATS)
     (folder / "epochs.csv").write_text("")
     with pytest.raises(UserError, match="changed since the run was stored"):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmark import cli, datasets, executor, options
 from benchmark.config import PROJECT, DatasetConfig
-from benchmark.errors import DataNotFound, UserError
+from benchmark.errors import INTERRUPTED, DataNotFound, UserError
 from benchmark.options import Selection, pick_device
 
 MINI = "fashion-mnist-mini"
@@ -75,10 +75,14 @@ def store(folder: Path) -> dict[str, bytes]:
 
 
 def test_run_status_report(command: Command, tmp_path: Path) -> None:
+    assert "--results: results does not exist" in fails(
+        command("status", "tiny.yaml", "--results", "results")
+    )
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "results").mkdir()
     code, out, err = command("status", "tiny.yaml", "--results", "results")
     assert (code, err) == (0, "")
     assert out.count("missing") == 2
-    assert not (tmp_path / "results").exists()
     code, out, err = command(*RUN, "--report")
     assert (code, err) == (0, "")
     assert "6000 + 1000 images" in out
@@ -111,7 +115,7 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
     before = store(tmp_path / "results")
     assert command(*RUN, "--report", "--seeds", "3,4")[0] == 0
     assert command(*RUN, "--report", "--epochs", "2", "--method", "FA")[0] == 0
-    assert command("report", "tiny.yaml", "--results", "results", "--seeds", "1-300")[0] == 0
+    assert command(*RUN, "--report", "--seeds", "1-40", "--method", "BP")[0] == 0
     after = store(tmp_path / "results")
     assert {name: after[name] for name in before} == before
     assert {"tables/tiny-seeds-3-4.md", "tables/tiny-2-epochs.md"} <= set(after)
@@ -170,8 +174,8 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
         )),
         (["run", "quick", "--results", "tiny.yaml"], "--results: tiny.yaml is not a folder"),
         (["report", "quick", "--results", "tiny.yaml"], "--results: tiny.yaml is not a folder"),
-        ([*RUN[:4], "--results", "tiny.yaml/below"], "results folder tiny.yaml/below"),
-        (["report", "tiny.yaml", "--results", "tiny.yaml/below"], "tiny.yaml/below"),
+        ([*RUN[:4], "--results", "tiny.yaml/below"], "--results: tiny.yaml is not a folder"),
+        (["report", "tiny.yaml", "--results", "tiny.yaml/below"], "--results: tiny.yaml is not a folder"),
         *(([name, "table2", "--method", "TP", "--dataset", "cifar-10"],
            "--method, --dataset: the plan table2 has nothing for TP on cifar-10")
           for name in ("plan", "run", "status", "report")),
@@ -196,8 +200,12 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
         (["verify", "--plan", "bogus"], "unknown plan 'bogus'"),
         (["rerun", "--random", "0"], "--random: 0 found"),
         (["rerun", "--epochs", "0"], "--epochs: 0 found"),
-        (["rerun", "--results", "none"], "no stored run to train again"),
-        (["rerun", "abc", "--results", "none"], "'abc' is the key of 0 stored runs"),
+        (["rerun", "--results", "none"], "--results: none does not exist"),
+        (["rerun", "--results", "."], "no stored run to train again"),
+        (["verify", "--results", "none"], "--results: none does not exist"),
+        (["report", "claims", "--method", "BP"], "--method: goes with report table2, not with claims"),
+        (["report", "all", "--dataset", "mnist"], "--dataset: goes with report table2, not with all"),
+        (["report", "table2", "--epochs", "7"], "nothing is stored of table2 with --epochs 7"),
         (["reproduce", "papers"], "'papers' found, allowed: paper, quick"),
         (["replay", "missing.npz"], "missing.npz"),
         (["replay", "tiny.yaml"], "tiny.yaml"),
@@ -359,6 +367,7 @@ def test_other_images_of_an_unpinned_folder(
     write(1)
     for more in (["--method", "BP"], []):
         assert fails(command(*RUN, *more)).startswith(f"error: {folder} was trained on other images of mine")
+    assert "trained on other images" in fails(command(*RUN, "--method", "FA"))
     assert store(tmp_path / "results") == before
 
 
@@ -457,7 +466,7 @@ def test_two_processes_and_an_interrupt(command: Command, tmp_path: Path) -> Non
         first.send_signal(signal.SIGINT)
         _, err = first.communicate(timeout=30)
     assert first.returncode == 130
-    assert err == "interrupted; the same command continues\n"
+    assert err == INTERRUPTED + "\n"
 
 
 def test_duration() -> None:
@@ -496,6 +505,7 @@ def test_report_all_makes_the_page(command: Command, tmp_path: Path) -> None:
 
 
 def test_verify_fails_where_a_claim_does(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
     status, out, _ = command("verify", "--results", "results")
     assert status == 0
     assert "NO DATA" in out
@@ -552,4 +562,4 @@ sys.meta_path.insert(0, Impatient())
 runpy.run_module("benchmark", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "interrupted; the same command continues\n")
+    assert (done.returncode, done.stderr) == (130, INTERRUPTED + "\n")

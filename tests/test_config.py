@@ -364,10 +364,10 @@ STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("epoch", 3, ["epoch", "unknown key"]),
-        ("protocol/epoch", 3, ["protocol.epoch", "unknown key"]),
-        ("rows/BP/colour", 3, ["rows.BP.colour", "unknown key"]),
-        ("columns/mnist/colour", 3, ["columns.mnist.colour", "unknown key"]),
+        ("epoch", 3, ["epoch", "unknown key, allowed: title, comparable"]),
+        ("protocol/epoch", 3, ["protocol.epoch", "unknown key, allowed: epochs, batch_size"]),
+        ("rows/BP/colour", 3, ["rows.BP.colour", "unknown key, allowed: method, size"]),
+        ("columns/mnist/colour", 3, ["columns.mnist.colour", "unknown key, allowed: network, "]),
         ("networks/n/depth", 3, ["networks.n.depth", "unknown key"]),
         ("a\nb", 3, ["a b", "unknown key"]),
         (SEEDS, None, ["protocol.seeds", "required"]),

@@ -202,7 +202,11 @@ def garble(file: str, content: bytes) -> Change:
 def test_damaged_idx_file(name: str, content: bytes, root: Path) -> None:
     raw = write_idx(root / "MNIST" / "raw", digits(7), digits(3))
     garble(name, content)(raw)
-    assert "damaged" in refusal("mnist", entry("mnist"), data_root=root)
+    before = {file.name: file.read_bytes() for file in raw.iterdir()}
+    line = refusal("mnist", entry("mnist"), data_root=root, download=True)
+    assert "damaged" in line
+    assert "download failed" not in line
+    assert {file.name: file.read_bytes() for file in raw.iterdir()} == before
 
 
 def test_an_incomplete_folder_is_passed_over(tmp_path: Path, root: Path) -> None:
@@ -248,6 +252,7 @@ def test_not_as_declared(
 def test_a_negative_label_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = datasets._Pixels(
         source="x",
+        place=Path("y"),
         train_x=np.zeros((2, 784), np.uint8),
         train_y=np.array([-3, 9]),
         test_x=np.zeros((1, 784), np.uint8),
@@ -261,7 +266,7 @@ def test_checksum(root: Path) -> None:
     write_idx(root / "MNIST" / "raw", digits(7), digits(3))
     line = refusal("mnist", KNOWN["mnist"], data_root=root)
     assert f"{str(KNOWN['mnist'].checksum)[:12]}... declared" in line
-    assert "torchvision files" in line
+    assert f"torchvision files in {root / 'MNIST'}" in line
     checksum = load("mnist", entry("mnist"), data_root=root).checksum
     assert checksum[:12] in line
     load("mnist", entry("mnist", checksum=checksum), data_root=root)
@@ -270,18 +275,22 @@ def test_checksum(root: Path) -> None:
 # ---- where data are looked for
 
 
-def test_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert search_path() == [Path("data")]
     monkeypatch.setenv("BENCHMARK_DATA", "")
     assert search_path() == [Path("data")]
-    monkeypatch.setenv("BENCHMARK_DATA", "/env")
-    assert search_path() == [Path("/env"), Path("data")]
-    assert search_path(Path("/given")) == [Path("/given"), Path("/env"), Path("data")]
-    assert search_path(Path("/env")) == [Path("/env"), Path("data")]
-    assert search_path(Path("./data")) == [Path("data"), Path("/env")]
+    monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path))
+    assert search_path() == [tmp_path, Path("data")]
+    assert search_path(Path("/given")) == [Path("/given"), tmp_path, Path("data")]
+    assert search_path(tmp_path) == [tmp_path, Path("data")]
+    assert search_path(Path("./data")) == [Path("data"), tmp_path]
+    monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path / "mistyped"))
+    with pytest.raises(UserError, match=r"^\$BENCHMARK_DATA: .*mistyped is not a folder$"):
+        search_path()
 
 
 def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env").mkdir()
     monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path / "env"))
     given, found = tmp_path / "given", []
     for count, place in ((4, Path("data")), (5, tmp_path / "env"), (6, given)):
@@ -291,6 +300,7 @@ def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_search_order_of_image_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env").mkdir()
     monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path / "env"))
     given, found = tmp_path / "given", []
     for count, place in ((4, Path("data")), (5, tmp_path / "env"), (6, given)):
@@ -313,6 +323,7 @@ def test_not_found(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "env").mkdir()
     monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path / "env"))
     line = refusal(name, KNOWN[name], data_root=root, download=download)
     assert f"data set {name} not found" in line
@@ -336,6 +347,7 @@ def test_a_download_that_fails_without_a_word(
 
     monkeypatch.setattr(torchvision_datasets.mnist, "download_and_extract_archive", fail)
     assert "download failed (" in refusal("mnist", KNOWN["mnist"], data_root=root, download=True)
+    assert not (root / "MNIST").exists()
 
 
 def test_a_download_that_works(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,6 +404,7 @@ def test_damaged_debian_package(damage: Change, tmp_path: Path, root: Path) -> N
 def test_a_damaged_copy_does_not_stop_the_search(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "env").mkdir()
     monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path / "env"))
     raw = write_idx(root / "FashionMNIST" / "raw", digits(5), digits(2))
     (raw / IDX[0]).write_bytes(b"")
@@ -679,6 +692,7 @@ def test_a_truncated_archive_is_named(tmp_path: Path, root: Path) -> None:
 
 
 def test_image_folder_not_found(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env").mkdir()
     monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path / "env"))
     line = refusal("mine", folder_entry(), data_root=root)
     for place in (root, tmp_path / "env", Path("data")):

@@ -106,9 +106,9 @@ def test_choice(chosen: Selection) -> None:
     assert {run.record["key"] for run in choose(chosen.store.runs(), [], 9, 1)} == everything
     key = stored(chosen).record["key"]
     assert [run.record["key"] for run in choose(chosen.store.runs(), [key[:8]], 1, 1)] == [key]
-    with pytest.raises(UserError, match="'zzz' is the key of 0 stored runs"):
+    with pytest.raises(UserError, match="no stored run's key begins with 'zzz'"):
         choose(chosen.store.runs(), ["zzz"], 1, 1)
-    with pytest.raises(UserError, match="'' is the key of 3 stored runs"):
+    with pytest.raises(UserError, match="the keys of 3 stored runs begin with ''"):
         choose(chosen.store.runs(), [""], 1, 1)
 
 

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmark import executor, memory, optuna_storage, sensitivity, sweep
 from benchmark.config import PROJECT, load_datasets
 from benchmark.datasets import load
-from benchmark.errors import UserError
+from benchmark.errors import INTERRUPTED, UserError
 from benchmark.methods import METHODS
 from benchmark.options import Selection, run_app
 from benchmark.report import drawing, figure3
@@ -331,7 +331,7 @@ def test_interruption_is_kind(command: Command, tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(executor, "train", interrupt)
         code, _, err = command(*arguments)
-    assert (code, err) == (130, "interrupted; the same command continues\n")
+    assert (code, err) == (130, INTERRUPTED + "\n")
     assert {trial.state for trial in study(tmp_path / "results").trials} == {TrialState.FAIL}
     assert command(*arguments)[0] == 0
     assert list(counted(tmp_path / "results")) == [0, 1]

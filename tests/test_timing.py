@@ -95,6 +95,10 @@ def test_csv(command: Command, tmp_path: Path) -> None:
     assert (table["blocks"] >= 3).all()
     assert (table["iterations"] == 1).all()
     assert (table["std"] >= 0).all()
+    written = file.read_bytes()
+    code, _, err = command(*arguments, "--csv", str(file))
+    assert (code, err) == (1, f"error: --csv: {file} exists already; delete it, or name another file\n")
+    assert file.read_bytes() == written
 
 
 @pytest.mark.parametrize(
@@ -347,10 +351,24 @@ def test_seconds_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bp, dtp = chosen.plan.runs(chosen.rows, chosen.columns)
     on = torch.device("cpu")
     statuses = [Status(bp, State.STORED), Status(dtp, State.PARTIAL, "", 2.0, 3)]
-    assert timing.seconds_left(statuses, chosen.plan, on) == [0.0, 2.0 * (dtp.total_epochs - 3)]
+    timed: list[Run] = []
+    left = timing.seconds_left(statuses, chosen.plan, on, timed.append)
+    assert left == [0.0, 2.0 * (dtp.total_epochs - 3)]
+    assert timed == []
     monkeypatch.setattr(timing, "matmul_rate", lambda *shape: 1e9)
-    (estimate,) = timing.seconds_left([Status(bp, State.MISSING)], chosen.plan, on)
+    (estimate,) = timing.seconds_left([Status(bp, State.MISSING)], chosen.plan, on, timed.append)
     assert 0 < estimate < 600
+    assert timed == [bp]
+
+
+@pytest.mark.parametrize(("percent", "noted"), [(5.0, False), (50.0, True)])
+def test_who_times_on_busy_cores_is_told(
+    percent: float, noted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(timing.psutil, "cpu_percent", lambda interval: percent)
+    monkeypatch.setattr(timing.psutil, "cpu_count", lambda: 4)
+    timing.note_busy_cores()
+    assert ("other processes keep 2.0 of 4 cores busy" in capsys.readouterr().out) == noted
 
 
 def test_samples(tmp_path: Path) -> None:

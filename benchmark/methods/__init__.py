@@ -13,7 +13,9 @@ for _module in pkgutil.iter_modules(__path__):
     try:
         _contents = vars(importlib.import_module(f"{__name__}.{_module.name}"))
     except Exception as error:
-        raise UserError(f"benchmark/methods/{_module.name}.py cannot be imported: {error!r}") from error
+        raise UserError(
+            f"benchmark/methods/{_module.name}.py cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     for _found in list(_contents.values()):
         if not (isinstance(_found, type) and issubclass(_found, Method) and "name" in vars(_found)):
             continue

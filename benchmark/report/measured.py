@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmark.errors import UserError
 from benchmark.report.table2 import run_command
-from benchmark.results import Store
+from benchmark.results import Store, check_same_images
 from benchmark.sweep import Plan
 
 
@@ -61,7 +61,7 @@ def read(plan: Plan, store: Store, name: str, column: str | None = None) -> Meas
     if column not in where.columns:
         allowed = ", ".join(where.columns)
         raise UserError(f"{plan.source}: measure.{name}.columns: {column!r} asked for, allowed: {allowed}")
-    tables, missing, checksums = {}, {}, {}
+    tables, missing, found = {}, {}, []
     for row in where.rows:
         run = plan.run(row, column)
         if run is None:
@@ -71,10 +71,6 @@ def read(plan: Plan, store: Store, name: str, column: str | None = None) -> Meas
             missing[row] = run_command(plan, row, column)
         else:
             tables[row] = stored.measured[name]
-            checksums[stored.record["data"]["checksum"]] = row
-    if len(checksums) > 1:
-        raise UserError(
-            f"{column}: the stored runs were trained on different data: "
-            + ", ".join(f"{row} on {digest[:12]}..." for digest, row in checksums.items())
-        )
+            found.append(stored)
+    check_same_images(found)
     return Measured(plan, name, column, tables, missing)

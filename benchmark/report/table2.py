@@ -14,10 +14,9 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark.config import PaperCell, PaperTable
-from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.network import weight_count
-from benchmark.results import Store, atomic_file
+from benchmark.results import Store, StoredRun, atomic_file, check_same_images
 from benchmark.statistics import ALPHA, Comparison, Sample, Verdict, compare
 from benchmark.sweep import Plan
 
@@ -194,7 +193,7 @@ def warning(plan: Plan) -> str | None:
 def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
     """Read every cell's run from the store; `UserError` for a damaged one or mixed data."""
     cells, params = {}, {}
-    contents: dict[str, dict[str, str]] = {}
+    found: dict[str, list[StoredRun]] = {}
     for row, config in plan.config.rows.items():
         for column in plan.config.columns:
             dims = plan.config.dims(row, column, plan.datasets[column])
@@ -210,7 +209,7 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
             if run is None or stored is None:
                 cells[row, column] = Cell(run is not None, command, paper=printed)
                 continue
-            contents.setdefault(column, {})[stored.record["data"]["checksum"]] = row
+            found.setdefault(column, []).append(stored)
             cells[row, column] = Cell(
                 planned=True,
                 command=command,
@@ -219,12 +218,8 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
                 diverged=int(stored.final["diverged"].sum()),
                 paper=printed,
             )
-    for column, checksums in contents.items():
-        if len(checksums) > 1:
-            raise UserError(
-                f"{column}: the stored runs were trained on different data: "
-                + ", ".join(f"{row} on {digest[:12]}..." for digest, row in checksums.items())
-            )
+    for runs in found.values():
+        check_same_images(runs)
     return Table2(plan, _judged(cells, plan, paper.n), params)
 
 

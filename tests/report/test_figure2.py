@@ -197,7 +197,7 @@ def test_refusals(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     store(chosen, "DTP", checksum="ab")
     store(chosen, "FW-DTP", checksum="cd")
-    with pytest.raises(UserError, match=r"different data: DTP on ab.*FW-DTP on cd"):
+    with pytest.raises(UserError, match=r"different images: .*/dtp-\w+ on ab.*/fw-dtp-\w+ on cd"):
         built(chosen)
     with pytest.raises(UserError, match="'mnist' asked for, allowed: fashion-mnist-mini"):
         figure2.build(chosen.plan, chosen.store, "mnist")

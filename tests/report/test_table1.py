@@ -183,7 +183,7 @@ def test_mixed_data_are_refused(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     store(chosen, "DTP", checksum="ab")
     store(chosen, "DRL", checksum="cd")
-    with pytest.raises(UserError, match="different data"):
+    with pytest.raises(UserError, match="different images"):
         built(chosen)
 
 

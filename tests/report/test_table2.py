@@ -20,8 +20,9 @@ from scipy import stats
 from benchmark import cli, sweep
 from benchmark.config import PaperCell, PaperTable, load_paper_values
 from benchmark.errors import UserError
-from benchmark.options import RESULTS, Selection
+from benchmark.options import RESULTS, Selection, console
 from benchmark.report import table2
+from benchmark.report.contents import REPORTS
 from benchmark.results import EPOCH_COLUMNS
 from benchmark.sweep import Run
 
@@ -110,8 +111,9 @@ def test_the_command_of_an_empty_cell_fills_it(golden: Path, monkeypatch: pytest
 def test_other_seeds_or_epochs_leave_the_table_alone(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = ("report", "golden.yaml", "--results", "results")
     assert command(monkeypatch, *report) == 0
-    assert command(monkeypatch, *report, "--seeds", "1,2") == 0
-    assert command(monkeypatch, *report, "--epochs", "3") == 0
+    for seeds, epochs in (("1,2", None), (None, 3)):
+        chosen = Selection("golden.yaml", None, None, seeds, epochs, Path("results"))
+        REPORTS["table2"](chosen, console)
     tables = golden / "results" / "tables"
     for suffix in SUFFIXES:
         expected = (golden / "expected" / f"golden.{suffix}").read_bytes()
@@ -383,7 +385,7 @@ def test_mixed_data_are_refused(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     fill(chosen, {"DTP": [3.0, 4.0]})
     fill(chosen, {"DRL": [3.0, 4.0]}, data="e" * 64)
-    with pytest.raises(UserError, match="mnist: the stored runs were trained on different data") as error:
+    with pytest.raises(UserError, match="mnist: stored runs were trained on different images") as error:
         table2.build(chosen.plan, chosen.store, PAPER)
     assert "\n" not in str(error.value)
 

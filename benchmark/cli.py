@@ -71,21 +71,21 @@ def plan(
     on = pick_device(device, chosen.precision)
     table = Table("row", "data set", "state", "key", "time left", "note")
     statuses = chosen.statuses()
-    timing.note_busy_cores()
-    console.print("timing a few iterations of what is not stored, up to a minute each", markup=False)
+    untimed = any(f.state is not State.STORED and f.seconds_per_epoch is None for f in statuses)
+    if untimed:
+        timing.note_busy_cores()
+        console.print("timing a few iterations of what is not stored, up to a minute each", markup=False)
     with console.status("timing ...") as line:
         left = timing.seconds_left(
-            statuses,
-            chosen.plan,
-            on,
-            lambda run: line.update(escape(f"timing {run.row} on {run.column}")),
+            statuses, chosen.plan, on, lambda run: line.update(escape(f"timing {run.row} on {run.column}"))
         )
     for found, seconds in zip(statuses, left, strict=True):
         table.add_row(*_state_cells(found), duration(seconds) if seconds else "", escape(found.detail))
     console.print(table)
     where = f"measured here on {provenance.device_name(on)}"
-    faster = "" if on.type == "cuda" else "; runs of minutes are compiled, which makes them faster"
-    console.print(f"time left: about {duration(sum(left))}, {where}{faster}", markup=False)
+    if untimed and on.type == "cpu":
+        where += "; runs of minutes are compiled, which makes them faster"
+    console.print(f"time left: about {duration(sum(left))}, {where}", markup=False)
 
 
 @app.command("status")
@@ -211,7 +211,7 @@ def _train_column(
         f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
         markup=False,
     )
-    for before in [] if pinned else _undeclared(store, column):
+    for before in [] if pinned else _undeclared(store, column, config.image):
         if before.record["data"]["checksum"] != data.checksum:
             raise UserError(
                 f"{before.folder} was trained on other images of {column} (checksum "
@@ -234,12 +234,12 @@ def _train_column(
     return failures
 
 
-def _undeclared(store: Store, column: str) -> Iterator[StoredRun]:
-    """The complete runs on images of a data set that no checksum declares; damaged ones left out."""
+def _undeclared(store: Store, column: str, image: list[int]) -> Iterator[StoredRun]:
+    """The complete runs on such images of a data set as no checksum declares; damaged ones left out."""
     for folder in store.folders(column):
         with suppress(UserError):
             run = store.read(folder)
-            if run.spec["dataset"]["checksum"] is None:
+            if run.spec["dataset"] == {"name": column, "image": image, "checksum": None}:
                 yield run
 
 
@@ -280,13 +280,21 @@ def report_command(
         raise UserError("--open: goes with report all, which makes the page")
     if name not in ("all", *contents.available(chosen)):
         raise UserError(f"report: {chosen.plan.source} has nothing for {name} under these options")
-    if chosen.plan.changes and not any(found.state is State.STORED for found in chosen.statuses()):
-        raise UserError(f"nothing is stored of {chosen.plan.source} with {' '.join(chosen.plan.changes)}")
+    _refuse_nothing(chosen)
     files = contents.report_all(chosen, console) if name == "all" else REPORTS[name](chosen, console)[0]
     for file in files:
         console.print(f"written: {file}", markup=False)
     if open_page:
         html.open_page(files[-1])
+
+
+def _refuse_nothing(chosen: Selection) -> None:
+    """`UserError` where nothing at all is stored under a changed protocol: its tables would be empty."""
+    plan = chosen.plan
+    runs = plan.runs(list(plan.config.rows), list(plan.config.columns))
+    if plan.changes and all(status(run, chosen.store).state in (State.MISSING, State.STALE) for run in runs):
+        options = " ".join((*plan.changes, *plan.options))
+        raise UserError(f"nothing is stored yet for python -m benchmark run {plan.source} {options}")
 
 
 @app.command()

@@ -483,7 +483,9 @@ def _keys(kind: Any, path: Sequence[str | int]) -> str:
             kind = get_args(kind)[-1]
         else:
             return ""
-    return ", ".join(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else ""
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return ""
+    return ", ".join([*(["base"] if kind is PlanConfig else []), *kind.model_fields])
 
 
 def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, *above: str) -> UserError:

@@ -103,7 +103,7 @@ class _Pixels:
 def search_path(data_root: Path | None = None) -> list[Path]:
     """Where data are looked for: the given root, $BENCHMARK_DATA, ./data."""
     variable = os.environ.get("BENCHMARK_DATA") or None
-    if variable is not None and not Path(variable).is_dir():
+    if variable is not None and data_root is None and not Path(variable).is_dir():
         raise UserError(f"$BENCHMARK_DATA: {variable} is not a folder")
     named = [data_root, variable, "data"]
     return list(dict.fromkeys(Path(root) for root in named if root is not None))
@@ -118,7 +118,8 @@ def load(
     download: bool = True,
 ) -> Dataset:
     """Find, check and normalise a data set; `UserError` if it is not to be had or not as declared."""
-    pixels = _READERS[config.kind](name, config, search_path(data_root), download)
+    roots = [] if config.kind == "shipped" else search_path(data_root)
+    pixels = _READERS[config.kind](name, config, roots, download)
     checksum = pixels.checksum()
     _check(name, config, pixels, checksum)
 
@@ -173,7 +174,7 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
     reader = getattr(torchvision_datasets, str(config.torchvision))
     # MNIST-like readers use their class name as folder, the CIFAR ones a fixed one.
     folder = getattr(reader, "base_folder", str(config.torchvision))
-    looked, failure = [], "not downloaded"
+    looked, advice = [], "not downloaded; put the files there, or name their folder with --data-root"
     for root in roots:
         looked.append(str(root / folder))
         try:
@@ -182,7 +183,10 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
             if "Dataset not found" not in str(error):
                 looked[-1] += f" (damaged: {_reason(error)})"
                 if root == roots[0]:  # where torchvision would take it for complete
-                    failure, download = "not downloaded over damaged files", False
+                    advice, download = (
+                        "delete what is damaged, or name another folder with --data-root",
+                        False,
+                    )
             elif (root / folder).is_dir() and any((root / folder).rglob("*")):
                 looked[-1] += " (there, but incomplete or damaged)"
     if config.torchvision == "FashionMNIST":
@@ -202,11 +206,14 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
                 reader(roots[0], train=train, download=True)
             return _from_torchvision(reader, roots[0], roots[0] / folder, "torchvision files")
         except Exception as error:
-            failure = f"download failed ({_reason(error)})"
+            advice = (
+                f"download failed ({_reason(error)}); put the files there, or name their folder with "
+                "--data-root"
+            )
             for made in absent:
                 with suppress(OSError):  # not made, or not empty
                     made.rmdir()
-    raise _not_found(name, looked, f"{failure}; put the files there, or name their folder with --data-root")
+    raise _not_found(name, looked, advice)
 
 
 def _from_torchvision(reader: Callable[..., object], root: Path, place: Path, source: str) -> _Pixels:

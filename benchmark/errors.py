@@ -9,5 +9,5 @@ class DataNotFound(UserError):
     """A data set that is nowhere to be had."""
 
 
-INTERRUPTED = "interrupted; stored runs and checkpoints are kept, and training goes on from them"
+INTERRUPTED = "interrupted; what was stored is kept"
 """What Ctrl-C answers, whatever the command was doing."""

@@ -127,7 +127,7 @@ class Selection:
 def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:
     """`1,2,3` or `1-5` or both; each number once and none below `least`."""
     numbers: list[int] = []
-    allowed = f"whole numbers from {least}, each once and at most 10000, such as 1,2,3 or 1-5"
+    allowed = f"at most 10000 whole numbers from {least}, of up to nine digits, each once: 1,2,3 or 1-5"
     wrong = UserError(f"{option}: {text!r} found, allowed: {allowed}")
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
@@ -137,7 +137,7 @@ def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:
         if not least <= first <= last < first + 10_000:
             raise wrong
         numbers += range(first, last + 1)
-    if len(set(numbers)) != len(numbers):
+    if len(set(numbers)) != len(numbers) or len(numbers) > 10_000:
         raise wrong
     return numbers
 

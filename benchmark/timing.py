@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +39,6 @@ from benchmark.options import (
     run_app,
 )
 from benchmark.precision import Precision, computing
-from benchmark.progress import progress_bar
 from benchmark.report import scaling, table3
 from benchmark.roofline import bandwidth, block_times, matmul_rate, product_bytes
 from benchmark.sweep import Plan, Run, State, Status
@@ -171,26 +171,30 @@ def seconds_left(
 
 def note_busy_cores() -> None:
     """Tell who times something that other processes want the cores, too."""
-    busy = psutil.cpu_percent(interval=0.5) / 100 * (psutil.cpu_count() or 1)
-    if busy > 0.3:
+    shares = psutil.cpu_percent(interval=0.5, percpu=True)
+    cores = os.sched_getaffinity(0)
+    busy = sum(shares[core] for core in cores) / 100
+    if busy > len(cores) - torch.get_num_threads() + 0.3:
         console.print(
-            f"other processes keep {busy:.1f} of {psutil.cpu_count()} cores busy: times come out too long",
+            f"other processes keep {busy:.1f} of {len(cores)} cores busy: times may come out too long",
             markup=False,
         )
 
 
-Show = Callable[[Cost], None]
-
-
 def _measure_all(
-    points: Sequence[Point], plan: Plan, device: torch.device, seconds: float, most: float | None, show: Show
+    points: Sequence[Point], plan: Plan, device: torch.device, seconds: float, most: float | None
 ) -> list[Cost]:
-    """Measure point after point, in one run."""
+    """Measure point after point, in one run, and print a line for each."""
+    console.print(f"{len(points)} measurements on {provenance.device_name(device)}", markup=False)
+    note_busy_cores()
     began, measured = provenance.now(), []
     for point in points:
-        samples = samples_of(plan, point.run.column)
-        measured.append(measure(point, samples, device, seconds, began=began, most=most))
-        show(measured[-1])
+        cost = measure(point, samples_of(plan, point.run.column), device, seconds, began=began, most=most)
+        what = f"{cost.method}, {cost.implementation}, {cost.hidden_layers} x {cost.width}"
+        many = f"{cost.feedback_updates} feedback updates, {cost.replicas} replicas"
+        found = f"skipped, {cost.skipped}" if cost.skipped else f"{cost.seconds_per_epoch:.2f} s per epoch"
+        console.print(f"  {what}, {many}: {found}", markup=False)
+        measured.append(cost)
     return measured
 
 
@@ -295,15 +299,9 @@ def command(
         for count in counts
         for run in chosen.plan.runs(chosen.rows, chosen.columns)
     ]
-    note_busy_cores()
-    spent = 5.0 if seconds is None else seconds
-    with progress_bar(console, "measurements", len(points), unit="") as update:
-
-        def add(cost: Cost) -> None:
-            table.add_row(*_line(cost))
-            update(len(table.rows), f"{cost.method}, {cost.replicas} replicas")
-
-        measured = _measure_all(points, chosen.plan, on, spent, most, add)
+    measured = _measure_all(points, chosen.plan, on, 5.0 if seconds is None else seconds, most)
+    for cost in measured:
+        table.add_row(*_line(cost))
     console.print(table)
     if csv is not None:
         costs.write(measured, csv)
@@ -331,19 +329,8 @@ def _measure_and_report(
     else:
         points = list(table3_points(plan) if kind == "table3" else study_points(plan))
         spent = PROFILES[profile].seconds[kind] if seconds is None else seconds
-        console.print(f"{len(points)} measurements on {provenance.device_name(device)}", markup=False)
-        note_busy_cores()
-
-        def show(cost: Cost) -> None:
-            what = f"{cost.method}, {cost.implementation}, {cost.hidden_layers} x {cost.width}"
-            many = f"{cost.feedback_updates} feedback updates, {cost.replicas} replicas"
-            found = (
-                f"skipped, {cost.skipped}" if cost.skipped else f"{cost.seconds_per_epoch:.2f} s per epoch"
-            )
-            console.print(f"  {what}, {many}: {found}", markup=False)
-
         file.parent.mkdir(parents=True, exist_ok=True)
-        measured = _measure_all(points, plan, device, spent, most, show)
+        measured = _measure_all(points, plan, device, spent, most)
         costs.write(measured, file)
         console.print(f"written: {file}", markup=False)
     if kind == "table3":

@@ -205,7 +205,10 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
         (["verify", "--results", "none"], "--results: none does not exist"),
         (["report", "claims", "--method", "BP"], "--method: goes with report table2, not with claims"),
         (["report", "all", "--dataset", "mnist"], "--dataset: goes with report table2, not with all"),
-        (["report", "table2", "--epochs", "7"], "nothing is stored of table2 with --epochs 7"),
+        (
+            ["report", "tiny.yaml", "--epochs", "7", "--results", "."],
+            "nothing is stored yet for python -m benchmark run tiny.yaml --epochs 7 --results .",
+        ),
         (["reproduce", "papers"], "'papers' found, allowed: paper, quick"),
         (["replay", "missing.npz"], "missing.npz"),
         (["replay", "tiny.yaml"], "tiny.yaml"),
@@ -369,6 +372,22 @@ def test_other_images_of_an_unpinned_folder(
         assert fails(command(*RUN, *more)).startswith(f"error: {folder} was trained on other images of mine")
     assert "trained on other images" in fails(command(*RUN, "--method", "FA"))
     assert store(tmp_path / "results") == before
+    larger = mine.model_copy(update={"image": [1, 8, 8]})  # other pixels, but by its own declaration
+    monkeypatch.setattr(options, "load_datasets", lambda: {"mine": larger})
+    assert command(*RUN)[0] == 0
+    after = store(tmp_path / "results")
+    assert {name: after[name] for name in before} == before
+
+
+def test_reports_of_another_protocol(command: Command, tmp_path: Path) -> None:
+    """Refused only where nothing at all is stored: of damage and of stored seeds the report tells."""
+    assert command(*RUN, "--method", "BP", "--epochs", "2")[0] == 0
+    report = ("report", "tiny.yaml", "--results", "results")
+    assert command(*report, "--epochs", "2", "--method", "FA")[0] == 0
+    assert command(*report, "--epochs", "2", "--seeds", "1")[0] == 0
+    (folder,) = (tmp_path / "results").glob("runs/*/*")
+    (folder / "epochs.csv").write_text("")
+    assert "changed since the run was stored" in fails(command(*report, "--epochs", "2"))
 
 
 def test_damaged_store(command: Command, tmp_path: Path) -> None:

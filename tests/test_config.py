@@ -364,7 +364,7 @@ STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("epoch", 3, ["epoch", "unknown key, allowed: title, comparable"]),
+        ("epoch", 3, ["epoch", "unknown key, allowed: base, title, comparable"]),
         ("protocol/epoch", 3, ["protocol.epoch", "unknown key, allowed: epochs, batch_size"]),
         ("rows/BP/colour", 3, ["rows.BP.colour", "unknown key, allowed: method, size"]),
         ("columns/mnist/colour", 3, ["columns.mnist.colour", "unknown key, allowed: network, "]),

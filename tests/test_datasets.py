@@ -206,6 +206,7 @@ def test_damaged_idx_file(name: str, content: bytes, root: Path) -> None:
     line = refusal("mnist", entry("mnist"), data_root=root, download=True)
     assert "damaged" in line
     assert "download failed" not in line
+    assert "incomplete or damaged" in line or "delete what is damaged" in line
     assert {file.name: file.read_bytes() for file in raw.iterdir()} == before
 
 
@@ -287,6 +288,9 @@ def test_search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path / "mistyped"))
     with pytest.raises(UserError, match=r"^\$BENCHMARK_DATA: .*mistyped is not a folder$"):
         search_path()
+    assert search_path(tmp_path)[0] == tmp_path  # the variable is not needed
+    mini = "fashion-mnist-mini"
+    assert len(load(mini, entry(mini)).test) == 1000  # nor where the package ships the data
 
 
 def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

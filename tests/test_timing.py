@@ -361,14 +361,24 @@ def test_seconds_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert timed == [bp]
 
 
-@pytest.mark.parametrize(("percent", "noted"), [(5.0, False), (50.0, True)])
+@pytest.mark.parametrize(
+    ("busy", "threads", "noted"),
+    [(0.1, 4, False), (1.0, 4, True), (1.0, 3, False), (1.9, 3, True)],
+)
 def test_who_times_on_busy_cores_is_told(
-    percent: float, noted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    busy: float,
+    threads: int,
+    noted: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(timing.psutil, "cpu_percent", lambda interval: percent)
-    monkeypatch.setattr(timing.psutil, "cpu_count", lambda: 4)
+    """Of the cores that this process may use: the fourth and fifth belong to others, and are busy."""
+    shares = [100 * busy, 0.0, 0.0, 100.0, 100.0, 0.0]
+    monkeypatch.setattr(timing.psutil, "cpu_percent", lambda interval, percpu: shares)
+    monkeypatch.setattr(timing.os, "sched_getaffinity", lambda process: {0, 1, 2, 5})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     timing.note_busy_cores()
-    assert ("other processes keep 2.0 of 4 cores busy" in capsys.readouterr().out) == noted
+    assert (f"other processes keep {busy:.1f} of 4 cores busy" in capsys.readouterr().out) == noted
 
 
 def test_samples(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from benchmark import claims, datasets, provenance, replay, rerun, sensitivity, timing
+from benchmark import claims, datasets, provenance, replay, rerun, search, sensitivity, timing
 from benchmark.compilation import Compile, execution
 from benchmark.config import CONFIGS, load_paper_values
 from benchmark.errors import DataNotFound, UserError
@@ -199,8 +199,12 @@ def _train_column(
     for run in stored:
         store.tidy(run.key)
     pinned = config.checksum is not None or config.kind == "torchvision"
-    if not waiting and (pinned or not stored):
-        return failures
+    if not waiting:
+        console.print(
+            f"{column}: {len(stored)} of {len(statuses)} rows stored, nothing to train", markup=False
+        )
+        if pinned or not stored:
+            return failures
     try:
         data = datasets.load(column, config, data_root=data_root, device=device, download=download)
     except DataNotFound:
@@ -406,6 +410,11 @@ def replay_command(
     differing = [str(deviation.file) for deviation in deviations if deviation.exceeds(tolerance)]
     if differing:
         raise UserError(f"deviation above {tolerance:g}: {', '.join(differing)}")
+
+
+app.command("sensitivity")(sensitivity.command)
+app.command("search")(search.command)
+app.command("timing")(timing.command)
 
 
 def duration(seconds: float) -> str:

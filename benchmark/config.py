@@ -469,6 +469,8 @@ def read_yaml(file: Path) -> Any:
 
 def _read_mapping(file: Path) -> dict[str, Any]:
     content = read_yaml(file)
+    if content is None:
+        raise UserError(f"{file}: the file is empty")
     if not isinstance(content, dict):
         raise UserError(f"{file}: a mapping expected, {type(content).__name__} found")
     return content
@@ -546,6 +548,16 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not parent.is_file():
         raise UserError(f"{file}: base: {parent} does not exist; a path from this file's folder expected")
     return merge(_resolved(parent, (*above, file.resolve())), content)
+
+
+def beside_base(plan: str) -> bool:
+    """Whether a plan's results go into the folder of its `base`, so that they share what is stored."""
+    file = plan_file(plan)
+    base = _read_mapping(file).get("base")
+    if base is None:
+        return False
+    ours, theirs = (_resolved(path).get("directory", ".") for path in (file, file.parent / base))
+    return ours == theirs
 
 
 def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import datasets as torchvision_datasets
+from torchvision.datasets import mnist
 
 from benchmark.config import DatasetConfig
 from benchmark.errors import DataNotFound, UserError
@@ -138,27 +139,25 @@ def load(
 
 
 def _check(name: str, config: DatasetConfig, pixels: _Pixels, checksum: str) -> None:
+    where = f"data set {name} ({pixels.source} in {pixels.place})"
     for part, x, y in (
         ("training", pixels.train_x, pixels.train_y),
         ("test", pixels.test_x, pixels.test_y),
     ):
         if len(x) == 0 or len(x) != len(y):
-            raise UserError(f"data set {name}: {len(x)} {part} images for {len(y)} labels")
+            raise UserError(f"{where}: {len(x)} {part} images for {len(y)} labels")
         if x.shape[1] != config.inputs:
             raise UserError(
-                f"data set {name}: {part} images have {x.shape[1]} values, "
+                f"{where}: {part} images have {x.shape[1]} values, "
                 f"{config.inputs} declared by image: {list(config.image)}"
             )
         if y.min() < 0 or y.max() >= config.classes:
             wrong = y.min() if y.min() < 0 else y.max()
-            raise UserError(
-                f"data set {name}: {part} label {wrong} found, classes: {config.classes} declared"
-            )
+            raise UserError(f"{where}: {part} label {wrong} found, classes: {config.classes} declared")
     if config.checksum is not None and checksum != config.checksum:
         raise UserError(
-            f"data set {name}: content checksum {checksum[:12]}... found "
-            f"({pixels.source} in {pixels.place}), {config.checksum[:12]}... declared; these files are "
-            "damaged, or other data, which get a name of their own in datasets.yaml"
+            f"{where}: content checksum {checksum[:12]}... found, {config.checksum[:12]}... declared; these "
+            "files are damaged, or other data, which get a name of their own in datasets.yaml"
         )
 
 
@@ -174,19 +173,17 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
     reader = getattr(torchvision_datasets, str(config.torchvision))
     # MNIST-like readers use their class name as folder, the CIFAR ones a fixed one.
     folder = getattr(reader, "base_folder", str(config.torchvision))
-    looked, advice = [], "not downloaded; put the files there, or name their folder with --data-root"
+    usual = "put the files there, or name their folder with --data-root"
+    looked, advice = [], f"not downloaded; {usual}"
     for root in roots:
         looked.append(str(root / folder))
         try:
             return _from_torchvision(reader, root, root / folder, "torchvision files")
         except Exception as error:  # torchvision checks little: KeyError, TypeError, ...
             if "Dataset not found" not in str(error):
-                looked[-1] += f" (damaged: {_reason(error)})"
+                looked[-1] += f" (damaged: {_damaged_file(root / folder) or _reason(error)})"
                 if root == roots[0]:  # where torchvision would take it for complete
-                    advice, download = (
-                        "delete what is damaged, or name another folder with --data-root",
-                        False,
-                    )
+                    advice, download = "delete what is damaged there, or name another --data-root", False
             elif (root / folder).is_dir() and any((root / folder).rglob("*")):
                 looked[-1] += " (there, but incomplete or damaged)"
     if config.torchvision == "FashionMNIST":
@@ -197,23 +194,37 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
             except Exception as error:
                 looked[-1] += f" (damaged: {_reason(error)})"
     if download:
-        absent = [
-            path for path in (roots[0] / folder / "raw", roots[0] / folder, roots[0]) if not path.exists()
-        ]
         try:
-            print(f"downloading {name} to {roots[0]}", flush=True)
-            for train in (True, False):
-                reader(roots[0], train=train, download=True)
-            return _from_torchvision(reader, roots[0], roots[0] / folder, "torchvision files")
+            return _download(name, reader, roots[0], roots[0] / folder)
         except Exception as error:
-            advice = (
-                f"download failed ({_reason(error)}); put the files there, or name their folder with "
-                "--data-root"
-            )
-            for made in absent:
-                with suppress(OSError):  # not made, or not empty
-                    made.rmdir()
+            advice = f"download failed ({_reason(error)}); {usual}"
     raise _not_found(name, looked, advice)
+
+
+def _download(name: str, reader: Callable[..., object], root: Path, place: Path) -> _Pixels:
+    """By torchvision; if it fails, the folders that it made are removed, as long as they are empty."""
+    absent = [path for path in (place / "raw", place, root) if not path.exists()]
+    print(f"downloading {name} to {root}", flush=True)
+    try:
+        for train in (True, False):
+            reader(root, train=train, download=True)
+        return _from_torchvision(reader, root, place, "torchvision files")
+    except Exception:
+        for made in absent:
+            with suppress(OSError):  # not made, or not empty
+                made.rmdir()
+        raise
+
+
+def _damaged_file(folder: Path) -> str:
+    """The name of the first file of MNIST's kind that cannot be read, if it is one."""
+    for file in sorted(folder.glob("raw/*-ubyte")):
+        read = mnist.read_label_file if "idx1" in file.name else mnist.read_image_file
+        try:
+            read(str(file))
+        except Exception:
+            return file.name
+    return ""
 
 
 def _from_torchvision(reader: Callable[..., object], root: Path, place: Path, source: str) -> _Pixels:
@@ -352,7 +363,7 @@ def _decode(
             rows[path] = _pixels(stream, config)
         except Exception as error:  # a damaged PNG raises SyntaxError or ValueError, too
             reason = _reason(error)
-            raise UserError(f"data set {name}: {path} is not a readable image: {reason}") from None
+            raise UserError(f"data set {name}: {place / path} is not a readable image: {reason}") from None
     arrays = []
     for paths in parts.values():
         # Files come sorted by class, and minibatch statistics at evaluation depend on the order.

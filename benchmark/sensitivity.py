@@ -193,7 +193,7 @@ def _advance(update: Callable[[int, str], None]) -> executor.Progress:
 def command(
     trials: Annotated[int, typer.Option(help="Configurations a method.")] = TRIALS,
     methods: Annotated[
-        list[str] | None, typer.Option("--methods", "--method", help="Rows (repeat, or a,b).")
+        list[str] | None, typer.Option("--method", "--methods", help="Rows (repeat, or a,b).")
     ] = None,
     dataset: Datasets = None,
     epochs: Epochs = None,
@@ -206,7 +206,7 @@ def command(
     results: Results = RESULTS,
     data_root: DataRoot = None,
     device: DeviceName = "auto",
-    profile: Annotated[str, typer.Option(help="paper, quick, or a path to a plan.")] = "paper",
+    profile: Annotated[str, typer.Option(help="paper (the plan table2), or another plan.")] = "paper",
 ) -> None:
     """Train random configurations around a method's hyperparameters; draw Figure 3."""
     for option, value, least in (
@@ -217,9 +217,6 @@ def command(
     ):
         if value is not None and value < least:
             raise UserError(f"{option}: {value} found, must be {least} or more")
-    if profile not in PROFILES and not profile.endswith((".yaml", ".yml")):
-        allowed = ", ".join(PROFILES)
-        raise UserError(f"--profile: {profile!r} found, allowed: {allowed}, or a path ending in .yaml")
     plan = PROFILES.get(profile, profile)
     chosen = Selection(plan, dataset, methods, None, None, results, data_root, precision=precision)
     rows = chosen.rows if methods is not None else default_rows(chosen.plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,6 +129,13 @@ class Plan:
     """The options of a command that change the protocol."""
     options: tuple[str, ...] = ()
     """Its other options that decide where a run is stored."""
+    beside_base: bool = False
+    """Whether its results go where those of its `base` do."""
+
+    def file_name(self, report: str) -> str:
+        """A report's name among the files of its folder: no other plan's, and of this protocol alone."""
+        written = Path(self.source).stem
+        return report + (f"-{written}" if self.beside_base else "") + self.name.removeprefix(written)
 
     def run(self, row: str, column: str) -> Run | None:
         """The run behind a cell; None where the plan has none."""

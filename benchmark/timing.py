@@ -279,12 +279,13 @@ def command(
         kind: costs.Kind = "study" if with_study else "table3"
         _measure_and_report(kind, profile or "paper", seconds, most, again, results, on)
         return
-    if profile is not None or again:
-        raise UserError("--profile, --again: only with --table3 or --study")
+    for option, used in (("--profile", profile is not None), ("--again", again)):
+        if used:
+            raise UserError(f"{option}: only with --table3 or --study")
     chosen = Selection("table2", dataset or ["mnist"], method, None, None, results, precision=precision)
     counts = parse_numbers("--replicas", "1,5" if replicas is None else replicas, least=1)
     if csv is not None and csv.exists():
-        raise UserError(f"--csv: {csv} exists already; delete it, or name another file")
+        raise UserError(f"--csv: {csv} exists already; name another file")
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv: the folder {csv.parent} does not exist")
     table = Table(*HEADS, title=provenance.device_name(on))

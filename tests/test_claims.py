@@ -438,7 +438,7 @@ def test_accuracies_come_from_the_sensitivity_study(
     missing = judged(chosen, check).parts[0]
     assert missing.verdict is Verdict.NO_DATA
     assert missing.numbers.startswith("0 of 100 configurations of FW-DTP on MNIST are stored; 0 of 100")
-    assert "--methods FW-DTP --dataset mnist" in missing.commands[0]
+    assert "--method FW-DTP --dataset mnist" in missing.commands[0]
     made: dict[str, optuna.Study] = {}
     rng = np.random.default_rng(4)
     for row, trials, scale in (("FW-DTP", 100, 2), ("TP", 100, 8), ("DTP", 99, 8)):

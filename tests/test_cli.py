@@ -96,6 +96,7 @@ def test_run_status_report(command: Command, tmp_path: Path) -> None:
     code, out, _ = command(*RUN, "--report")
     assert code == 0
     assert "images" not in out
+    assert "2 of 2 rows stored, nothing to train" in out
     assert store(tmp_path / "results") == before
 
 
@@ -508,6 +509,37 @@ measure:
     (trained,) = (tmp_path / "results/runs" / MINI).iterdir()
     assert trained.name.startswith("fw-dtp-")
     assert (tmp_path / "results/figures/figure2.png").stat().st_size > 1000
+
+
+def test_plans_that_share_a_store_share_no_files(command: Command, tmp_path: Path) -> None:
+    """A plan on top of another uses its stored runs, unless it names a directory of its own."""
+    measured = f"""
+  FW-DTP:
+    method: FW-DTP
+    hyperparameters: {{{MINI}: {{lr: 0.1, stepsize: 0.04, source: guess}}}}
+measure:
+  jacobian: {{rows: [FW-DTP], columns: [{MINI}]}}
+  conditions: {{rows: [FW-DTP], columns: [{MINI}]}}
+"""
+    (tmp_path / "tiny.yaml").write_text(PLAN + measured)
+    (tmp_path / "mine.yaml").write_text("base: tiny.yaml\ntitle: Mine\nrows: {FA: null}\n")
+    (tmp_path / "apart.yaml").write_text("base: tiny.yaml\ntitle: Apart\ndirectory: apart\n")
+    assert command(*RUN)[0] == 0
+    for changed in ((), ("--seeds", "1")):
+        report = ("report", "all", "--results", "results", *changed)
+        assert command(*report, "--plan", "tiny.yaml")[0] == 0
+        before = store(tmp_path / "results")
+        code, out, _ = command(*report, "--plan", "mine.yaml")
+        assert code == 0
+        after = store(tmp_path / "results")
+        assert {name: after[name] for name in before} == before
+    added = {name for name in after if "mine" in name}
+    assert {"tables/table1-mine.md", "figures/figure2-mine.png", "figures/report-mine.html"} <= added
+    assert {"tables/table1-mine-seeds-1.md", "figures/report-mine-seeds-1.html"} <= added
+    _, out, _ = command("status", "mine.yaml", "--results", "results")
+    assert out.count("stored") == 2
+    _, out, _ = command("status", "apart.yaml", "--results", "results")
+    assert out.count("missing") == 3
 
 
 def test_report_all_makes_the_page(command: Command, tmp_path: Path) -> None:

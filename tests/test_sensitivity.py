@@ -658,7 +658,7 @@ def test_another_pass_size_is_refused(command: Command) -> None:
         (["--dataset", "unknown"], f"'unknown' found, allowed: {MINI}"),
         (["--precision", "half"], "Invalid value for '--precision'"),
         (["--device", "cuda:99"], "'cuda:99' cannot be used"),
-        (["--profile", "unknown"], "--profile: 'unknown' found, allowed: paper, quick, or a path"),
+        (["--profile", "unknown"], "unknown plan 'unknown', allowed: quick, table2, or a path"),
         (["--profile", "unknown.yaml"], "unknown.yaml: no such file"),
         (["--profile", "paper", "--methods", "TP"], "no hyperparameters for TP on cifar-10"),
         (["--storage", "nonsense"], "--storage: not the URL of a database"),

@@ -97,7 +97,7 @@ def test_csv(command: Command, tmp_path: Path) -> None:
     assert (table["std"] >= 0).all()
     written = file.read_bytes()
     code, _, err = command(*arguments, "--csv", str(file))
-    assert (code, err) == (1, f"error: --csv: {file} exists already; delete it, or name another file\n")
+    assert (code, err) == (1, f"error: --csv: {file} exists already; name another file\n")
     assert file.read_bytes() == written
 
 

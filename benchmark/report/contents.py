@@ -26,7 +26,7 @@ INTRO = (
 
 
 def page_file(chosen: Selection) -> Path:
-    return chosen.figures / "report.html"
+    return chosen.figures / f"{chosen.plan.file_name('report')}.html"
 
 
 def report_table1(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:

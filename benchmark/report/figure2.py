@@ -122,9 +122,9 @@ def write(figure: Figure2, folder: Path) -> list[Path]:
                 ("figure2", _as_in_the_paper(figure)),
                 ("figure2-all", _every_encoder(figure)),
             )
-            for file in drawing.save(canvas, folder, figure.measured.file_name(name))
+            for file in drawing.save(canvas, folder, figure.measured.plan.file_name(name))
         ]
-    files.append(folder / f"{figure.measured.file_name('figure2')}.csv")
+    files.append(folder / f"{figure.measured.plan.file_name('figure2')}.csv")
     with atomic_file(files[-1]) as stream:
         stream.write(figure.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
     return files

@@ -127,7 +127,7 @@ class Figure3:
         if self.seed != SEED:
             changes.append(f"seed-{self.seed}")
         changes += self._precision
-        return "-".join(["figure3", *changes])
+        return "-".join([self.plan.file_name("figure3"), *changes])
 
     @property
     def _precision(self) -> list[str]:
@@ -174,7 +174,7 @@ class Figure3:
     def command(self, sample: Sample) -> str:
         """What trains the configurations of a method that are missing."""
         source = self.plan.source
-        words = ["--methods", sample.row, "--dataset", self.column]
+        words = ["--method", sample.row, "--dataset", self.column]
         words += [] if source == "table2" else ["--profile", source]
         words += [] if self.trials == TRIALS else ["--trials", str(self.trials)]
         words += [] if self.epochs == self._plan_epochs else ["--epochs", str(self.epochs)]

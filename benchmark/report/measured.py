@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -37,10 +36,6 @@ class Measured:
         protocol = self.plan.config.protocol
         seeds = ", ".join(map(str, sorted(protocol.seeds)))
         return f"{self.plan.datasets[self.column].title}, {protocol.epochs} epochs, seeds {seeds}"
-
-    def file_name(self, name: str) -> str:
-        """`name`, and what tells a changed protocol from the plan as written."""
-        return name + self.plan.name.removeprefix(Path(self.plan.source).stem)
 
     def remarks(self) -> Iterator[str]:
         """What is missing and what would fill it, one line a row."""

@@ -176,7 +176,7 @@ def write(table: Table1, folder: Path) -> list[Path]:
         ("csv", table.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")),
         ("tex", _latex(table)),
     ):
-        files.append(folder / f"{table.measured.file_name('table1')}.{suffix}")
+        files.append(folder / f"{table.measured.plan.file_name('table1')}.{suffix}")
         with atomic_file(files[-1]) as stream:
             stream.write(text.encode())
     return files

@@ -125,7 +125,7 @@ def test_nothing_stored_is_said_and_nothing_made(tmp_path: Path) -> None:
     text = figure3._markdown(figure)
     assert "| DTP | 0 of 100 | - | - | - | - | - |" in text
     for row in METHODS:
-        command = f"python -m benchmark.sensitivity --methods {row} --dataset cifar-10 --results "
+        command = f"python -m benchmark.sensitivity --method {row} --dataset cifar-10 --results "
         assert f"- `{command}{tmp_path / 'results'}`" in text
 
 
@@ -137,7 +137,7 @@ def test_missing_trials_are_said(tmp_path: Path) -> None:
     figure = build(chosen, trials=3)
     assert [figure.label(sample) for sample in figure.samples] == ["DTP (2 of 3)", "FW-DTP (n=3)"]
     (command,) = figure.missing()
-    assert shlex.split(command)[3:9] == ["--methods", "DTP", "--dataset", "cifar-10", "--trials", "3"]
+    assert shlex.split(command)[3:9] == ["--method", "DTP", "--dataset", "cifar-10", "--trials", "3"]
     console = Console(width=200, record=True, file=io.StringIO())
     figure3.show(figure, console)
     shown = console.export_text()
@@ -252,7 +252,7 @@ def test_another_study_has_another_name_and_says_so(
     assert figure.warning == expected
     for row, command in zip(options.get("rows", METHODS), figure.missing(), strict=True):
         words = shlex.split(command)
-        assert words[words.index("--methods") + 1] == row
+        assert words[words.index("--method") + 1] == row
         for option in ("epochs", "trials", "seed"):
             given = words[words.index(f"--{option}") + 1] if f"--{option}" in words else None
             assert given == (str(options[option]) if option in options else None)

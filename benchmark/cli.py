@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -199,12 +200,10 @@ def _train_column(
     for run in stored:
         store.tidy(run.key)
     pinned = config.checksum is not None or config.kind == "torchvision"
-    if not waiting:
-        console.print(
-            f"{column}: {len(stored)} of {len(statuses)} rows stored, nothing to train", markup=False
-        )
-        if pinned or not stored:
-            return failures
+    if stored and len(stored) == len(statuses):
+        console.print(f"{column}: {len(stored)} rows stored, nothing to train", markup=False)
+    if not waiting and (pinned or not stored):
+        return failures
     try:
         data = datasets.load(column, config, data_root=data_root, device=device, download=download)
     except DataNotFound:
@@ -297,8 +296,8 @@ def _refuse_nothing(chosen: Selection) -> None:
     plan = chosen.plan
     runs = plan.runs(list(plan.config.rows), list(plan.config.columns))
     if plan.changes and all(status(run, chosen.store).state in (State.MISSING, State.STALE) for run in runs):
-        options = " ".join((*plan.changes, *plan.options))
-        raise UserError(f"nothing is stored yet for python -m benchmark run {plan.source} {options}")
+        words = shlex.join([plan.source, *plan.changes, *plan.options])
+        raise UserError(f"nothing is stored yet for python -m benchmark run {words}")
 
 
 @app.command()

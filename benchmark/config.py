@@ -550,16 +550,6 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(_resolved(parent, (*above, file.resolve())), content)
 
 
-def beside_base(plan: str) -> bool:
-    """Whether a plan's results go into the folder of its `base`, so that they share what is stored."""
-    file = plan_file(plan)
-    base = _read_mapping(file).get("base")
-    if base is None:
-        return False
-    ours, theirs = (_resolved(path).get("directory", ".") for path in (file, file.parent / base))
-    return ours == theirs
-
-
 def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
     """A plan by name or path, its columns checked against the known data sets."""
     file = plan_file(plan)

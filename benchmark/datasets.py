@@ -181,9 +181,9 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
             return _from_torchvision(reader, root, root / folder, "torchvision files")
         except Exception as error:  # torchvision checks little: KeyError, TypeError, ...
             if "Dataset not found" not in str(error):
-                looked[-1] += f" (damaged: {_damaged_file(root / folder) or _reason(error)})"
+                looked[-1] += f" (damaged: {_damage(root / folder, error)})"
                 if root == roots[0]:  # where torchvision would take it for complete
-                    advice, download = "delete what is damaged there, or name another --data-root", False
+                    advice, download = "replace what cannot be read, or name another --data-root", False
             elif (root / folder).is_dir() and any((root / folder).rglob("*")):
                 looked[-1] += " (there, but incomplete or damaged)"
     if config.torchvision == "FashionMNIST":
@@ -216,15 +216,15 @@ def _download(name: str, reader: Callable[..., object], root: Path, place: Path)
         raise
 
 
-def _damaged_file(folder: Path) -> str:
-    """The name of the first file of MNIST's kind that cannot be read, if it is one."""
+def _damage(folder: Path, error: Exception) -> str:
+    """What `error` found wrong, with the first of MNIST's files that cannot be read, if it is one."""
     for file in sorted(folder.glob("raw/*-ubyte")):
         read = mnist.read_label_file if "idx1" in file.name else mnist.read_image_file
         try:
             read(str(file))
-        except Exception:
-            return file.name
-    return ""
+        except Exception as reason:
+            return f"{file.name}: {_reason(reason)}"
+    return _reason(error)
 
 
 def _from_torchvision(reader: Callable[..., object], root: Path, place: Path, source: str) -> _Pixels:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from benchmark.compilation import Compile
-from benchmark.config import PROJECT, beside_base, load_datasets, load_plan
+from benchmark.config import PROJECT, load_datasets, load_plan
 from benchmark.errors import INTERRUPTED, UserError
 from benchmark.precision import Precision, check
 from benchmark.results import Store
@@ -86,7 +86,7 @@ class Selection:
         catalogue = load_datasets()
         name = Path(plan).stem
         config = load_plan(plan, catalogue)
-        written = Plan(name, config, catalogue, source=plan, beside_base=beside_base(plan))
+        written = Plan(name, config, catalogue, source=plan)
         if results != RESULTS:
             written = replace(written, options=("--results", str(results)))
         numbers = None if seeds is None else parse_numbers("--seeds", seeds)

@@ -52,7 +52,7 @@ def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: i
         found = [run for run in stored if run.record["key"].startswith(key)]
         if len(found) != 1:
             begin = f"the keys of {len(found)} stored runs begin" if found else "no stored run's key begins"
-            raise UserError(f"rerun: {begin} with {key!r}; the folders below results/runs end in the keys")
+            raise UserError(f"rerun: {begin} with {key!r}; the folders of the stored runs end in their keys")
         chosen += found
     return chosen
 

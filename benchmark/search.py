@@ -59,6 +59,8 @@ class Search:
     space: SearchSpace
     validation_samples: int
     seed: int
+    guest: str = ""
+    """See `Plan.guest`."""
 
     @property
     def name(self) -> str:
@@ -140,7 +142,7 @@ class Search:
 
     def folder(self, store: Store) -> Path:
         """Where the search keeps what it finds."""
-        return store.root / "search" / self.run.column
+        return store.root / "search" / self.guest / self.run.column
 
 
 def kept(study: optuna.Study) -> list[FrozenTrial]:
@@ -328,7 +330,8 @@ def command(
             raise UserError(f"--trials: {trials} found, but {run.row} is searched on a grid, always whole")
         if trials is not None:
             space = space.model_copy(update={"trials": trials})
-        search = Search(run, space, config.validation_samples, config.seed if seed is None else seed)
+        drawn = config.seed if seed is None else seed
+        search = Search(run, space, config.validation_samples, drawn, chosen.plan.guest)
         search.check(spaces)
         _cell_position(plan_file(plan), run.row, run.column)  # better now than after the search
         data = datasets.load(run.column, chosen.plan.datasets[run.column], data_root=data_root, device=on)

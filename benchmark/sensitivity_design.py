@@ -37,13 +37,16 @@ class Design:
     plan: str
     run: Run
     """The row's own, with one seed: that of the configurations and of their training."""
+    guest: str = ""
+    """See `Plan.guest`."""
 
     @property
     def name(self) -> str:
         """Of the Optuna study."""
         run = self.run
         name = f"sensitivity {run.row} {run.column} {run.epochs} epochs seed {run.seeds[0]}"
-        return name if run.precision is Precision.HIGHEST else f"{name} {run.precision}"
+        name += "" if run.precision is Precision.HIGHEST else f" {run.precision}"
+        return f"{name} plan {self.guest}" if self.guest else name
 
     @property
     def centre(self) -> dict[str, float]:
@@ -103,7 +106,7 @@ def designs(
                 raise UserError(f"{row} on {column}: {name} {value!r} found, must be finite and above 0")
         length = epochs or plan.config.sensitivity.epochs or run.epochs
         run = replace(run, seeds=[seed], epochs=length, measure=())
-        found.append(Design(Path(plan.source).stem, run))
+        found.append(Design(Path(plan.source).stem, run, plan.guest))
     return found
 
 

@@ -129,13 +129,18 @@ class Plan:
     """The options of a command that change the protocol."""
     options: tuple[str, ...] = ()
     """Its other options that decide where a run is stored."""
-    beside_base: bool = False
-    """Whether its results go where those of its `base` do."""
+
+    @property
+    def guest(self) -> str:
+        """The plan's name, where the folder of its results is another plan's: table2's, or its namesake's."""
+        written = Path(self.source).stem
+        owner = Path(self.config.directory).name or "table2"
+        return "" if written == owner else written
 
     def file_name(self, report: str) -> str:
         """A report's name among the files of its folder: no other plan's, and of this protocol alone."""
-        written = Path(self.source).stem
-        return report + (f"-{written}" if self.beside_base else "") + self.name.removeprefix(written)
+        changes = self.name.removeprefix(Path(self.source).stem)
+        return (f"{report}-{self.guest}" if self.guest else report) + changes
 
     def run(self, row: str, column: str) -> Run | None:
         """The run behind a cell; None where the plan has none."""

@@ -173,6 +173,8 @@ def note_busy_cores() -> None:
     """Tell who times something that other processes want the cores, too."""
     shares = psutil.cpu_percent(interval=0.5, percpu=True)
     cores = os.sched_getaffinity(0)
+    if max(cores) >= len(shares):  # some are offline, or a container numbers them anew
+        cores = set(range(len(shares)))
     busy = sum(shares[core] for core in cores) / 100
     if busy > len(cores) - torch.get_num_threads() + 0.3:
         console.print(

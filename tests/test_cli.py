@@ -96,7 +96,7 @@ def test_run_status_report(command: Command, tmp_path: Path) -> None:
     code, out, _ = command(*RUN, "--report")
     assert code == 0
     assert "images" not in out
-    assert "2 of 2 rows stored, nothing to train" in out
+    assert "2 rows stored, nothing to train" in out
     assert store(tmp_path / "results") == before
 
 
@@ -508,7 +508,7 @@ measure:
     assert (status, err) == (0, "")
     (trained,) = (tmp_path / "results/runs" / MINI).iterdir()
     assert trained.name.startswith("fw-dtp-")
-    assert (tmp_path / "results/figures/figure2.png").stat().st_size > 1000
+    assert (tmp_path / "results/figures/figure2-measured.png").stat().st_size > 1000
 
 
 def test_plans_that_share_a_store_share_no_files(command: Command, tmp_path: Path) -> None:
@@ -547,9 +547,9 @@ def test_report_all_makes_the_page(command: Command, tmp_path: Path) -> None:
     for _ in range(2):
         status, out, _ = command("report", "all", "--plan", "tiny.yaml", "--results", "results")
         assert status == 0
-        page = (tmp_path / "results/figures/report.html").read_text()
+        page = (tmp_path / "results/figures/report-tiny.html").read_text()
         assert "NOT COMPARABLE WITH THE PAPER" in page
-        assert out.splitlines()[-1].endswith("report.html")
+        assert out.splitlines()[-1].endswith("report-tiny.html")
     stored = [path.parent.name for path in tmp_path.glob("results/runs/*/*/run.yaml")]
     assert len(stored) == 2
     assert all(f"{name}/run.yaml" in page for name in stored)

@@ -54,7 +54,7 @@ rows:
       {MINI}: {{lr: 1.0, stepsize: 0.04, source: guess}}
 """
 CPU = torch.device("cpu")
-NAME = f"sensitivity FW-DTP {MINI} 1 epochs seed 1"
+NAME = f"sensitivity FW-DTP {MINI} 1 epochs seed 1 plan tiny"
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -232,7 +232,7 @@ def test_trials_hold_what_was_trained(command: Command, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "5 of 5" in out
     for row in ("DTP", "FW-DTP"):
-        found = study(tmp_path / "results", f"sensitivity {row} {MINI} 2 epochs seed 1")
+        found = study(tmp_path / "results", f"sensitivity {row} {MINI} 2 epochs seed 1 plan tiny")
         assert [trial.state for trial in found.trials] == [TrialState.COMPLETE] * 5
         for trial in found.trials:
             assert trial.intermediate_values[2] == trial.value
@@ -244,7 +244,7 @@ def test_trials_hold_what_was_trained(command: Command, tmp_path: Path) -> None:
         assert found.user_attrs["versions"]["torch"] == torch.__version__
         assert found.user_attrs["data"] == load_datasets()[MINI].checksum
     assert not list((tmp_path / "results" / "partial").iterdir())
-    assert "written: results/figures/figure3-2-epochs-5-trials.png" in out
+    assert "written: results/figures/figure3-tiny-2-epochs-5-trials.png" in out
     before = {file: file.read_bytes() for file in (tmp_path / "results").rglob("*") if file.is_file()}
     code, out, err = command("--trials", "5", "--epochs", "2")
     assert (code, err) == (0, "")
@@ -372,11 +372,11 @@ def test_killed_twice_it_ends_with_the_same_numbers(command: Command, tmp_path: 
         process.communicate()
     assert command(*arguments)[0] == 0
     for row in ("DTP", "FW-DTP"):
-        name = f"sensitivity {row} {MINI} 3 epochs seed 1"
+        name = f"sensitivity {row} {MINI} 3 epochs seed 1 plan tiny"
         assert counted(tmp_path / "results", name) == counted(tmp_path / "whole", name)
         assert list(counted(tmp_path / "whole", name)) == list(range(6))
     assert not list((tmp_path / "results" / "partial").iterdir())
-    trials = Path("results/tables/figure3-3-epochs-6-trials-trials.csv")
+    trials = Path("results/tables/figure3-tiny-3-epochs-6-trials-trials.csv")
     assert (tmp_path / trials).read_text() == (tmp_path / "whole" / trials.relative_to("results")).read_text()
 
 
@@ -628,6 +628,15 @@ def test_a_changed_plan_is_refused(command: Command, tmp_path: Path, plan: Path)
     assert content() == before
     plan.write_text(PLAN)
     assert command(*arguments)[0] == 0
+
+
+def test_plans_that_share_a_store_have_studies_of_their_own(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: tiny.yaml\ntitle: Mine\n")
+    for plan in ("tiny.yaml", "mine.yaml"):
+        code, out, err = command("--method", "FW-DTP", "--trials", "2", "--profile", plan)
+        assert (code, err) == (0, "")
+        assert "0 of 2 configurations complete" in out
+        assert f"tables/figure3-{Path(plan).stem}-2-trials.md" in out
 
 
 def test_other_data_are_refused(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

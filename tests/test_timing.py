@@ -381,6 +381,16 @@ def test_who_times_on_busy_cores_is_told(
     assert (f"other processes keep {busy:.1f} of 4 cores busy" in capsys.readouterr().out) == noted
 
 
+def test_cores_may_be_numbered_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where some are offline: then those that are there are meant."""
+    monkeypatch.setattr(timing.psutil, "cpu_percent", lambda interval, percpu: [100.0, 100.0])
+    monkeypatch.setattr(timing.os, "sched_getaffinity", lambda process: {4, 5})
+    timing.note_busy_cores()
+    assert "2.0 of 2 cores busy" in capsys.readouterr().out
+
+
 def test_samples(tmp_path: Path) -> None:
     plan = Selection("table2", None, None, None, None, tmp_path).plan
     assert timing.samples_of(plan, "mnist") == 60_000

@@ -126,7 +126,8 @@ class Figure3:
             changes.append(f"{self.trials}-trials")
         if self.seed != SEED:
             changes.append(f"seed-{self.seed}")
-        changes += self._precision
+        if "--precision" not in self.plan.changes:
+            changes += self._precision
         return "-".join([self.plan.file_name("figure3"), *changes])
 
     @property

@@ -182,12 +182,17 @@ def test_files_come_out_byte_for_byte(tmp_path: Path) -> None:
         contents.append({file.name: file.read_bytes() for file in files})
         assert {file.name for file in (tmp_path / name).iterdir()} == set(contents[-1])
     assert contents[0] == contents[1]
-    stems = ("figure2", "figure2-all")
-    assert set(contents[0]) == {f"{s}.{suffix}" for s in stems for suffix in ("png", "pdf")} | {"figure2.csv"}
-    assert b"/FontFile2" in contents[0]["figure2.pdf"]
-    assert b"/Type3" not in contents[0]["figure2.pdf"]
+    stems = ("figure2-tiny", "figure2-all-tiny")
+    assert set(contents[0]) == {f"{s}.{suffix}" for s in stems for suffix in ("png", "pdf")} | {
+        "figure2-tiny.csv"
+    }
+    assert b"/FontFile2" in contents[0]["figure2-tiny.pdf"]
+    assert b"/Type3" not in contents[0]["figure2-tiny.pdf"]
     pd.testing.assert_frame_equal(
-        pd.read_csv(tmp_path / "first" / "figure2.csv"), built(chosen).frame(), check_dtype=False, rtol=1e-5
+        pd.read_csv(tmp_path / "first" / "figure2-tiny.csv"),
+        built(chosen).frame(),
+        check_dtype=False,
+        rtol=1e-5,
     )
     changed = figure2.write(built(select(tmp_path, epochs=2)), tmp_path / "first")
     assert {file.name for file in changed}.isdisjoint(contents[0])

@@ -68,7 +68,7 @@ def built(chosen: Selection) -> Table1:
 
 
 def markdown_lines(folder: Path) -> dict[str, list[str]]:
-    lines = [line for line in (folder / "table1.md").read_text().splitlines() if line.startswith("| ")]
+    lines = [line for line in (folder / "table1-tiny.md").read_text().splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {line[0]: line[1:] for line in cells}
 
@@ -112,7 +112,7 @@ def test_csv_has_every_encoder(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     store(chosen, "DRL")
     table1.write(built(chosen), tmp_path)
-    table = pd.read_csv(tmp_path / "table1.csv").set_index(["stage", "quantity", "encoder"]).sort_index()
+    table = pd.read_csv(tmp_path / "table1-tiny.csv").set_index(["stage", "quantity", "encoder"]).sort_index()
     assert len(table) == 2 * (9 * 3 + 4)
     number = list(QUANTITIES).index("trace")
     for l in (2, 3):
@@ -145,8 +145,8 @@ def test_missing_and_not_finite_are_said(tmp_path: Path) -> None:
     table1.show(found, console)
     for text in (
         console.export_text(),
-        (tmp_path / "table1.md").read_text(),
-        (tmp_path / "table1.tex").read_text(),
+        (tmp_path / "table1-tiny.md").read_text(),
+        (tmp_path / "table1-tiny.tex").read_text(),
     ):
         assert text.count("Missing: ") == 3
         assert f"--method DTP --dataset {MINI} --results {tmp_path / 'results'}" in text
@@ -163,7 +163,9 @@ def test_an_empty_store_gives_an_empty_table(tmp_path: Path) -> None:
 def test_warnings_and_names(tmp_path: Path) -> None:
     assert built(select(tmp_path)).warning is None
     changed = table1.write(built(select(tmp_path, epochs=2)), tmp_path)
-    assert [file.name for file in changed] == [f"table1-2-epochs.{suffix}" for suffix in ("md", "csv", "tex")]
+    assert [file.name for file in changed] == [
+        f"table1-tiny-2-epochs.{suffix}" for suffix in ("md", "csv", "tex")
+    ]
     assert "**NOT THE PAPER'S PROTOCOL: --epochs 2**" in changed[0].read_text()
     other = built(select(tmp_path, PLAN.replace("comparable: true", "comparable: false")))
     for file in table1.write(other, tmp_path)[::2]:

@@ -139,6 +139,8 @@ class Row(_Strict):
     """half: encoders plus decoders have as many weights as the full network's encoders."""
     addition: bool = False
     """Not in the paper."""
+    paper_row: str | None = None
+    """The paper's row whose numbers an addition stands beside."""
     options: dict[str, Any] = {}
     hyperparameters: dict[str, Hyperparameters]
 
@@ -387,6 +389,9 @@ class TimeRatio(_Pairs, _Bounded):
     """The seconds an epoch takes, divided by the other row's, lie within bounds."""
 
     kind: Literal["time_ratio"]
+    above: float | None = Field(None, gt=0)
+    below: float | None = Field(None, gt=0)
+    about: float | None = Field(None, gt=0)
 
 
 Check = LowerError | CloseError | Measured | TimeRatio | LessSensitive

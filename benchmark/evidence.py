@@ -12,6 +12,7 @@ from benchmark.errors import UserError
 from benchmark.report import figure3, table2
 from benchmark.results import Store, StoredRun
 from benchmark.sensitivity_design import default_rows
+from benchmark.statistics import Sample
 from benchmark.sweep import Plan, Run
 
 
@@ -83,14 +84,14 @@ class Evidence:
             raise NoData(f"{there} of {row} on {self.title(column)} are stored", figure.command(sample))
         return sample.accuracy
 
-    def seconds(self, row: str, column: str) -> dict[str, float]:
-        """Seconds that an epoch of one replica takes, by device."""
+    def seconds(self, row: str, column: str) -> dict[str, Sample]:
+        """Seconds that an epoch of one replica takes, by device; the `mean` is the median over blocks."""
         run = self._planned(row, column)
         found = {
-            device: cost.seconds_per_epoch
+            device: Sample(cost.seconds_per_epoch, cost.std, cost.blocks)
             for device, measured in costs.read_all(self.store.root, "table3").items()
             for cost in measured
-            if cost.fits(run) and cost.replicas == 1 and cost.seconds_per_epoch is not None
+            if cost.fits(run) and cost.replicas == 1 and cost.seconds_per_epoch and cost.std and cost.blocks
         }
         if not found:
             try:

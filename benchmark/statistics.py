@@ -12,6 +12,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -106,8 +107,8 @@ class Difference:
         return float(special.stdtr(self.df, -beyond / self.error))
 
 
-def tost_power(ours: Sample, paper: Sample, margin: float) -> float:
-    """Probability that the TOST (level ALPHA, uncorrected) finds equivalence if there is no true difference.
+def tost_power(ours: Sample, paper: Sample, margin: float, level: float = ALPHA) -> float:
+    """Probability that the TOST at this level finds equivalence if there is no true difference.
 
     The observed deviations are taken for the true ones. Means and deviations of normal samples are
     independent, so the TOST's chance given two estimated deviations is integrated over their chi-square
@@ -124,7 +125,7 @@ def tost_power(ours: Sample, paper: Sample, margin: float) -> float:
     error = np.hypot(ours_error, paper_error)
     share = (ours_error / error) ** 2
     df = 1 / (share**2 / a + (1 - share) ** 2 / b)
-    largest = margin - special.stdtrit(df, 1 - ALPHA) * error  # difference that is found equivalent
+    largest = margin - special.stdtrit(df, 1 - level) * error  # difference that is found equivalent
     chance = np.maximum(2 * special.ndtr(largest / true) - 1, 0)
     return float(weights @ chance @ weights)
 
@@ -141,18 +142,35 @@ def holm(p: Sequence[float]) -> list[float]:
 class Comparison:
     """A number of ours beside the paper's, as one of a table."""
 
-    difference: float
-    """Ours minus the paper's."""
-    low: float
-    high: float
-    """Welch's interval of the difference, level 1 - ALPHA; of this number alone, not corrected."""
+    ours: Sample
+    paper: Sample
     margin: float
+    compared: int
+    """Numbers of the table that are compared."""
     p_difference: float
     """Corrected (Holm) over the differences of the table."""
     p_equivalence: float
     """Corrected (Holm) over the equivalences of the table."""
-    power: float
-    """See `tost_power`."""
+
+    @property
+    def difference(self) -> float:
+        """Ours minus the paper's."""
+        return self.ours.mean - self.paper.mean
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Welch's, of level 1 - ALPHA; of this number alone, not corrected."""
+        return Difference.welch(self.ours, self.paper).interval
+
+    @cached_property
+    def power(self) -> float:
+        """Of this number's TOST alone: see `tost_power`."""
+        return tost_power(self.ours, self.paper, self.margin)
+
+    @cached_property
+    def corrected_power(self) -> float:
+        """The same as the first of all that are compared, where the correction asks most."""
+        return tost_power(self.ours, self.paper, self.margin, ALPHA / self.compared)
 
     @property
     def verdict(self) -> Verdict:
@@ -172,14 +190,7 @@ def compare(table: Mapping[Name, tuple[Sample, Sample, float]]) -> dict[Name, Co
     differences = holm([welch[name].p_difference for name in table])
     equivalences = holm([welch[name].p_equivalence(margin) for name, (_, _, margin) in table.items()])
     return {
-        name: Comparison(
-            welch[name].difference,
-            *welch[name].interval,
-            margin,
-            p_difference,
-            p_equivalence,
-            tost_power(ours, paper, margin),
-        )
+        name: Comparison(ours, paper, margin, len(table), p_difference, p_equivalence)
         for (name, (ours, paper, margin)), p_difference, p_equivalence in zip(
             table.items(), differences, equivalences, strict=True
         )

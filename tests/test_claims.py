@@ -1,6 +1,7 @@
 """The ledger of claims, on stores made up for it."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as report
 from benchmark.results import EPOCH_COLUMNS
 from benchmark.sensitivity_design import designs, open_study
+from benchmark.statistics import Sample
 
 CPU = torch.device("cpu")
 PAPER = load_paper_values()["table2"]
@@ -383,11 +385,11 @@ RATIO = {"kind": "time_ratio", "rows": ["DTP"], "against": ["FW-DTP"], "columns"
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
+def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Sample]]:
     """Seconds by row and device, to be filled."""
-    seconds: dict[str, dict[str, float]] = {}
+    seconds: dict[str, dict[str, Sample]] = {}
 
-    def find(self: Evidence, row: str, column: str) -> dict[str, float]:
+    def find(self: Evidence, row: str, column: str) -> dict[str, Sample]:
         if row not in seconds:
             raise NoData(f"{row} was not timed", "time it")
         return seconds[row]
@@ -396,19 +398,33 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
     return seconds
 
 
-def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, float]]) -> None:
+def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Sample]]) -> None:
     assert judged(chosen, {**RATIO, "above": 3.7}).parts[0].commands == ("time it", "time it")
-    timed |= {"DTP": {"a GPU": 8.0, "a CPU": 6.0, "only one": 1.0}, "FW-DTP": {"a CPU": 2.0, "a GPU": 2.0}}
+    timed["DTP"] = {"a GPU": Sample(8, 0.1, 10), "a CPU": Sample(6, 0.1, 10), "only one": Sample(1, 0.1, 10)}
+    timed["FW-DTP"] = {"a CPU": Sample(2, 0.02, 10), "a GPU": Sample(2, 0.02, 10)}
     found = judged(chosen, {**RATIO, "above": 3.7})
     assert [(part.where, part.verdict) for part in found.parts] == [
         ("MNIST: DTP against FW-DTP on a GPU", Verdict.SUPPORTED),
         ("MNIST: DTP against FW-DTP on a CPU", Verdict.NOT_SUPPORTED),
     ]
-    assert found.parts[0].numbers == "8 / 2 s = 4.00, asked: > 3.7"
+    assert found.parts[0].numbers.startswith("8 / 2 s = 4.00 [3.96 to 4.04], asked: > 3.7, p = ")
     assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.6).verdict is Verdict.SUPPORTED
     assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.5).verdict is Verdict.NOT_SUPPORTED
-    timed["FW-DTP"] = {"another": 1.0}
+    timed["FW-DTP"] = {"another": Sample(1, 0.1, 10)}
     assert judged(chosen, {**RATIO, "above": 3.7}).parts[0].numbers == "no device has timed both"
+
+
+def test_a_time_ratio_must_stand_out_of_its_spread(
+    chosen: Selection, timed: dict[str, dict[str, Sample]]
+) -> None:
+    """The p-value is SciPy's, of Welch's test on logarithms."""
+    for std, verdict in ((0.05, Verdict.SUPPORTED), (0.5, Verdict.NOT_SUPPORTED)):
+        timed |= {"DTP": {"a CPU": Sample(8, 4 * std, 10)}, "FW-DTP": {"a CPU": Sample(2, std, 12)}}
+        (part,) = judged(chosen, {**RATIO, "above": 3.7}).parts
+        assert part.verdict is verdict
+        ours, theirs = (math.log(8), std / 2, 10), (math.log(2) + math.log(3.7), std / 2, 12)
+        test = stats.ttest_ind_from_stats(*ours, *theirs, equal_var=False, alternative="greater")
+        assert part.numbers.endswith(f", p = {test.pvalue:.2g}")
 
 
 def test_sensitivity(chosen: Selection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +484,11 @@ def test_seconds_come_from_table_3(tmp_path: Path) -> None:
     seconds = {"DTP": 8.0, "FW-DTP": 2.0}
     measured = [
         Cost.of(point.run, "replica axis", samples=50_000, device=CPU, began="today").model_copy(
-            update={"seconds_per_epoch": seconds.get(point.run.row, 9.0) * len(point.run.seeds)}
+            update={
+                "seconds_per_epoch": seconds.get(point.run.row, 9.0) * len(point.run.seeds),
+                "std": 0.01,
+                "blocks": 10,
+            }
         )
         for point in timing_points.table3_points(chosen.plan)
     ]
@@ -477,7 +497,7 @@ def test_seconds_come_from_table_3(tmp_path: Path) -> None:
     costs.write(measured, file)
     (part,) = judged(chosen, check).parts
     assert part.where == f"CIFAR-10: DTP against FW-DTP on {measured[0].device}"
-    assert part.numbers == "8 / 2 s = 4.00, asked: > 3.7"
+    assert part.numbers.startswith("8 / 2 s = 4.00 [3.99 to 4.01], asked: > 3.7, p = ")
     assert judged(chosen, {**check, "columns": ["mnist"]}).verdict is Verdict.NO_DATA
 
 

@@ -193,7 +193,9 @@ def test_correction_counts_the_whole_table() -> None:
     assert among["clear"].p_difference == pytest.approx(10 * alone.p_difference)
     assert among["clear"].p_equivalence == pytest.approx(10 * alone.p_equivalence)
     assert among["clear"].verdict is Verdict.INCONCLUSIVE
-    assert (among["clear"].low, among["clear"].high) == (alone.low, alone.high)
+    assert among["clear"].interval == alone.interval
+    assert among["clear"].power == alone.power == alone.corrected_power
+    assert among["clear"].corrected_power == tost_power(*clear, ALPHA / 10) < alone.power
     assert compare({}) == {}
 
 
@@ -208,7 +210,7 @@ def test_zero_deviations() -> None:
     ):
         (found,) = compare({"": (ours, paper, margin)}).values()
         assert found.verdict is verdict
-        assert found.low == found.difference == found.high
+        assert found.interval == (found.difference, found.difference)
         assert found.power == 1
         tiny = [Sample(s.mean, 1e-9, 5) for s in (ours, paper)]
         (near,) = compare({"": (tiny[0], tiny[1], margin)}).values()
@@ -283,7 +285,7 @@ def test_holm_properties(p: list[float]) -> None:
 @fast
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_verdict_always_and_no_reproduction_from_silence(difference: float, equivalence: float) -> None:
-    verdict = Comparison(0, 0, 0, 1, difference, equivalence, 0.5).verdict
+    verdict = Comparison(PAPER, PAPER, 1, 1, difference, equivalence).verdict
     assert verdict is not Verdict.INCOMPLETE
     claims_equivalence = verdict in (Verdict.EQUIVALENT, Verdict.DIFFERENT_WITHIN_MARGIN)
     assert claims_equivalence == (equivalence <= ALPHA)

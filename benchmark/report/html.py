@@ -317,10 +317,10 @@ def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHre
     if cell.paper is not None and cell.errors:
         difference = f"{cell.mean - cell.paper.mean:+.2f}"
         if cell.comparison is not None:
-            difference += f" [{cell.comparison.low:+.2f}, {cell.comparison.high:+.2f}]"
+            low, high = cell.comparison.interval
+            difference += f" [{low:+.2f}, {high:+.2f}]"
         details.append(Line(_minus(difference)))
-    if cell.comparison is not None and cell.verdict is Verdict.INCONCLUSIVE:
-        details.append(Line(f"power {cell.comparison.power:.0%}"))
+    details += [Line(detail) for detail in cell.firmness]
     return Cell(
         cell.value if cell.errors else "missing" if cell.planned else "not planned",
         href=None if cell.key is None else runs_href(cell.key),

@@ -60,11 +60,12 @@ QUANTITIES = {
 STAGES = ("initialisation", "trained")
 NOTE = (
     "At initialisation → after the last epoch: mean ± standard deviation (n - 1) over the seeds of the mean "
-    "over l = 2..L (of the angle: l = 1..L). Bold: what the method's condition is about; an equality holds "
+    "over l = 2..L (of the angle: l = 1..L-1). Bold: what the method's condition is about; an equality holds "
     "where the distance is 0 and the cosine 1. Jacobians at the first sample of each of the first "
     f"{CONDITIONS_SAMPLES} evaluation minibatches (fewer where there are fewer), Frobenius norms; batch "
     "norm's statistics are those of the minibatch, held constant. The angle is that between one update of "
-    "W_l and the negative gradient of the cross-entropy on the same minibatch: 90 is no better than chance."
+    "W_l and the negative gradient of the cross-entropy on the same minibatch: 90 is no better than chance; "
+    "in the output layer, which all methods update by the gradient, it is 0."
 )
 
 
@@ -129,7 +130,8 @@ def build(plan: Plan, store: Store, column: str | None = None) -> Table1:
     for row, table in measured.tables.items():
         stage = table["epoch"].map({0: STAGES[0]}).fillna(STAGES[1])
         labelled = table.assign(method=row, stage=stage)
-        over = labelled.groupby(["method", "stage", "quantity", "seed"], sort=False)["value"]
+        output = (table["quantity"] == "update_angle") & (table["encoder"] == table["encoder"].max())
+        over = labelled[~output].groupby(["method", "stage", "quantity", "seed"], sort=False)["value"]
         # A seed with one encoder that is not finite has no mean.
         means = over.agg(lambda values: values.mean(skipna=False)).reset_index().assign(encoder="mean")
         tables += [labelled.astype({"encoder": str}), means]

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark.config import PaperCell, PaperTable
+from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.network import weight_count
 from benchmark.results import Store, StoredRun, atomic_file, check_same_images
@@ -23,11 +25,13 @@ from benchmark.sweep import Plan
 NOTE = (
     "Test error in % after the last epoch: mean ± standard deviation (n - 1) over the seeds, and how many "
     "seeds are behind it. Bold: best, underlined: second best, among the target propagation rows, as in "
-    "the paper. #params counts one decoder an encoder, as the paper does; trained is the number of weights "
-    "that learning changes (no decoder leads to the input). Rows and columns in [brackets] are not in the "
-    "paper."
+    "the paper, where all of them are there. #params counts one decoder an encoder, as the paper does; "
+    "trained is the number of weights that learning changes (no decoder leads to the input). Rows and "
+    "columns in [brackets] are not in the paper."
 )
-COMPARISON_COLUMNS = ("low", "high", "margin", "p_difference", "p_equivalence", "power")
+COMPARISON_COLUMNS = ("margin", "p_difference", "p_equivalence", "power", "corrected_power")
+LATE_EPOCHS = 20
+"""At how many of the last epochs a verdict is tried again: test errors go up and down between epochs."""
 NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: another data set, network or protocol."
 
 
@@ -39,14 +43,27 @@ class Cell:
     command: str
     """What would train it."""
     key: str | None = None
-    errors: tuple[float, ...] = ()
-    """The final test error of every seed, in per cent; empty where nothing is stored."""
+    late: tuple[tuple[float, ...], ...] = ()
+    """The test error of every seed, in per cent, after each of the last `LATE_EPOCHS` epochs, in their order;
+    empty where nothing is stored."""
     diverged: int = 0
     """Seeds whose numbers ended up not finite; they count like the others."""
     paper: PaperCell | None = None
     comparison: Comparison | None = None
     verdict: Verdict | None = None
     """None where there is nothing to compare: no number of the paper, no margin, or another protocol."""
+    kept: int = 0
+    """After how many of the last epochs the verdict would have been the same, had training ended there."""
+
+    @property
+    def errors(self) -> tuple[float, ...]:
+        """The final test error of every seed, in per cent; empty where nothing is stored."""
+        return self.late[-1] if self.late else ()
+
+    @property
+    def late_mean(self) -> float:
+        """Over the seeds and the last epochs."""
+        return float(np.mean(self.late))
 
     @property
     def mean(self) -> float:
@@ -78,13 +95,27 @@ class Cell:
         if self.errors:
             line += f", {self.mean - self.paper.mean:+.2f}"
         if self.comparison is not None:
-            line += f" [{self.comparison.low:+.2f}, {self.comparison.high:+.2f}]"
-        if self.verdict is None:
-            return [line]
-        verdict = str(self.verdict)
-        if self.comparison is not None and self.verdict is Verdict.INCONCLUSIVE:
-            verdict += f" (power {self.comparison.power:.0%})"
-        return [line, verdict]
+            low, high = self.comparison.interval
+            line += f" [{low:+.2f}, {high:+.2f}]"
+        return [line, *([self.judged] if self.verdict else [])]
+
+    @property
+    def judged(self) -> str:
+        """The verdict, and how firm it is."""
+        firmness = f" ({'; '.join(self.firmness)})" if self.firmness else ""
+        return f"{self.verdict or ''}{firmness}"
+
+    @property
+    def firmness(self) -> list[str]:
+        """How many of the last epochs bear the verdict out, and the power of one that says nothing."""
+        if self.comparison is None:
+            return []
+        details = [f"{self.kept} of {len(self.late)} epochs"]
+        if self.verdict is Verdict.INCONCLUSIVE:
+            details.append(
+                f"power {self.comparison.power:.0%}, corrected {self.comparison.corrected_power:.0%}"
+            )
+        return details
 
 
 @dataclass(frozen=True)
@@ -131,10 +162,12 @@ class Table2:
             "n - 1 is assumed. EQUIVALENT: two one-sided tests (TOST) put the difference within the margin "
             f"that the plan declares ({margins}). DIFFERENT: it is not zero. DIFFERENT WITHIN MARGIN: both. "
             "INCONCLUSIVE: neither can be said, which is no reproduction; its power is the chance that equal "
-            "means would have been found EQUIVALENT with these deviations and seeds, before correction. "
-            "INCOMPLETE: seeds are missing or diverged. The tests of difference and those of equivalence are "
-            f"two families, each at level {ALPHA:g} and corrected (Holm) over the {compared} cells compared; "
-            "intervals are not corrected."
+            "means would have been found EQUIVALENT with these deviations and seeds, were this the only "
+            "cell; corrected, were it the first of all compared. INCOMPLETE: seeds are missing or diverged. "
+            f"(18 of {LATE_EPOCHS} epochs): had training ended after any of the last {LATE_EPOCHS} epochs, "
+            "18 times the verdict would have been this one. The tests of difference and those of equivalence "
+            f"are two families, each at level {ALPHA:g} and corrected (Holm) over the {compared} cells "
+            "compared, so that a verdict can change when another cell comes in; intervals are not corrected."
         )
 
     def title(self, column: str) -> str:
@@ -151,18 +184,14 @@ class Table2:
         return same[0] == column
 
     def rank(self, row: str, column: str) -> int:
-        """1 for the best, 2 for the second best of the target propagation rows, else 0."""
-        ranked = sorted(
-            {
-                round(cell.mean, 2)
-                for (other, where), cell in self.cells.items()
-                if where == column and cell.errors and self._is_ranked(other)
-            }
-        )[:2]
-        cell = self.cells[row, column]
-        if not cell.errors or not self._is_ranked(row) or round(cell.mean, 2) not in ranked:
+        """1 for the best, 2 for the second best of the target propagation rows, once all are there."""
+        places = [(other, column) for other in self.rows if self._is_ranked(other)]
+        cells = [self.cells[place] for place in places if self.cells[place].planned]
+        if (row, column) not in places or not all(cell.errors for cell in cells):
             return 0
-        return ranked.index(round(cell.mean, 2)) + 1
+        ranked = sorted({round(cell.mean, 2) for cell in cells})[:2]
+        mean = round(self.cells[row, column].mean, 2)
+        return ranked.index(mean) + 1 if mean in ranked else 0
 
     def _is_ranked(self, row: str) -> bool:
         config = self.plan.config.rows[row]
@@ -195,6 +224,11 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
     cells, params = {}, {}
     found: dict[str, list[StoredRun]] = {}
     for row, config in plan.config.rows.items():
+        if config.paper_row not in (None, *paper.cells):
+            raise UserError(
+                f"{plan.source}: rows.{row}.paper_row: {config.paper_row!r} found, "
+                f"allowed: {', '.join(paper.cells)}"
+            )
         for column in plan.config.columns:
             dims = plan.config.dims(row, column, plan.datasets[column])
             method = METHODS[config.method]
@@ -203,7 +237,8 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
             counted = encoders * (2 if method.learns_feedback else 1)
             params[row, column] = (counted, encoders + decoders)
             run = plan.run(row, column)
-            printed = paper.cells.get(row, {}).get(column) if plan.config.comparable else None
+            cells_of_row = paper.cells.get(config.paper_row or row, {})
+            printed = cells_of_row.get(column) if plan.config.comparable else None
             stored = store.load(run.key, run.unmeasured.key) if run is not None else None
             command = run_command(plan, row, column)
             if run is None or stored is None:
@@ -214,7 +249,7 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
                 planned=True,
                 command=command,
                 key=stored.record["key"],
-                errors=tuple(stored.final["test_error"]),
+                late=_late(stored),
                 diverged=int(stored.final["diverged"].sum()),
                 paper=printed,
             )
@@ -229,19 +264,28 @@ def _judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dic
         return cells
     margins = plan.config.margins
     places = [place for place, cell in cells.items() if cell.planned and cell.paper and place[1] in margins]
-    pairs = {}
+    beside_us = {}
     for place in places:
         cell = cells[place]
         if cell.paper and len(cell.errors) > 1 and not cell.diverged:
-            printed = Sample(cell.paper.mean, cell.paper.std, paper_n)
-            pairs[place] = (Sample.of(cell.errors), printed, margins[place[1]])
-    comparisons = compare(pairs)
+            beside_us[place] = (Sample(cell.paper.mean, cell.paper.std, paper_n), margins[place[1]])
+    by_epoch = []
+    for back in range(1, min(LATE_EPOCHS, plan.config.protocol.epochs) + 1):
+        pairs = {place: (Sample.of(cells[place].late[-back]), *beside) for place, beside in beside_us.items()}
+        by_epoch.append(compare(pairs))
     judged = {}
     for place in places:
-        comparison = comparisons.get(place)
+        comparison = by_epoch[0].get(place)
         verdict = comparison.verdict if comparison else Verdict.INCOMPLETE
-        judged[place] = replace(cells[place], comparison=comparison, verdict=verdict)
+        kept = sum(other[place].verdict is verdict for other in by_epoch) if comparison else 0
+        judged[place] = replace(cells[place], comparison=comparison, verdict=verdict, kept=kept)
     return {**cells, **judged}
+
+
+def _late(stored: StoredRun) -> tuple[tuple[float, ...], ...]:
+    """See `Cell.late`."""
+    errors = stored.epochs.pivot(index="epoch", columns="seed", values="test_error").tail(LATE_EPOCHS)
+    return tuple(tuple(map(float, line)) for line in errors.to_numpy())
 
 
 def run_command(plan: Plan, row: str, column: str) -> str:
@@ -349,9 +393,16 @@ def _frame(table: Table2) -> pd.DataFrame:
                 "std": round(cell.std, 4) if len(cell.errors) > 1 else None,
                 "paper_mean": cell.paper.mean if cell.paper else None,
                 "paper_std": cell.paper.std if cell.paper else None,
+                "late_mean": round(cell.late_mean, 4) if stored else None,
                 "difference": round(cell.mean - cell.paper.mean, 4) if stored and cell.paper else None,
-                **{name: _number(cell.comparison, name) for name in COMPARISON_COLUMNS},
+                "low": _digits(cell.comparison.interval[0]) if cell.comparison else None,
+                "high": _digits(cell.comparison.interval[1]) if cell.comparison else None,
+                **{
+                    name: _digits(getattr(cell.comparison, name)) if cell.comparison else None
+                    for name in COMPARISON_COLUMNS
+                },
                 "verdict": cell.verdict,
+                "kept": cell.kept if cell.comparison else None,
                 "run": cell.key,
                 "command": "" if stored else cell.command,
             }
@@ -359,8 +410,8 @@ def _frame(table: Table2) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _number(comparison: Comparison | None, name: str) -> float | None:
-    return None if comparison is None else float(f"{getattr(comparison, name):.4g}")
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def _latex(table: Table2) -> str:

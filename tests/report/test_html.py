@@ -278,15 +278,16 @@ def test_cells_of_table_2(tmp_path: Path) -> None:
     assert bp[1] == Cell("0.01 M", details=(Line("0.01 M trained"),))
     cell, key = table.cells["BP", "mnist"], table.cells["BP", "mnist"].key
     assert cell.comparison is not None
-    interval = f"[+{cell.comparison.low:.2f}, +{cell.comparison.high:.2f}]"
+    interval = "[{:+.2f}, {:+.2f}]".format(*cell.comparison.interval)
+    beside = ("n=5", f"#run-{key}"), ("paper 1.85 ± 0.09",), (f"+0.25 {interval}",), ("1 of 1 epochs",)
     assert bp[2] == Cell(
         "2.10 ± 0.16",
         f"to {key}",
-        (Line("n=5", f"#run-{key}"), Line("paper 1.85 ± 0.09"), Line(f"+0.25 {interval}")),
+        tuple(Line(*line) for line in beside),
         cell.verdict,
     )
     assert dtp[2].verdict == "EQUIVALENT"
-    assert dtp[2].rank == 1
+    assert dtp[2].rank == 0, "DRL is missing"
     assert dtp[2].details[2].text.startswith("+0.00 [−0.")
     assert (bp[3].text, dtp[3].text, dtp[4].text) == ("not planned", "missing", "not planned")
     assert (dtp[3].verdict, dtp[3].href, dtp[3].absent) == ("INCOMPLETE", None, True)
@@ -307,7 +308,8 @@ def test_power_stands_by_an_inconclusive_cell(tmp_path: Path) -> None:
     assert exhibit.table is not None
     cell = exhibit.table.rows[1].cells[2]
     assert cell.verdict == "INCONCLUSIVE"
-    assert re.fullmatch(r"power \d+%", cell.details[-1].text)
+    assert cell.details[-2].text == "1 of 1 epochs"
+    assert re.fullmatch(r"power \d+%, corrected \d+%", cell.details[-1].text)
 
 
 def test_what_is_not_comparable_is_said_first(tmp_path: Path) -> None:

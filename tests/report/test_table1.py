@@ -87,7 +87,7 @@ def test_cells_are_means_over_layers_and_deviations_over_seeds(tmp_path: Path) -
         "J_g = J_fᵀ",
         "tr(J_f J_g) > 0",
     ]
-    # Layers 2 and 3 and seeds 1, 2, 3: 2.5 + 2. The angle has layers 1, 2, 3.
+    # Layers 2 and 3 and seeds 1, 2, 3: 2.5 + 2. The angle: layers 1 and 2.
     assert lines["‖J_g − J_f⁺‖ / ‖J_f⁺‖"] == [
         "4.50 ± 1.00 → 104.50 ± 1.00",
         "**14.50 ± 1.00 → 114.50 ± 1.00**",
@@ -95,7 +95,7 @@ def test_cells_are_means_over_layers_and_deviations_over_seeds(tmp_path: Path) -
         "34.50 ± 1.00 → 134.50 ± 1.00",
         "44.50 ± 1.00 → 144.50 ± 1.00",
     ]
-    assert lines["∠(update of W, −gradient), degrees"][1] == "23.0 ± 1.0 → 123.0 ± 1.0"
+    assert lines["∠(update of W, −gradient), degrees"][1] == "22.5 ± 1.0 → 122.5 ± 1.0"
     bold = {(q, row) for q, line in lines.items() for row, c in zip(ROWS, line, strict=True) if "**" in c}
     assert bold == {
         ("‖J_g − J_f⁺‖ / ‖J_f⁺‖", "DTP"),

@@ -83,9 +83,9 @@ def test_golden_table_read_by_a_person() -> None:
     """784-16-16-10: 12544 + 256 + 160 weights; learned decoders: 16-16, 10-16. Half size: width 8."""
     expected = """\
 | [BP (as released)] | 0.01 M | 0.01 M | 27.50 ± 1.82 (n=3) |
-| DTP | 0.03 M | 0.01 M | **52.03 ± 1.25** (n=3) |
+| DTP | 0.03 M | 0.01 M | 52.03 ± 1.25 (n=3) |
 | L-DRL (half size) | 0.01 M | 0.01 M | - |
-| FW-DTP | 0.01 M | 0.01 M | <u>86.07 ± 6.55</u> (n=3) |
+| FW-DTP | 0.01 M | 0.01 M | 86.07 ± 6.55 (n=3) |
 """
     markdown = (GOLDEN / "expected" / "golden.md").read_text()
     assert expected in markdown
@@ -218,12 +218,59 @@ def test_ties_share_a_rank(tmp_path: Path) -> None:
     assert [table.rank(row, "mnist") for row in ("BP", "DTP", "DRL", "L-DRL")] == [0, 1, 1, 2]
 
 
+def test_no_rank_before_all_are_there(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    fill(chosen, {"DTP": [3.0, 4.0], "DRL": [2.0, 3.0]})
+    text = written(chosen, tmp_path)
+    assert not any(mark in text["md"] for mark in ("**2", "**3", "<u>"))
+    assert r"\textbf" not in text["tex"]
+
+
+def test_an_addition_stands_beside_the_papers_row(tmp_path: Path) -> None:
+    released = MARGINS.replace("    addition: true\n", "    addition: true\n    paper_row: BP\n", 1)
+    chosen = select(tmp_path, released)
+    fill(chosen, {"BP (as released)": [1.9, 2.0]})
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    cell = table.cells["BP (as released)", "mnist"]
+    assert cell.paper == PAPER.cells["BP"]["mnist"]
+    assert cell.comparison is not None
+    assert cell.comparison.difference == pytest.approx(0.1)
+    wrong = select(tmp_path, released.replace("paper_row: BP", "paper_row: BPP"))
+    with pytest.raises(
+        UserError, match=r"BP \(as released\)\.paper_row: 'BPP' found, allowed: BP, DTP, DRL$"
+    ):
+        table2.build(wrong.plan, wrong.store, PAPER)
+
+
+def test_a_verdict_is_tried_at_the_last_epochs(tmp_path: Path) -> None:
+    """Thirty epochs of which the last three, and one too early to count, put BP at the paper's value."""
+    chosen = select(tmp_path, MARGINS.replace("epochs: 1,", "epochs: 30,"))
+    run = chosen.plan.run("BP", "mnist")
+    assert isinstance(run, Run)
+    lines = [
+        [epoch, seed, 0.5, (1.85 if epoch > 27 or epoch == 10 else 9.0) + 0.001 * seed, False]
+        for epoch in range(1, 31)
+        for seed in run.seeds
+    ]
+    record = {"row": "BP", "spec": run.spec, "data": {"checksum": "d" * 64}}
+    chosen.store.commit("BP", record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+    cell = table2.build(chosen.plan, chosen.store, PAPER).cells["BP", "mnist"]
+    assert cell.verdict == "EQUIVALENT"
+    assert (cell.kept, len(cell.late)) == (3, 20)
+    assert cell.late_mean == pytest.approx((3 * 1.85 + 17 * 9.0) / 20 + 0.0015)
+    assert "EQUIVALENT (3 of 20 epochs)" in written(chosen, tmp_path)["md"]
+    frame = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"])
+    assert frame.loc[("BP", "mnist"), ["kept", "late_mean"]].tolist() == pytest.approx(
+        [3, cell.late_mean], 1e-4
+    )
+
+
 def test_paper_value_and_difference(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     fill(chosen, {"BP": [2.0, 2.2], "DTP": [2.0, 2.0]})
     text = written(chosen, tmp_path)
     assert "2.10 ± 0.14 (n=2)<br>paper 1.85 ± 0.09, +0.25" in text["md"]
-    assert "**2.00 ± 0.00** (n=2)<br>paper 2.50 ± 0.50, -0.50" in text["md"]
+    assert "| 2.00 ± 0.00 (n=2)<br>paper 2.50 ± 0.50, -0.50" in text["md"]
     assert "| -<br>paper 9.00 ± 0.50 |" in text["md"]
     assert "·<br>paper 11.77 ± 0.16" in text["md"]
     assert r"2.10 $\pm$ 0.14 (1.85 $\pm$ 0.09)" in text["tex"]
@@ -279,9 +326,14 @@ def test_verdicts(tmp_path: Path) -> None:
     }
     assert table.cells["DRL", "fashion-mnist"].verdict is None  # the plan has no such cell
     files = {file.suffix[1:]: file.read_text() for file in table2.write(table, tmp_path)}
-    assert "<br>paper 2.50 ± 0.02, +0.10 [+0.08, +0.12]<br>DIFFERENT WITHIN MARGIN |" in files["md"]
+    assert (
+        "<br>paper 2.50 ± 0.02, +0.10 [+0.08, +0.12]<br>DIFFERENT WITHIN MARGIN (1 of 1 epochs) |"
+        in files["md"]
+    )
     assert re.search(
-        r"<br>paper 9.00 ± 0.50, -0.10 \[-1\.\d\d, \+\d\.\d\d\]<br>INCONCLUSIVE \(power 0%\)", files["md"]
+        r"<br>paper 9.00 ± 0.50, -0.10 \[-1\.\d\d, \+\d\.\d\d\]<br>INCONCLUSIVE "
+        r"\(1 of 1 epochs; power 0%, corrected 0%\)",
+        files["md"],
     )
     assert "Verdicts: 1 EQUIVALENT, 1 DIFFERENT, 1 DIFFERENT WITHIN MARGIN, 1 INCONCLUSIVE." in files["md"]
     assert "(MNIST 0.3, F-MNIST 0.6)" in files["md"]
@@ -371,7 +423,7 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     chosen = select(tmp_path, seeds="7")
     fill(chosen, {"DTP": [3.25]})
     text = written(chosen, tmp_path)
-    assert "**3.25** (n=1)" in text["md"]
+    assert "| 3.25 (n=1)" in text["md"]
     assert "nan" not in "".join(text.values()).lower()
 
 

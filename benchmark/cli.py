@@ -17,7 +17,7 @@ from benchmark import claims, datasets, provenance, replay, rerun, search, sensi
 from benchmark.compilation import Compile, execution
 from benchmark.config import CONFIGS, load_paper_values
 from benchmark.errors import DataNotFound, UserError
-from benchmark.executor import execute
+from benchmark.executor import collect, execute
 from benchmark.options import (
     RESULTS,
     CompileSetting,
@@ -101,7 +101,10 @@ def status_command(
     results: Results = RESULTS,
     device: DeviceName = "auto",
 ) -> None:
-    """Say what is stored, missing, partial, stale or damaged, and whether the store is intact."""
+    """Say what is stored, missing, partial, stale or damaged, and whether the store is intact.
+
+    Takes the options of `run` that do not change how it trains, so that its command line serves here, too.
+    """
     chosen = Selection(
         name, dataset, method, seeds, epochs, results, data_root, precision=precision, reading=True
     )
@@ -197,6 +200,12 @@ def _train_column(
     stored = [found.run for found in statuses if found.state is State.STORED]
     failures: list[str] = []
     waiting = [found.run for found in statuses if found.state not in (State.STORED, State.DAMAGED)]
+    for run in list(waiting):
+        with suppress(UserError):  # said when it is its turn to train
+            if collect(run, store):
+                console.print(f"{column}: {run.row} put together from its seeds, all stored", markup=False)
+                waiting.remove(run)
+                stored.append(run)
     for run in stored:
         store.tidy(run.key)
     pinned = config.checksum is not None or config.kind == "torchvision"
@@ -348,8 +357,10 @@ def reproduce(
 @app.command("rerun")
 def rerun_command(
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY...", help="Of stored runs.")] = None,
-    count: Annotated[int, typer.Option("--random", help="Without keys: so many of the cheaper runs.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of that choice.")] = 1,
+    count: Annotated[
+        int | None, typer.Option("--random", help="Without keys: so many of the cheaper runs.  [default: 3]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of that choice.  [default: 1]")] = None,
     plan: PlanOption = None,
     epochs: Annotated[int | None, typer.Option(help="Only the first ones, where a run has more.")] = None,
     results: Results = RESULTS,
@@ -357,8 +368,11 @@ def rerun_command(
     device: DeviceName = "auto",
 ) -> None:
     """Train stored runs once more, and say whether the same comes out; nothing is stored."""
-    if count < 1:
+    if count is not None and count < 1:
         raise UserError(f"--random: {count} found, must be 1 or more")
+    for option, given in (("--random", count), ("--seed", seed)):
+        if keys and given is not None:
+            raise UserError(f"{option}: goes without keys, {', '.join(keys)} given")
     chosen = Selection(plan or "table2", None, None, None, None, results, data_root, reading=True)
     if epochs is not None and epochs < 1:
         raise UserError(f"--epochs: {epochs} found, must be 1 or more")
@@ -368,14 +382,20 @@ def rerun_command(
     stored_runs = chosen.store.runs()
     if not stored_runs:
         raise UserError(f"{chosen.root}: no stored run to train again")
-    for stored in rerun.choose(stored_runs, keys or [], count, seed):
-        column, key = stored.spec["dataset"]["name"], stored.record["key"]
+    again, data = [], {}
+    for stored in rerun.choose(stored_runs, keys or [], count or 3, 1 if seed is None else seed):
+        column = stored.spec["dataset"]["name"]  # all is checked before anything trains
         if column not in chosen.plan.datasets:
             raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
-        data = datasets.load(column, chosen.plan.datasets[column], data_root=data_root, device=on)
-        run = rerun.run_of(stored, epochs)
+        again.append((stored, rerun.run_of(stored, epochs)))
+        if column not in data:
+            config = chosen.plan.datasets[column]
+            data[column] = datasets.load(column, config, data_root=data_root, device=on)
+        rerun.check_images(stored, data[column])
+    for stored, run in again:
+        column, key = run.column, stored.record["key"]
         with progress_bar(console, f"{run.row} on {column}", run.total_epochs) as update:
-            found = rerun.repeat(stored, run, data, on, _advance(update))
+            found = rerun.repeat(stored, run, data[column], on, _advance(update))
         margin = chosen.plan.config.margins.get(column, 0.0)
         verdict = "identical" if found.identical else "agrees" if found.within(margin) else "DIFFERS"
         if verdict == "DIFFERS":

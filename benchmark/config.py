@@ -186,6 +186,7 @@ class Measure(_Strict):
 
     rows: list[str] = Field(min_length=1)
     columns: list[str] = Field(min_length=1)
+    """Of which the plan has at most one: what reports show."""
 
 
 class Sensitivity(_Strict):
@@ -201,7 +202,8 @@ class PlanConfig(_Strict):
 
     title: str
     comparable: bool = True
-    """Whether its numbers may stand beside the paper's."""
+    """Whether its numbers may stand beside the paper's; those of a plan that trains what its base does in
+    another way may not unless it says so."""
     directory: Annotated[str, AfterValidator(_inside)] = "."
     """Where its results go, below the results folder."""
     protocol: Protocol
@@ -555,6 +557,39 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(_resolved(parent, (*above, file.resolve())), content)
 
 
+def _comparable(config: PlanConfig, file: Path) -> bool:
+    """Whether a plan's numbers may stand beside the paper's: as it says, or as an unchanged base's."""
+    content = _read_mapping(file)
+    if "base" not in content or "comparable" in content:
+        return config.comparable
+    parent = file.parent / content["base"]
+    try:
+        base = PlanConfig.model_validate(_resolved(parent))
+    except ValidationError:  # not a plan by itself
+        return config.comparable
+    return _comparable(base, parent) and not _trains_otherwise(config, base)
+
+
+def _trains_otherwise(plan: PlanConfig, base: PlanConfig) -> bool:
+    """Whether rows and data sets that both plans have are trained in different ways.
+
+    Hyperparameters do not count: the paper says nothing of them.
+    """
+
+    def experiments(config: PlanConfig) -> dict[tuple[str, str], Any]:
+        found: dict[tuple[str, str], Any] = {
+            ("protocol", ""): config.protocol.model_dump(exclude={"source", "note"})
+        }
+        for name, row in config.rows.items():
+            found["rows", name] = (row.method, row.size, row.all_options)
+        for name, column in config.columns.items():
+            found["columns", name] = config.networks[column.network].model_dump(exclude={"source"})
+        return found
+
+    before, after = experiments(base), experiments(plan)
+    return any(before[place] != after[place] for place in before.keys() & after.keys())
+
+
 def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
     """A plan by name or path, its columns checked against the known data sets."""
     file = plan_file(plan)
@@ -578,7 +613,14 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
         for name in names:
             if name not in datasets:
                 raise UserError(f"{file}: {path}.{name}: unknown data set, allowed: {allowed}")
-    return config
+    measure = {}
+    for name, where in config.measure.items():
+        kept = [column for column in where.columns if column in config.columns]
+        if len(kept) > 1:
+            raise UserError(f"{file}: measure.{name}.columns: {', '.join(kept)} found, one allowed")
+        if kept:
+            measure[name] = where.model_copy(update={"columns": kept})
+    return config.model_copy(update={"measure": measure, "comparable": _comparable(config, file)})
 
 
 def load_datasets(file: Path = CONFIGS / "datasets.yaml") -> dict[str, DatasetConfig]:

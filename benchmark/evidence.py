@@ -75,7 +75,7 @@ class Evidence:
         """Test accuracy in % of every configuration of the sensitivity study, none missing."""
         self._planned(row, column)
         # Together, so that studies of different images are refused.
-        together = default_rows(self.plan)
+        together = [other for other in default_rows(self.plan) if self.plan.run(other, column) is not None]
         rows = together if row in together else [row]
         figure = figure3.build(self.plan, self.store, rows=rows, column=column)
         sample = next(sample for sample in figure.samples if sample.row == row)

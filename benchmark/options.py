@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 
 from benchmark.compilation import Compile
-from benchmark.config import PROJECT, load_datasets, load_plan
+from benchmark.config import CONFIGS, PROJECT, load_datasets, load_plan, plan_file
 from benchmark.errors import INTERRUPTED, UserError
 from benchmark.precision import Precision, check
 from benchmark.results import Store
-from benchmark.sweep import Plan, Status, status
+from benchmark.sweep import REPORTS, Plan, Status, status
 
 # A pipe or a file has no width to fit.
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -84,9 +84,14 @@ class Selection:
         if epochs is not None and epochs < 1:
             raise UserError(f"--epochs: {epochs} found, must be 1 or more")
         catalogue = load_datasets()
-        name = Path(plan).stem
+        file = plan_file(plan)
+        if file.resolve() == (CONFIGS / f"{file.stem}.yaml").resolve():
+            plan = file.stem  # however it was written
+        if results.resolve() == RESULTS.resolve():
+            results = RESULTS
         config = load_plan(plan, catalogue)
-        written = Plan(name, config, catalogue, source=plan)
+        _check_name(file, plan, results)
+        written = Plan(file.stem, config, catalogue, source=plan)
         if results != RESULTS:
             written = replace(written, options=("--results", str(results)))
         numbers = None if seeds is None else parse_numbers("--seeds", seeds)
@@ -122,6 +127,16 @@ class Selection:
 
     def statuses(self) -> list[Status]:
         return [status(run, self.store) for run in self.plan.runs(self.rows, self.columns)]
+
+
+def _check_name(file: Path, plan: str, results: Path) -> None:
+    """`UserError` for a plan whose tables would be written over another's, or over its own reports."""
+    for report in REPORTS:
+        if file.stem.startswith(f"{report}-") or file.stem == report != "table2":
+            raise UserError(f"{file}: reports have names that begin with {report}; rename the plan")
+    shipped = CONFIGS / f"{file.stem}.yaml"
+    if plan != file.stem and results == RESULTS and shipped.is_file():
+        raise UserError(f"{file}: {shipped} has this name, and its results in {results}; rename the plan")
 
 
 def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:

@@ -19,6 +19,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from benchmark.errors import UserError
 
+SQLITE = "sqlite:///"
+
 HEARTBEAT_SECONDS = 20
 """How often a driver says that it lives, where several can work on a study."""
 GRACE_SECONDS = 120
@@ -30,7 +32,13 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 def sqlite_url(file: Path) -> str:
     """The storage URL of a SQLite file."""
-    return f"sqlite:///{file}"
+    return f"{SQLITE}{file}"
+
+
+def same(url: str, other: str) -> bool:
+    """Whether both URLs are of the same storage, however its file is written."""
+    files = [Path(u.removeprefix(SQLITE)).resolve() for u in (url, other) if u.startswith(SQLITE)]
+    return url == other or (len(files) == 2 and files[0] == files[1])
 
 
 @contextmanager

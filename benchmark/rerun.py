@@ -42,10 +42,18 @@ class Agreement:
 
 
 def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: int) -> list[StoredRun]:
-    """The runs with the given keys (or their beginnings), else `count` drawn from the cheaper half."""
+    """The runs with the given keys (or their beginnings), else `count` drawn from the cheaper half.
+
+    Drawn are only runs that this code still computes; `UserError` if there are none.
+    """
     if not keys:
-        by_cost = sorted(stored, key=lambda run: (run.record["training_seconds"], run.record["key"]))
-        cheap = by_cost[: max(count, (len(stored) + 1) // 2)]
+        able = [run for run in stored if _made_by(run) == _now(run)]
+        if not able:
+            raise UserError(
+                f"rerun: all {len(stored)} stored runs were made by other versions of their methods"
+            )
+        by_cost = sorted(able, key=lambda run: (run.record["training_seconds"], run.record["key"]))
+        cheap = by_cost[: max(count, (len(able) + 1) // 2)]
         return random.Random(seed).sample(cheap, min(count, len(cheap)))
     chosen = []
     for key in keys:
@@ -62,10 +70,7 @@ def run_of(stored: StoredRun, epochs: int | None = None) -> Run:
 
     `UserError` if this code no longer computes it.
     """
-    spec = stored.spec
-    method = METHODS.get(spec["method"])
-    now = None if method is None else {"semantics": SEMANTICS, "version": method.version}
-    then = {"semantics": spec["semantics"], "version": spec["version"]}
+    spec, then, now = stored.spec, _made_by(stored), _now(stored)
     if now != then:
         raise UserError(f"{stored.folder}: made by {spec['method']} with {then}, this code has {now}")
     return Run(
@@ -84,12 +89,25 @@ def run_of(stored: StoredRun, epochs: int | None = None) -> Run:
     )
 
 
+def _made_by(stored: StoredRun) -> dict[str, int]:
+    return {"semantics": stored.spec["semantics"], "version": stored.spec["version"]}
+
+
+def _now(stored: StoredRun) -> dict[str, int] | None:
+    method = METHODS.get(stored.spec["method"])
+    return None if method is None else {"semantics": SEMANTICS, "version": method.version}
+
+
+def check_images(stored: StoredRun, dataset: Dataset) -> None:
+    """`UserError` if these are not the images that the run saw."""
+    if dataset.checksum != stored.record["data"]["checksum"]:
+        raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")
+
+
 def repeat(
     stored: StoredRun, run: Run, dataset: Dataset, device: torch.device, progress: Progress
 ) -> Agreement:
-    """Train `run_of(stored)` and compare; nothing is stored."""
-    if dataset.checksum != stored.record["data"]["checksum"]:
-        raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")
+    """Train `run_of(stored)` on the images that it saw, and compare; nothing is stored."""
     with tempfile.TemporaryDirectory() as folder:
         compile, size = _compile(stored), _replicas_per_pass(stored)
         again = train(run, dataset, Store(Path(folder)), device, progress, compile, size).epochs

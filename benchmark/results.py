@@ -31,6 +31,8 @@ import torch
 from benchmark.config import dump_yaml, read_yaml
 from benchmark.errors import UserError
 
+REQUIRED = {"semantics", "method", "version", "dataset", "seeds", "epochs", "batch_size", "precision"}
+"""Of a specification, what reading a run relies on."""
 EPOCH_COLUMNS = ("epoch", "seed", "train_loss", "test_error", "diverged")
 _DIGEST = hashlib.sha256().digest_size  # a checkpoint begins with that of the rest
 
@@ -272,6 +274,8 @@ def _checked(folder: Path) -> StoredRun:
         key = key_of(record["spec"])
     except (TypeError, ValueError):  # a date, a NaN
         key = None
+    if key is not None and not record["spec"].keys() >= REQUIRED:
+        raise UserError(f"{folder / 'run.yaml'}: the specification is not complete")
     if key is None or record.get("key") != key or not folder.name.endswith(f"-{key}"):
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
     epochs = _table(folder / "epochs.csv", record.get("epochs_sha256"))

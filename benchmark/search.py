@@ -322,7 +322,8 @@ def command(
     else:
         cells = itertools.product(chosen.columns, rows)
         runs = [chosen.plan.run(r, c) or chosen.plan.run_with(r, c, {}) for c, r in cells]
-    for run in runs:
+    searches = []
+    for run in runs:  # all is checked before anything trains
         if run.row not in config.rows:
             raise UserError(f"{spaces}: no search space for {run.row}, found: {', '.join(config.rows)}")
         space = config.rows[run.row]
@@ -331,22 +332,27 @@ def command(
         if trials is not None:
             space = space.model_copy(update={"trials": trials})
         drawn = config.seed if seed is None else seed
-        search = Search(run, space, config.validation_samples, drawn, chosen.plan.guest)
-        search.check(spaces)
-        _cell_position(plan_file(plan), run.row, run.column)  # better now than after the search
-        data = datasets.load(run.column, chosen.plan.datasets[run.column], data_root=data_root, device=on)
+        searches.append(Search(run, space, config.validation_samples, drawn, chosen.plan.guest))
+        searches[-1].check(spaces)
+        _cell_position(plan_file(plan), run.row, run.column)
+    catalogue = chosen.plan.datasets
+    data = {
+        column: datasets.load(column, catalogue[column], data_root=data_root, device=on)
+        for column in dict.fromkeys(run.column for run in runs)
+    }
+    for search in searches:
         console.print(f"{search.name}: {search.trials} configurations", markup=False)
         with search.study(chosen.store) as study:
-            for line in conduct(search, study, data, on):
+            for line in conduct(search, study, data[search.run.column], on):
                 console.print(f"  {line}", markup=False)
             folder = search.folder(chosen.store)
             for suffix, text in (
                 ("csv", frame(study).to_csv(index=False, lineterminator="\n")),
                 ("patch", patch(search, study, plan_file(plan))),
             ):
-                with atomic_file(folder / f"{slug(run.row)}.{suffix}") as stream:
+                with atomic_file(folder / f"{slug(search.run.row)}.{suffix}") as stream:
                     stream.write(text.encode())
-                console.print(f"written: {folder / slug(run.row)}.{suffix}", markup=False)
+                console.print(f"written: {folder / slug(search.run.row)}.{suffix}", markup=False)
 
 
 if __name__ == "__main__":

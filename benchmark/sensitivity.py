@@ -223,6 +223,8 @@ def command(
     columns = chosen.columns if dataset is not None else [default_column(chosen.plan)]
     studied = {column: designs(chosen.plan, rows, column, epochs, seed) for column in columns}
     on = pick_device(device, chosen.precision)
+    if storage is not None and optuna_storage.same(storage, default_storage(chosen.store)):
+        storage = None
     if storage is None:
         chosen.root.mkdir(parents=True, exist_ok=True)
     url = storage or default_storage(chosen.store)
@@ -253,7 +255,7 @@ def command(
                         f"{trained_on[:12]}..., {data.checksum[:12]}... found now"
                     )
                 Conductor(design, study, opened, chosen.store, data, on).conduct(trials)
-        if url != default_storage(chosen.store):
+        if storage is not None:
             for found in studied.values():
                 _keep(found, opened, chosen.store)
     reported = rows if methods is not None and not set(rows) <= set(default_rows(chosen.plan)) else None

@@ -115,6 +115,10 @@ class Run:
         return build(method, self.dims, self.seeds, self.hyperparameters, self.options, device=device)
 
 
+REPORTS = ("table1", "table2", "table3", "figure2", "figure3", "claims", "scaling", "report")
+"""How the files begin that reports on a plan write; Table 2's begin with the plan's name."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A plan under the settings of one command."""

@@ -150,7 +150,7 @@ def seconds_left(
     left = []
     for found in statuses:
         run = found.run
-        if found.state is State.STORED:
+        if found.state is State.STORED or found.epochs_done == run.total_epochs:
             left.append(0.0)
             continue
         pace = found.seconds_per_epoch

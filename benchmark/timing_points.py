@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -61,8 +62,8 @@ def profile_of(plan: Plan) -> tuple[str, Profile]:
 def command(plan: Plan, kind: Kind) -> str:
     """What measures the costs of a plan's networks."""
     name, _ = profile_of(plan)
-    words = ["python -m benchmark.timing", f"--{kind}", *([] if name == "paper" else ["--profile", name])]
-    return " ".join([*words, *plan.options])
+    words = [f"--{kind}", *([] if name == "paper" else ["--profile", name]), *plan.options]
+    return "python -m benchmark.timing " + shlex.join(words)
 
 
 @dataclass(frozen=True)

@@ -611,6 +611,16 @@ def test_the_shipped_claims_on_shipped_plans(plan: str, tmp_path: Path) -> None:
     assert not [gap for gap in gaps if "no margin" in gap or "the plan has no" in gap]
 
 
+def test_a_plan_without_a_cell_of_figure_3_has_no_data(tmp_path: Path) -> None:
+    rows = {"DTP": {"hyperparameters": {"cifar-10": None}}}
+    base = {"base": str(CONFIGS / "table2.yaml"), "title": "Without DTP on CIFAR-10", "rows": rows}
+    (tmp_path / "without.yaml").write_text(yaml.safe_dump(base))
+    chosen = Selection(str(tmp_path / "without.yaml"), None, None, None, None, tmp_path / "results")
+    found = {judgement.name: judgement for judgement in verify(chosen.plan, chosen.store, PAPER).judgements}
+    assert {judgement.verdict for judgement in found.values()} == {Verdict.NO_DATA}
+    assert "the plan has no DTP on CIFAR-10" in found["less-sensitive"].parts[0].numbers
+
+
 def test_the_papers_own_numbers_would_pass() -> None:
     """No claim contradicts Table 2 by mistake: means alone, margins of the plan."""
     plan = Selection("table2", None, None, None, None, RESULTS).plan

@@ -9,14 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from benchmark import cli, datasets, executor, options
-from benchmark.config import PROJECT, DatasetConfig
+from benchmark import cli, datasets, executor, options, sweep
+from benchmark.config import CONFIGS, PROJECT, DatasetConfig
 from benchmark.errors import INTERRUPTED, DataNotFound, UserError
-from benchmark.options import Selection, pick_device
+from benchmark.methods.bp import BP
+from benchmark.methods.fa import FA
+from benchmark.options import RESULTS, Selection, pick_device
+from benchmark.report import contents
+from benchmark.results import EPOCH_COLUMNS
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -200,6 +205,8 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
         (["run", "table2", "--for", "figure2", "--method", "BP"], "--for: the plan measures no jacobian"),
         (["verify", "--plan", "bogus"], "unknown plan 'bogus'"),
         (["rerun", "--random", "0"], "--random: 0 found"),
+        (["rerun", "abc", "--random", "2"], "--random: goes without keys, abc given"),
+        (["rerun", "abc", "--seed", "2"], "--seed: goes without keys, abc given"),
         (["rerun", "--epochs", "0"], "--epochs: 0 found"),
         (["rerun", "--results", "none"], "--results: none does not exist"),
         (["rerun", "--results", "."], "no stored run to train again"),
@@ -542,6 +549,53 @@ measure:
     assert out.count("missing") == 3
 
 
+@pytest.mark.parametrize("name", ["table1", "table2-10-epochs", "table3", "figure3", "claims-x", "report"])
+def test_plans_named_like_reports_are_refused(command: Command, tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.yaml").write_text(PLAN)
+    line = fails(command("report", f"{name}.yaml", "--results", "results"))
+    assert f"{name}.yaml: reports have names that begin with {name.split('-')[0]}; rename the plan" in line
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_namesake_of_a_shipped_plan_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "table2.yaml").write_text(PLAN)
+    tables = store(RESULTS / "tables")
+    assert f"{CONFIGS / 'table2.yaml'} has this name" in fails(command("report", "table2.yaml"))
+    assert store(RESULTS / "tables") == tables
+    (tmp_path / "results").mkdir()
+    assert command("report", "table2.yaml", "--results", "results")[0] == 0
+
+
+def test_one_plan_and_one_folder_however_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    plain = Selection("table2", None, None, None, None, RESULTS)
+    for plan, results in (("paper_configs/table2.yaml", RESULTS), ("table2", Path("results"))):
+        chosen = Selection(plan, None, None, None, None, results)
+        assert (chosen.plan, chosen.root, chosen.figures) == (plain.plan, plain.root, plain.figures)
+        assert contents.available(chosen) == contents.available(plain)
+
+
+def test_names_of_reports_are_known() -> None:
+    assert set(sweep.REPORTS) == {*contents.REPORTS, "report"}
+
+
+def test_stored_seeds_are_put_together_without_data(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mnist.yaml").write_text(PLAN.replace(MINI, "mnist"))
+    chosen = Selection("mnist.yaml", None, ["BP"], "1,2,3", None, tmp_path / "results")
+    (run,) = chosen.plan.runs(chosen.rows, chosen.columns)
+    lines = [[e, s, 0.5, 2.0 + s, False] for e in range(1, run.epochs + 1) for s in run.seeds]
+    record = {"row": "BP", "spec": run.spec, "data": {"checksum": "d" * 64}, "finished": "now"}
+    record |= {"training_seconds": 3.0, "sittings": [{"started": "then"}]}
+    chosen.store.commit("BP", record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+    asked = ("mnist.yaml", "--method", "BP", "--seeds", "1,3", "--results", "results", "--device", "cpu")
+    assert "2 of 2 seeds stored" in command("status", *asked)[1]
+    status, out, err = command("run", *asked)
+    assert (status, err) == (0, "")
+    assert "BP put together from its seeds, all stored" in out
+    assert " stored " in command("status", *asked)[1]
+    assert "4.00 ± 1.41 (n=2)" in command("report", *asked[:-2])[1]
+
+
 def test_report_all_makes_the_page(command: Command, tmp_path: Path) -> None:
     assert command(*RUN)[0] == 0
     for _ in range(2):
@@ -572,6 +626,15 @@ def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:
     status, out, err = command(*again)
     assert (status, err) == (0, "")
     assert out.count("identical") == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FA, "version", FA.version + 1)
+        status, out, err = command(*again)
+        assert (status, err, out.count("identical")) == (0, "", 1)
+        keys = [folder.name.rsplit("-", 1)[1] for folder in sorted(tmp_path.glob("results/runs/*/*"))]
+        patch.setattr("benchmark.rerun.train", lambda *_: pytest.fail("trained before all was checked"))
+        assert "made by FA with" in fails(command("rerun", *keys, *again[1:]))
+        patch.setattr(BP, "version", BP.version + 1)
+        assert "all 2 stored runs were made by other versions" in fails(command(*again))
 
 
 @pytest.mark.parametrize(

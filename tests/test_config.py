@@ -330,6 +330,40 @@ def test_bases_merge_from_the_bottom_up(write: Write, datasets: dict[str, Datase
     assert (plan.protocol.epochs, plan.protocol.seeds) == (7, [4, 0])
 
 
+@pytest.mark.parametrize(
+    ("delta", "comparable"),
+    [
+        ({}, True),
+        ({"margins": {"mnist": 0.2}, "columns": {"fashion-mnist": None}, "rows": {"FA": None}}, True),
+        ({"protocol": {"note": "said otherwise"}}, True),
+        ({"rows": {"BP": {"hyperparameters": {"mnist": {"lr": 0.2, "source": "guess"}}}}}, True),
+        ({"protocol": {"epochs": 20}}, False),
+        ({"protocol": {"seeds": [1]}}, False),
+        ({"networks": {"6x256": {"width": 128}}}, False),
+        ({"columns": {"mnist": {"network": "4x1024"}}}, False),
+        ({"rows": {"DTP": {"options": {"feedback_updates": 2}}}}, False),
+        ({"rows": {"DTP": {"size": "half"}}}, False),
+        ({"protocol": {"epochs": 20}, "comparable": True}, True),
+        ({"comparable": False}, False),
+    ],
+)
+def test_a_plan_that_trains_otherwise_is_not_comparable(
+    write: Write, datasets: dict[str, DatasetConfig], delta: dict[str, Any], comparable: bool
+) -> None:
+    file = write({"base": str(CONFIGS / "table2.yaml"), "title": "Mine", **delta}, "mine.yaml")
+    assert load_plan(str(file), datasets).comparable is comparable
+    above = write({"base": "mine.yaml", "title": "Above"}, "above.yaml")
+    assert load_plan(str(above), datasets).comparable is comparable
+
+
+def test_one_measured_data_set_that_the_plan_has(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    base = {"base": str(CONFIGS / "table2.yaml"), "title": "Mine"}
+    assert load_plan(str(write({**base, "columns": {"mnist": None}})), datasets).measure == {}
+    two = write({**base, "measure": {"jacobian": {"columns": ["mnist", "fashion-mnist"]}}})
+    with pytest.raises(UserError, match=r"measure\.jacobian\.columns: mnist, fashion-mnist found, one"):
+        load_plan(str(two), datasets)
+
+
 def test_a_base_in_another_folder(write: Write, datasets: dict[str, DatasetConfig]) -> None:
     file = write({"base": str(CONFIGS / "table2.yaml"), "title": "elsewhere"})
     assert list(load_plan(str(file), datasets).rows) == ROWS

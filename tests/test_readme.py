@@ -69,6 +69,7 @@ def test_adding_a_data_set(project: Path) -> None:
     (project / "paper_configs/flowers.yaml").write_text(example("paper_configs/flowers.yaml"))
     result = run("python -m benchmark run flowers --method BP --data-root DATA --report", project)
     assert result.returncode == 0, result.stderr
+    assert run("python -m benchmark report all --plan flowers", project).returncode == 0
     table = (project / "results/flowers/tables/flowers.csv").read_text().splitlines()
     assert float(next(line for line in table if line.startswith("BP,")).split(",")[6]) <= 50
 

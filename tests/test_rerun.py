@@ -89,7 +89,7 @@ def test_other_images_or_another_version_are_refused(
 ) -> None:
     other = Dataset(data.name, data.train, data.test, data.source, "0" * 64)
     with pytest.raises(UserError, match="other images"):
-        repeat(stored(chosen), run_of(stored(chosen)), other, CPU, silent)
+        rerun.check_images(stored(chosen), other)
     run = stored(chosen)
     monkeypatch.setattr(BP, "version", 2)
     with pytest.raises(UserError, match=r"'version': 1}, this code has .*'version': 2}"):

@@ -141,6 +141,20 @@ def test_key_ignores_order_and_refuses_nan() -> None:
         key_of({"a": float("nan")})
 
 
+def test_a_specification_that_lacks_something_is_damage(chosen: Selection, data: Dataset) -> None:
+    """Though its key is that of what is left."""
+    run = picked(chosen, "BP")
+    folder = train(run, data, chosen.store)
+    record = yaml.safe_load((folder / "run.yaml").read_text())
+    del record["spec"]["precision"]
+    record["key"] = key_of(record["spec"])
+    renamed = folder.rename(folder.with_name(f"bp-{record['key']}"))
+    (renamed / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
+    (problem,) = chosen.store.problems()
+    assert problem.startswith(f"{renamed / 'run.yaml'}: the specification is not complete; ")
+    assert status(run, chosen.store).state is State.MISSING
+
+
 def test_damage_is_refused_in_one_line(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen, "BP")
     folder = train(run, data, chosen.store)

@@ -264,6 +264,7 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path):
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [3, 1]}}", {}, "must rise"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: []}}", {}, "rungs"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"method": ["TP"]}, "no search space for TP"),
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"method": ["BP", "TP"]}, "no search space for TP"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(plan_path, tmp_path, text, options, message):

@@ -292,6 +292,16 @@ def test_a_study_kept_elsewhere_is_reported_from_the_results_folder(command: Com
     assert all(len(file.read_text().splitlines()) > 1 for file in table)
 
 
+def test_the_stores_own_file_may_be_named_otherwise(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = "sqlite:///results/../results/sensitivity.db"
+    code, _, err = command("--trials", "2", "--epochs", "1", "--storage", file)
+    assert (code, err) == (0, "")
+    assert len(counted(tmp_path / "results")) == 2
+
+
 def test_crashed_trials_are_failed_and_retried(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

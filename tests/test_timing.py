@@ -277,6 +277,8 @@ def test_only_the_profiles_plans_are_measured(plan: Plan) -> None:
     assert timing_points.command(plan, "study").startswith(
         "python -m benchmark.timing --study --profile quick --results "
     )
+    spaced = replace(plan, options=("--results", "my results"))
+    assert timing_points.command(spaced, "table3").endswith(" --profile quick --results 'my results'")
     with pytest.raises(UserError, match=r"mine has no measured costs, allowed: table2, quick"):
         timing_points.profile_of(replace(plan, source="mine"))
 

@@ -71,9 +71,9 @@ class Figure2:
         return found.set_index("epoch")[["n", "mean", "std"]]
 
 
-def build(plan: Plan, store: Store, column: str | None = None) -> Figure2:
+def build(plan: Plan, store: Store) -> Figure2:
     """Read the runs that the plan measures from the store; `UserError` for damaged ones or mixed data."""
-    measured = read(plan, store, "jacobian", column)
+    measured = read(plan, store, "jacobian")
     keys = ["method", "encoder", "statistics", "quantity", "epoch"]
     tables = [
         table.assign(method=row).melt(

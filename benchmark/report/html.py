@@ -10,15 +10,13 @@ import base64
 import os
 import webbrowser
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import pandas as pd
 
 from benchmark.errors import UserError
 from benchmark.report import table2
@@ -40,7 +38,6 @@ UNDECIDED = (Verdict.INCOMPLETE.value, "NO DATA")
 """The verdicts that say that results are missing."""
 MINUS = "−"  # as wide as a plus
 NOTHING = "–"
-_WIDE = 24  # characters from which a column of text is set in lines
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 RunsHref = Callable[[str], str]
@@ -213,66 +210,6 @@ def links_to(store: Store, page_file: Path) -> RunsHref:
         return relative(folder / "run.yaml", page_file)
 
     return href
-
-
-def exhibit_of_frame(
-    frame: pd.DataFrame,
-    anchor: str,
-    title: str,
-    caption: str,
-    *,
-    heads: Mapping[str, str] | None = None,
-    formats: Mapping[str, str] | None = None,
-    runs_href: RunsHref | None = None,
-    notes: Sequence[str] = (),
-    warning: str | None = None,
-    figures: Sequence[Figure] = (),
-    missing: Sequence[str] = (),
-) -> Exhibit:
-    """An exhibit with a data frame as its table, or none if it is empty; the first column names the rows.
-
-    `heads` renames columns, `formats` says how their numbers are written (`{"mean": ".2f"}`). A column
-    `verdict` shows as verdicts (see `TONES`), and a column `run` of keys as links if `runs_href` is given.
-    """
-    columns, cells = [], []
-    for name in map(str, frame.columns):
-        values = frame[name].tolist()
-        number = (formats or {}).get(name, _number_format(frame[name]))
-        columns.append(
-            Column(
-                (heads or {}).get(name, name.replace("_", " ")),
-                numeric=number is not None,
-                wide=number is None and max((len(str(value)) for value in values), default=0) >= _WIDE,
-            )
-        )
-        cells.append([_cell(name, value, number, runs_href) for value in values])
-    rows = tuple(Row(row) for row in zip(*cells, strict=True))
-    table = Table(tuple(columns), rows) if rows else None
-    return Exhibit(anchor, title, caption, tuple(notes), warning, table, tuple(figures), tuple(missing))
-
-
-def _number_format(column: pd.Series[Any]) -> str | None:
-    """As many places for all of a column; None for one that holds no numbers."""
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        return None
-    sizes = column.dropna().abs()
-    if (sizes % 1 == 0).all():  # counts, although NaN made them floating point
-        return ".0f"
-    if sizes[sizes > 0].min() < 0.001:
-        return ".3g"
-    return ".2f" if sizes.max() >= 10 else ".3f"
-
-
-def _cell(column: str, value: Any, number: str | None, runs_href: RunsHref | None) -> Cell:
-    if pd.isna(value) or value == "":
-        return Cell(NOTHING, absent=True)
-    if column == "verdict":
-        return Cell("", verdict=str(value))
-    if column == "run" and runs_href is not None:
-        return Cell(value, runs_href(value))
-    if isinstance(value, bool):
-        return Cell("yes" if value else "no")
-    return Cell(str(value) if number is None else _minus(format(value, number)))
 
 
 def _minus(number: str) -> str:

@@ -43,8 +43,8 @@ class Measured:
             yield f"Missing: {row} on {self.plan.datasets[self.column].title}; filled by `{command}`"
 
 
-def read(plan: Plan, store: Store, name: str, column: str | None = None) -> Measured:
-    """What the store has of a measurement on `column` (default: the first one that the plan measures).
+def read(plan: Plan, store: Store, name: str) -> Measured:
+    """What the store has of a measurement.
 
     `UserError` where the plan does not take it, a run is damaged, or runs saw different data.
     """
@@ -52,10 +52,7 @@ def read(plan: Plan, store: Store, name: str, column: str | None = None) -> Meas
     if where is None:
         taken = ", ".join(plan.config.measure) or "none"
         raise UserError(f"{plan.source}: measure: {name} expected, found: {taken}")
-    column = where.columns[0] if column is None else column
-    if column not in where.columns:
-        allowed = ", ".join(where.columns)
-        raise UserError(f"{plan.source}: measure.{name}.columns: {column!r} asked for, allowed: {allowed}")
+    (column,) = where.columns
     tables, missing, found = {}, {}, []
     for row in where.rows:
         run = plan.run(row, column)

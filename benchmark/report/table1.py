@@ -122,9 +122,9 @@ class Table1:
         return f"{row} (n={self.seeds(row)})"
 
 
-def build(plan: Plan, store: Store, column: str | None = None) -> Table1:
+def build(plan: Plan, store: Store) -> Table1:
     """Read the runs that the plan measures from the store; `UserError` for damaged ones or mixed data."""
-    measured = read(plan, store, "conditions", column)
+    measured = read(plan, store, "conditions")
     keys = ["method", "stage", "quantity", "encoder"]
     tables = []
     for row, table in measured.tables.items():

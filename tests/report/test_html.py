@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 import webbrowser
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -116,6 +117,13 @@ def draw(folder: Path, name: str, color: str) -> Path:
     return folder / f"{name}.png"
 
 
+def judged(anchor: str, title: str, lines: Sequence[tuple[str, str]], **more: Any) -> Exhibit:
+    """An exhibit of texts with a verdict each."""
+    rows = tuple(Row((Cell(text), Cell("", verdict=verdict))) for text, verdict in lines)
+    table = Table((Column("claim", wide=True), Column("verdict")), rows)
+    return Exhibit(anchor, title, "Whether they hold", table=table, **more)
+
+
 def build(folder: Path, text: str = PLAN, **options: Any) -> Path:
     """A page with all there can be on it."""
     chosen = select(folder, text, **options)
@@ -127,21 +135,18 @@ def build(folder: Path, text: str = PLAN, **options: Any) -> Path:
         Figure.read(draw(file.parent, name, color), f"{NASTY}: lines that rise", file)
         for name, color in (("figure2", "gray"), ("figure2b", "white"))
     ]
-    claims = pd.DataFrame(
-        {
-            "section": ["Table 2", NASTY, "Sec. 5", "Sec. 6"],
-            "claim": ["a claim of many words, so that it takes more than a line on any telephone", *"bcd"],
-            "n": [5, None, 5, 5],
-            "p_value": [0.5, 0.00001, -0.25, None],
-            "verdict": ["SUPPORTED", "NO DATA", "NOT SUPPORTED", "INCONCLUSIVE"],
-        }
-    )
-    verdicts = pd.DataFrame({"method": list(html.TONES), "verdict": list(html.TONES)})
+    claims = [
+        ("a claim of many words, so that it takes more than a line on any telephone", "SUPPORTED"),
+        (NASTY, "NO DATA"),
+        ("c", "NOT SUPPORTED"),
+        ("d", "INCONCLUSIVE"),
+    ]
+    verdicts = [(verdict, verdict) for verdict in html.TONES]
     exhibits = [
         html.table2_exhibit(table, html.links_to(chosen.store, file)),
-        html.exhibit_of_frame(claims, "claims", "Claims", "Whether they hold", notes=[NASTY]),
+        judged("claims", "Claims", claims, notes=(NASTY,)),
         Exhibit("figure-2", "Figure 2", "How traces rise", figures=tuple(figures), missing=(f"run {NASTY}",)),
-        html.exhibit_of_frame(verdicts, "verdicts", "Verdicts", "All there are", warning=table.warning),
+        judged("verdicts", "Verdicts", verdicts, warning=table.warning),
     ]
     text = html.page("A page", f"Introduced by {NASTY}", exhibits, html.provenance(chosen.store, file))
     return html.write(text, file)
@@ -366,9 +371,8 @@ def test_provenance(tmp_path: Path) -> None:
 def test_an_empty_store_has_a_page(tmp_path: Path) -> None:
     empty = html.provenance(Store(tmp_path / "nothing"), tmp_path / "report.html")
     assert empty.caption.startswith("0 stored runs")
-    for nothing in (pd.DataFrame(), pd.DataFrame({"method": []})):
-        frame = html.exhibit_of_frame(nothing, "x", "X", "Nothing yet")
-        assert "Nothing yet" in Reader(html.page("Empty", "", [frame], empty)).text()
+    nothing = Exhibit("x", "X", "Nothing yet")
+    assert "Nothing yet" in Reader(html.page("Empty", "", [nothing], empty)).text()
     Reader(html.page("Empty", "", [], empty))
 
 
@@ -378,78 +382,21 @@ def test_seeds_one_by_one() -> None:
     ]  # fmt: skip
 
 
-def test_frames() -> None:
-    frame = pd.DataFrame(
-        {
-            "method": ["BP", "DTP"],
-            "n": [5, None],
-            "large": [1234.5, -9.999],
-            "small": [0.12345, -1.0],
-            "tiny": [0.000012, 0.5],
-            "share_of_all": [0.5, 0.25],
-            "paired": [True, False],
-            "remark": ["", "x" * 24],
-            "run": ["abc", None],
-            "verdict": ["SUPPORTED", "NO DATA"],
-        }
-    )
-    exhibit = html.exhibit_of_frame(
-        frame,
-        "a",
-        "A",
-        "b",
-        heads={"n": "seeds"},
-        formats={"share_of_all": ".0%"},
-        runs_href=lambda key: f"#{key}",
-    )
-    assert exhibit.table == Table(
-        (
-            Column("method"),
-            Column("seeds", numeric=True),
-            Column("large", numeric=True),
-            Column("small", numeric=True),
-            Column("tiny", numeric=True),
-            Column("share of all", numeric=True),
-            Column("paired"),
-            Column("remark", wide=True),
-            Column("run"),
-            Column("verdict"),
-        ),
-        (
-            Row(
-                (
-                    *map(Cell, ("BP", "5", "1234.50", "0.123", "1.2e−05", "50%", "yes")),
-                    Cell("–", absent=True),
-                    Cell("abc", "#abc"),
-                    Cell("", verdict="SUPPORTED"),
-                )
-            ),
-            Row(
-                (
-                    Cell("DTP"),
-                    Cell("–", absent=True),
-                    *map(Cell, ("−10.00", "−1.000", "0.5", "25%", "no", "x" * 24)),
-                    Cell("–", absent=True),
-                    Cell("", verdict="NO DATA"),
-                )
-            ),
-        ),
-    )
+def test_verdicts_are_counted() -> None:
+    exhibit = judged("a", "A", [("x", "SUPPORTED"), ("y", "NO DATA")])
     assert exhibit.tally == [("SUPPORTED", "good", 1), ("NO DATA", "none", 1)]
     assert not exhibit.complete
-    assert html.exhibit_of_frame(frame.head(1), "a", "A", "b").complete
+    assert judged("a", "A", [("x", "SUPPORTED")]).complete
 
 
 def test_verdicts_that_are_not_comparable_have_no_colour() -> None:
     shown = ["not comparable: SUPPORTED", "SUPPORTED", "not comparable: SUPPORTED"]
-    frame = pd.DataFrame({"claim": list("abc"), "verdict": shown})
-    exhibit = html.exhibit_of_frame(frame, "a", "A", "b")
+    exhibit = judged("a", "A", list(zip("abc", shown, strict=True)))
     assert exhibit.tally == [("SUPPORTED", "good", 1), ("not comparable: SUPPORTED", "none", 2)]
     assert exhibit.complete
     assert exhibit.table is not None
     assert [row.cells[1].tone for row in exhibit.table.rows] == ["none", "good", "none"]
-    gap = html.exhibit_of_frame(frame.replace("SUPPORTED", "not comparable: NO DATA"), "a", "A", "b")
-    assert not gap.complete
+    assert not judged("a", "A", [("x", "not comparable: NO DATA")]).complete
 
 
 def test_figures_that_cannot_be_shown(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from benchmark.options import (
     pick_device,
     run_app,
 )
+from benchmark.precision import check as check_precision
 from benchmark.progress import progress_bar
 from benchmark.report import claims as claims_report
 from benchmark.report import contents, html
@@ -388,6 +389,7 @@ def rerun_command(
         if column not in chosen.plan.datasets:
             raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
         again.append((stored, rerun.run_of(stored, epochs)))
+        check_precision(again[-1][1].precision, on)
         if column not in data:
             config = chosen.plan.datasets[column]
             data[column] = datasets.load(column, config, data_root=data_root, device=on)

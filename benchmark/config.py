@@ -43,6 +43,9 @@ def _inside(directory: str) -> str:
         raise ValueError(
             f"{directory!r} found; a folder below the results, named in letters, digits, - and _"
         )
+    taken = ("runs", "partial", "search", "tables", "timing", "figures")
+    if directory.split("/")[0] in taken:
+        raise ValueError(f"{directory!r} found; {', '.join(taken)} hold Table 2's results")
     return directory
 
 
@@ -202,8 +205,8 @@ class PlanConfig(_Strict):
 
     title: str
     comparable: bool = True
-    """Whether its numbers may stand beside the paper's; those of a plan that trains what its base does in
-    another way may not unless it says so."""
+    """Whether its numbers may stand beside the paper's; if a plan does not say: whether it trains and judges
+    what it has in common with the shipped Table 2 as that does."""
     directory: Annotated[str, AfterValidator(_inside)] = "."
     """Where its results go, below the results folder."""
     protocol: Protocol
@@ -557,21 +560,8 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(_resolved(parent, (*above, file.resolve())), content)
 
 
-def _comparable(config: PlanConfig, file: Path) -> bool:
-    """Whether a plan's numbers may stand beside the paper's: as it says, or as an unchanged base's."""
-    content = _read_mapping(file)
-    if "base" not in content or "comparable" in content:
-        return config.comparable
-    parent = file.parent / content["base"]
-    try:
-        base = PlanConfig.model_validate(_resolved(parent))
-    except ValidationError:  # not a plan by itself
-        return config.comparable
-    return _comparable(base, parent) and not _trains_otherwise(config, base)
-
-
-def _trains_otherwise(plan: PlanConfig, base: PlanConfig) -> bool:
-    """Whether rows and data sets that both plans have are trained in different ways.
+def _as_table2(plan: PlanConfig) -> bool:
+    """Whether the plan trains what it has in common with the shipped Table 2, and judges it, as that does.
 
     Hyperparameters do not count: the paper says nothing of them.
     """
@@ -583,20 +573,25 @@ def _trains_otherwise(plan: PlanConfig, base: PlanConfig) -> bool:
         for name, row in config.rows.items():
             found["rows", name] = (row.method, row.size, row.all_options)
         for name, column in config.columns.items():
-            found["columns", name] = config.networks[column.network].model_dump(exclude={"source"})
+            network = config.networks[column.network].model_dump(exclude={"source"})
+            found["columns", name] = (network, config.margins.get(name))
         return found
 
-    before, after = experiments(base), experiments(plan)
-    return any(before[place] != after[place] for place in before.keys() & after.keys())
+    table2 = experiments(PlanConfig.model_validate(_read_mapping(CONFIGS / "table2.yaml")))
+    ours = experiments(plan)
+    return all(ours[place] == table2[place] for place in ours.keys() & table2.keys())
 
 
 def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
     """A plan by name or path, its columns checked against the known data sets."""
     file = plan_file(plan)
+    content = _resolved(file)
     try:
-        config = PlanConfig.model_validate(_resolved(file))
+        config = PlanConfig.model_validate(content)
     except ValidationError as error:
         raise _one_line(PlanConfig, file, error) from None
+    if "comparable" not in content:
+        config = config.model_copy(update={"comparable": _as_table2(config)})
     allowed = ", ".join(datasets)
     for name, column in config.columns.items():
         if name not in datasets:
@@ -605,6 +600,12 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
             raise UserError(
                 f"{file}: columns.{name}.hyperparameters_from: unknown data set "
                 f"{column.hyperparameters_from!r}, allowed: {allowed}"
+            )
+    printed = load_paper_values()["table2"].cells
+    for name, row in config.rows.items():
+        if row.paper_row not in (None, *printed):
+            raise UserError(
+                f"{file}: rows.{name}.paper_row: {row.paper_row!r} found, allowed: {', '.join(printed)}"
             )
     # Of data sets, not of this plan's columns: a plan on top of another may have dropped some.
     places = [(f"rows.{label}.hyperparameters", list(r.hyperparameters)) for label, r in config.rows.items()]
@@ -618,9 +619,10 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
         kept = [column for column in where.columns if column in config.columns]
         if len(kept) > 1:
             raise UserError(f"{file}: measure.{name}.columns: {', '.join(kept)} found, one allowed")
-        if kept:
-            measure[name] = where.model_copy(update={"columns": kept})
-    return config.model_copy(update={"measure": measure, "comparable": _comparable(config, file)})
+        rows = [row for row in where.rows if kept and config.hyperparameters(row, kept[0])]
+        if rows:
+            measure[name] = where.model_copy(update={"rows": rows, "columns": kept})
+    return config.model_copy(update={"measure": measure})
 
 
 def load_datasets(file: Path = CONFIGS / "datasets.yaml") -> dict[str, DatasetConfig]:

@@ -9,10 +9,9 @@ import pandas as pd
 from benchmark import costs, timing_points
 from benchmark.config import PaperTable
 from benchmark.errors import UserError
-from benchmark.report import figure3, table2
+from benchmark.report import figure3, table2, table3
 from benchmark.results import Store, StoredRun
 from benchmark.sensitivity_design import default_rows
-from benchmark.statistics import Sample
 from benchmark.sweep import Plan, Run
 
 
@@ -38,8 +37,9 @@ class Evidence:
         self.cells = table2.build(plan, store, paper).cells
 
     def columns(self, claimed: Sequence[str]) -> list[str]:
-        """Where to check a claim: on its data sets, or on those of a plan that cannot have them."""
-        return list(claimed if self.plan.config.comparable else self.plan.config.columns)
+        """Where to check a claim: on its data sets, or on all of a plan that has none of them."""
+        own = self.plan.config.columns
+        return list(claimed if set(claimed) & set(own) else own)
 
     def title(self, column: str) -> str:
         return self.plan.datasets[column].title
@@ -84,14 +84,14 @@ class Evidence:
             raise NoData(f"{there} of {row} on {self.title(column)} are stored", figure.command(sample))
         return sample.accuracy
 
-    def seconds(self, row: str, column: str) -> dict[str, Sample]:
-        """Seconds that an epoch of one replica takes, by device; the `mean` is the median over blocks."""
+    def seconds(self, row: str, column: str) -> dict[str, table3.Measured]:
+        """Seconds that an epoch of one replica takes, by device, as in Table 3."""
         run = self._planned(row, column)
         found = {
-            device: Sample(cost.seconds_per_epoch, cost.std, cost.blocks)
+            device: table3.Measured(cost.seconds_per_epoch, cost.std or 0.0)
             for device, measured in costs.read_all(self.store.root, "table3").items()
             for cost in measured
-            if cost.fits(run) and cost.replicas == 1 and cost.seconds_per_epoch and cost.std and cost.blocks
+            if cost.fits(run) and cost.replicas == 1 and cost.seconds_per_epoch is not None
         }
         if not found:
             try:

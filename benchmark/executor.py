@@ -72,12 +72,12 @@ def collect(run: Run, store: Store) -> bool:
 
     Needs no data.
     """
-    found = assembly.stored_seeds(run, store)
-    if len(found) < len(run.seeds) or checkpoint(run, store) is not None:
+    if len(assembly.stored_seeds(run, store)) < len(run.seeds):
         return False
-    assembly.check(found, found[run.seeds[0]].record["data"]["checksum"])
-    whole = assembly.assembled(run, found, None)
     with store.claim(run.key):
+        found = assembly.stored_seeds(run, store)
+        assembly.check(found, found[run.seeds[0]].record["data"]["checksum"])
+        whole = assembly.assembled(run, found, None)
         store.commit(run.row, whole.record, whole.epochs, whole.measured)
     return True
 

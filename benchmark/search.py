@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmark import datasets, optuna_storage, provenance
 from benchmark.compilation import Compile, execution
-from benchmark.config import CONFIGS, PROJECT, SearchSpace, load_search, plan_file
+from benchmark.config import CONFIGS, PROJECT, SearchSpace, load_search, plan_file, read_yaml
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.memory import keep_freed_memory, replicas_per_pass
@@ -274,6 +274,8 @@ def _cell_position(file: Path, row: str, column: str) -> tuple[int, int, str]:
                 f"{file}: no entry rows.{row}.hyperparameters to patch; search in the plan that has it"
             )
         node = found[0]
+    if not node.value:
+        return node.start_mark.index + 1, node.end_mark.index - 1, f"{column}: "
     for key, value in node.value:
         if key.value == column:
             return value.start_mark.index, value.end_mark.index, ""
@@ -316,7 +318,12 @@ def command(
     if trials is not None and trials < 1:
         raise UserError(f"--trials: {trials} found, must be 1 or more")
     on = pick_device(device, chosen.precision)
-    rows = chosen.rows if method is not None else [row for row in chosen.rows if row in config.rows]
+    rows = chosen.rows
+    if method is None:  # those that have a space, and a place for the winner
+        written = read_yaml(plan_file(plan)).get("rows") or {}
+        rows = [row for row in rows if row in config.rows and row in written]
+        if not rows:
+            raise UserError(f"{plan_file(plan)}: no row of its own has a search space in {spaces}")
     if dataset is None:  # all cells that the plan has, and no others
         runs = chosen.plan.runs(rows, chosen.columns)
     else:

@@ -334,7 +334,15 @@ def test_bases_merge_from_the_bottom_up(write: Write, datasets: dict[str, Datase
     ("delta", "comparable"),
     [
         ({}, True),
-        ({"margins": {"mnist": 0.2}, "columns": {"fashion-mnist": None}, "rows": {"FA": None}}, True),
+        ({"margins": {"mnist": 0.2}}, False),
+        (
+            {
+                "margins": {"fashion-mnist-mini": 1.5},
+                "columns": {"fashion-mnist": None},
+                "rows": {"FA": None},
+            },
+            True,
+        ),
         ({"protocol": {"note": "said otherwise"}}, True),
         ({"rows": {"BP": {"hyperparameters": {"mnist": {"lr": 0.2, "source": "guess"}}}}}, True),
         ({"protocol": {"epochs": 20}}, False),
@@ -345,20 +353,37 @@ def test_bases_merge_from_the_bottom_up(write: Write, datasets: dict[str, Datase
         ({"rows": {"DTP": {"size": "half"}}}, False),
         ({"protocol": {"epochs": 20}, "comparable": True}, True),
         ({"comparable": False}, False),
+        ({"base": None}, True),
+        (
+            {"base": None, "protocol": {"epochs": 5, "batch_size": 256, "seeds": [1], "source": "guess"}},
+            False,
+        ),
     ],
 )
 def test_a_plan_that_trains_otherwise_is_not_comparable(
     write: Write, datasets: dict[str, DatasetConfig], delta: dict[str, Any], comparable: bool
 ) -> None:
-    file = write({"base": str(CONFIGS / "table2.yaml"), "title": "Mine", **delta}, "mine.yaml")
+    whole = {} if "base" not in delta else read_yaml(CONFIGS / "table2.yaml")
+    file = write({"base": str(CONFIGS / "table2.yaml"), **whole, "title": "Mine", **delta}, "mine.yaml")
     assert load_plan(str(file), datasets).comparable is comparable
     above = write({"base": "mine.yaml", "title": "Above"}, "above.yaml")
     assert load_plan(str(above), datasets).comparable is comparable
 
 
+def test_a_data_set_taken_away_and_put_back_otherwise(
+    write: Write, datasets: dict[str, DatasetConfig]
+) -> None:
+    write({"base": str(CONFIGS / "table2.yaml"), "columns": {"cifar-10": None}}, "less.yaml")
+    file = write({"base": "less.yaml", "columns": {"cifar-10": {"network": "6x256"}}}, "more.yaml")
+    assert not load_plan(str(file), datasets).comparable
+
+
 def test_one_measured_data_set_that_the_plan_has(write: Write, datasets: dict[str, DatasetConfig]) -> None:
     base = {"base": str(CONFIGS / "table2.yaml"), "title": "Mine"}
     assert load_plan(str(write({**base, "columns": {"mnist": None}})), datasets).measure == {}
+    dropped = {"rows": {"DRL": {"hyperparameters": {"mnist": None}}}}
+    measured = load_plan(str(write({**base, **dropped})), datasets).measure["conditions"]
+    assert (measured.rows, measured.columns) == (["DTP", "L-DRL", "FW-DTP"], ["mnist"])
     two = write({**base, "measure": {"jacobian": {"columns": ["mnist", "fashion-mnist"]}}})
     with pytest.raises(UserError, match=r"measure\.jacobian\.columns: mnist, fashion-mnist found, one"):
         load_plan(str(two), datasets)
@@ -419,6 +444,7 @@ STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
         ("networks/n/width", 0, ["networks.n.width", "0 found", "greater than 0"]),
         ("networks/n/hidden_layers", 0, ["networks.n.hidden_layers", "0 found", "greater than"]),
         ("comparable", "yes", ["comparable", "'yes' found", "boolean"]),
+        ("directory", "runs/mine", ["directory", "'runs/mine' found", "tables"]),
         ("comparable", 1, ["comparable", "1 found", "boolean"]),
         ("margins", {"mnist": 0}, ["margins.mnist", "0 found", "greater than 0"]),
         ("margins", {"mnist": math.inf}, ["margins.mnist", "inf found", "finite"]),

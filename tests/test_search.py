@@ -15,6 +15,7 @@ from benchmark import datasets, search
 from benchmark.config import SearchSpace, load_datasets, load_plan
 from benchmark.datasets import Split
 from benchmark.errors import UserError
+from benchmark.options import Selection
 from benchmark.results import Store
 from benchmark.search import Search, conduct, frame, halve, kept, patch
 from benchmark.sweep import Plan
@@ -233,6 +234,17 @@ def test_waves_larger_than_memory_train_in_parts(plan_path, data, tmp_path, monk
     parts = frame(run(asked, Store(tmp_path / "parts"), data))
     assert parts.drop(columns="validation_error").equals(whole.drop(columns="validation_error"))
     assert np.allclose(parts["validation_error"], whole["validation_error"], atol=0.11)
+
+
+def test_a_row_without_any_values_gets_its_first(plan_path, data, tmp_path):
+    text = (
+        plan_path.read_text().rstrip("\n") + "\n  Mine: {method: BP, addition: true, hyperparameters: {}}\n"
+    )
+    plan_path.write_text(text)
+    start, end, lead = search._cell_position(plan_path, "Mine", "fashion-mnist-mini")
+    plan_path.write_text(text[:start] + lead + "{lr: 0.5, source: search}" + text[end:])
+    chosen = Selection(str(plan_path), None, None, None, None, tmp_path / "results")
+    assert chosen.plan.run("Mine", "fashion-mnist-mini").hyperparameters == {"lr": 0.5}
 
 
 def test_command_writes_trials_and_patch(plan_path, tmp_path):

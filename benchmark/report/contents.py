@@ -13,6 +13,7 @@ from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
 from benchmark.report import figure2, figure3, headline, html, scaling, table1, table2, table3
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Row, Table
+from benchmark.sensitivity_design import default_column, default_rows
 from benchmark.timing_points import PROFILES
 
 Report = Callable[[Selection, Console], tuple[list[Path], Exhibit]]
@@ -183,10 +184,11 @@ def available(chosen: Selection) -> list[str]:
     """The reports that the selection's plan has anything to say to."""
     config = chosen.plan.config
     costed = any(profile.plan == chosen.plan.source for profile in PROFILES.values())
+    runs = (chosen.plan.run(row, default_column(chosen.plan)) for row in default_rows(chosen.plan))
     needs = {
         "table1": "conditions" in config.measure,
         "figure2": "jacobian" in config.measure,
-        "figure3": not chosen.plan.changes,
+        "figure3": not chosen.plan.changes and all(runs),
         "table3": costed and not chosen.plan.changes,
         "scaling": costed and not chosen.plan.changes,
     }

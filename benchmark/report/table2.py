@@ -15,7 +15,6 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark.config import PaperCell, PaperTable
-from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.network import weight_count
 from benchmark.results import Store, StoredRun, atomic_file, check_same_images
@@ -224,11 +223,6 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
     cells, params = {}, {}
     found: dict[str, list[StoredRun]] = {}
     for row, config in plan.config.rows.items():
-        if config.paper_row not in (None, *paper.cells):
-            raise UserError(
-                f"{plan.source}: rows.{row}.paper_row: {config.paper_row!r} found, "
-                f"allowed: {', '.join(paper.cells)}"
-            )
         for column in plan.config.columns:
             dims = plan.config.dims(row, column, plan.datasets[column])
             method = METHODS[config.method]

@@ -32,6 +32,7 @@ from benchmark.sweep import Run
 NASTY = "<script>document.title='taken'</script> \"&' --><b>"
 PLAN = """
 title: Made up
+comparable: true
 protocol: {epochs: 1, batch_size: 256, seeds: [1, 2, 3, 4, 5], source: guess}
 margins: {mnist: 0.3, fashion-mnist: 0.3}
 networks:
@@ -318,7 +319,7 @@ def test_power_stands_by_an_inconclusive_cell(tmp_path: Path) -> None:
 
 
 def test_what_is_not_comparable_is_said_first(tmp_path: Path) -> None:
-    text = build(tmp_path, PLAN.replace("title: Made up", "title: Made up\ncomparable: false")).read_text()
+    text = build(tmp_path, PLAN.replace("comparable: true", "comparable: false")).read_text()
     head, rest = text.split("<nav")
     assert head.count(table2.NOT_COMPARABLE) == 1
     assert '<a href="#table-2">Table 2</a>, <a href="#verdicts">Verdicts</a>.' in head

@@ -1,11 +1,17 @@
 """What the tests share."""
 
+import signal
+
 import pytest
 
 from benchmark.config import load_datasets
 from benchmark.datasets import Dataset, Split, load
 
 MINI = "fashion-mnist-mini"
+
+# Ctrl-C is tested; below a shell's background job it would be ignored, here and in whatever the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

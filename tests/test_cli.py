@@ -491,7 +491,10 @@ def test_two_processes_and_an_interrupt(command: Command, tmp_path: Path) -> Non
         assert "is being trained by another process" in fails(command(*RUN, "--method", "BP"))
     finally:
         first.send_signal(signal.SIGINT)
-        _, err = first.communicate(timeout=30)
+        try:
+            _, err = first.communicate(timeout=30)
+        finally:
+            first.kill()
     assert first.returncode == 130
     assert err == INTERRUPTED + "\n"
 

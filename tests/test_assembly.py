@@ -109,6 +109,33 @@ def test_stored_seeds_do_not_train_again(
     assert not list((folder / "results" / "partial").iterdir())
 
 
+def test_all_stored_seeds_are_collected_without_data(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was begun of them meanwhile."""
+    whole = train(tmp_path / "at-once", data)
+    folder = tmp_path / "in-parts"
+    chosen = interrupt(folder, data, 2, monkeypatch)
+    train(folder, data, "1,2")
+    assert not executor.collect(the_run(chosen), chosen.store)
+    train(folder, data, "3")
+    assert executor.collect(the_run(chosen), chosen.store)
+    stored = chosen.store.load(the_run(chosen).key)
+    assert stored is not None
+    assert_alike(stored, whole)
+    assert not list((folder / "results" / "partial").iterdir())
+
+
+def test_seeds_of_different_images_are_not_collected(tmp_path: Path, data: Dataset) -> None:
+    folder = tmp_path / "in-parts"
+    train(folder, data, "1,2")
+    train(folder, Dataset(data.name, data.train, data.test, data.source, "0" * 64), "3")
+    chosen = select(folder)
+    with pytest.raises(UserError, match="was trained on data with checksum"):
+        executor.collect(the_run(chosen), chosen.store)
+    assert chosen.store.load(the_run(chosen).key) is None
+
+
 def test_the_rest_goes_on_after_a_kill(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Plans and data-set lists: what the shipped files say, how files merge, and every bad input."""
+"""Plans: what the shipped files say, and every bad input."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from benchmark.config import (
     CONFIGS,
     DatasetConfig,
     PlanConfig,
-    dump_yaml,
     load_datasets,
     load_paper_values,
     load_plan,
@@ -30,13 +26,8 @@ ROWS = [
     *("BP", "BP (as released)", "FA", "FA (as released)", "TP", "DTP (half size)", "DTP"),
     *("DRL (half size)", "DRL", "L-DRL (half size)", "L-DRL", "FW-DTP"),
 ]
-DATASETS = ["mnist", "fashion-mnist", "cifar-10", "cifar-100", "cifar-10-jpeg"]
-DATASETS.append("fashion-mnist-mini")
-
-
-@pytest.fixture(scope="module")
-def datasets() -> dict[str, DatasetConfig]:
-    return load_datasets()
+Write = Callable[..., Path]
+LineOf = Callable[[pytest.ExceptionInfo[UserError]], str]
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +40,7 @@ def quick(datasets: dict[str, DatasetConfig]) -> PlanConfig:
     return load_plan("quick", datasets)
 
 
-def line_of(error: pytest.ExceptionInfo[UserError]) -> str:
-    line = str(error.value)
-    assert line
-    assert len(line.splitlines()) == 1
-    return line
-
-
 # ---- the shipped files
-
-
-def test_datasets(datasets: dict[str, DatasetConfig]) -> None:
-    assert list(datasets) == DATASETS
-    inputs = [datasets[name].inputs for name in DATASETS]
-    assert inputs == [784, 784, 3072, 3072, 3072, 784]
-    assert [datasets[name].classes for name in DATASETS] == [10, 10, 10, 100, 10, 10]
 
 
 def test_table2(table2: PlanConfig) -> None:
@@ -146,133 +123,6 @@ def test_dims(table2: PlanConfig, datasets: dict[str, DatasetConfig]) -> None:
     assert 0 < half[1] < 256
 
 
-@pytest.mark.parametrize(
-    ("table", "row", "column", "mean", "std"),
-    [
-        ("table2", "BP", "mnist", 1.85, 0.09),
-        ("table2", "BP", "cifar-10", 46.16, 1.15),
-        ("table2", "FA", "fashion-mnist", 12.58, 0.35),
-        ("table2", "TP", "mnist", 78.99, 2.04),
-        ("table2", "DTP (half size)", "mnist", 3.24, 0.15),
-        ("table2", "DTP (half size)", "cifar-10", 52.17, 0.79),
-        ("table2", "DTP", "cifar-100", 77.11, 0.20),
-        ("table2", "DRL (half size)", "fashion-mnist", 12.75, 0.52),
-        ("table2", "DRL", "cifar-10", 48.79, 0.58),
-        ("table2", "DRL", "cifar-100", 75.62, 0.35),
-        ("table2", "L-DRL (half size)", "cifar-10", 49.58, 0.33),
-        ("table2", "L-DRL", "cifar-100", 75.62, 0.31),
-        ("table2", "FW-DTP", "mnist", 2.76, 0.10),
-        ("table2", "FW-DTP", "fashion-mnist", 11.76, 0.37),
-        ("table2", "FW-DTP", "cifar-10", 48.97, 0.32),
-        ("table2", "FW-DTP", "cifar-100", 76.76, 0.45),
-        ("table3-seconds", "FW-DTP", "cifar-10", 2.22, 0.02),
-        ("table3-seconds", "DTP", "cifar-10", 8.32, 0.36),
-        ("table3-seconds", "DRL", "cifar-10", 9.52, 0.08),
-        ("table3-ratio", "DTP", "cifar-10", 3.74, 0.17),
-        ("table3-ratio", "L-DRL", "cifar-10", 3.99, 0.05),
-        ("table3-ratio", "BP", "cifar-10", 0.34, 0.01),
-        ("table3-error", "BP", "cifar-10", 46.16, 1.15),
-        ("table3-error", "L-DRL", "cifar-10", 49.84, 0.55),
-    ],
-)
-def test_paper_values(table: str, row: str, column: str, mean: float, std: float) -> None:
-    """Copied by hand from the paper's Tables 2 and 3."""
-    cell = load_paper_values()[table].cells[row][column]
-    assert (cell.mean, cell.std) == (mean, std)
-
-
-def test_paper_values_are_complete() -> None:
-    values = load_paper_values()
-    assert sum(len(row) for row in values["table2"].cells.values()) == 37  # 4 x 9 and TP on MNIST
-    methods = {"FW-DTP", "DTP", "DRL", "L-DRL", "BP"}
-    for table in ("table3-seconds", "table3-ratio", "table3-error"):
-        assert set(values[table].cells) == methods
-        assert values[table].n == 5
-    for row, cells in values["table3-error"].cells.items():
-        assert cells["cifar-10"] == values["table2"].cells[row]["cifar-10"]
-    for row, cells in values["table3-ratio"].cells.items():
-        seconds = values["table3-seconds"].cells
-        ratio = seconds[row]["cifar-10"].mean / seconds["FW-DTP"]["cifar-10"].mean
-        assert cells["cifar-10"].mean == pytest.approx(ratio, abs=0.02)
-
-
-# ---- merging
-
-LEAVES = st.one_of(st.integers(), st.booleans(), st.text(max_size=3), st.lists(st.integers()))
-
-
-def mappings(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    keys = st.sampled_from("abc")
-    return st.dictionaries(
-        keys,
-        st.recursive(leaves, lambda below: st.dictionaries(keys, below, max_size=3), max_leaves=8),
-        max_size=3,
-    )
-
-
-PLAIN = mappings(LEAVES)
-DELTAS = mappings(st.one_of(st.none(), LEAVES))
-fast = settings(max_examples=80, deadline=None, derandomize=True, database=None)
-
-
-def without_nulls(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: without_nulls(below) for key, below in value.items() if below is not None}
-
-
-@fast
-@given(PLAIN)
-def test_merge_has_the_empty_mapping_as_identity(mapping: dict[str, Any]) -> None:
-    assert merge({}, mapping) == mapping
-    assert merge(mapping, {}) == mapping
-    assert merge(mapping, mapping) == mapping
-
-
-@fast
-@given(DELTAS)
-def test_merge_into_nothing_only_removes_nulls(delta: dict[str, Any]) -> None:
-    assert merge({}, delta) == without_nulls(delta)
-
-
-@fast
-@given(PLAIN, DELTAS)
-def test_merge_is_idempotent_and_leaves_its_arguments_alone(
-    base: dict[str, Any], delta: dict[str, Any]
-) -> None:
-    before = repr((base, delta))
-    once = merge(base, delta)
-    assert merge(once, delta) == once
-    assert without_nulls(once) == once
-    assert repr((base, delta)) == before
-
-
-@fast
-@given(PLAIN, DELTAS)
-def test_merge_key_by_key(base: dict[str, Any], delta: dict[str, Any]) -> None:
-    merged = merge(base, delta)
-    for key in {*base, *delta, *merged}:
-        if key not in delta:
-            assert merged[key] == base[key]
-        elif delta[key] is None:
-            assert key not in merged
-        elif not isinstance(delta[key], dict):
-            assert merged[key] == delta[key]
-        else:
-            below = base.get(key)
-            assert merged[key] == merge(below if isinstance(below, dict) else {}, delta[key])
-
-
-def test_merge_keeps_the_order_of_the_base() -> None:
-    assert list(merge({"a": 1, "b": 2}, {"c": 3, "a": 4})) == ["a", "b", "c"]
-
-
-def test_a_null_that_has_nothing_to_remove() -> None:
-    assert merge({}, {"a": {"b": None}}) == {"a": {}}
-    assert merge({"a": 1}, {"a": {"b": None, "c": 1}}) == {"a": {"c": 1}}
-    assert merge({"a": 1}, {"b": None}) == {"a": 1}
-
-
 # ---- plans of one's own
 
 PLAN: dict[str, Any] = {
@@ -296,22 +146,6 @@ PLAN: dict[str, Any] = {
         },
     },
 }
-
-Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(content: Any, name: str = "plan.yaml") -> Path:
-        file = tmp_path / name
-        if isinstance(content, bytes):
-            file.write_bytes(content)
-        else:
-            text = content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
-            file.write_text(text, encoding="utf-8")
-        return file
-
-    return write
 
 
 def test_a_plan_by_path(write: Write, datasets: dict[str, DatasetConfig]) -> None:
@@ -498,16 +332,16 @@ STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
         ("columns/mnist/network", "m", ["columns.mnist.network", "'m'", "allowed: n"]),
         ("columns/mnist", {"network": None}, ["columns.mnist.network", "required"]),
         ("columns", {"mnist": None}, ["columns", "{} found", "at least 1"]),
-        ("columns/mnits", {"network": "n"}, ["columns.mnits", "unknown data set", *DATASETS]),
+        ("columns/mnits", {"network": "n"}, ["columns.mnits", "unknown data set", *load_datasets()]),
         (
             "columns/mnist/hyperparameters_from",
             "mnits",
-            ["columns.mnist.hyperparameters_from", "'mnits'", "unknown data set", *DATASETS],
+            ["columns.mnist.hyperparameters_from", "'mnits'", "unknown data set", *load_datasets()],
         ),
         (
             "rows/BP/hyperparameters/mnits",
             {"lr": 0.1, "source": "guess"},
-            ["rows.BP.hyperparameters.mnits", "unknown data set", *DATASETS],
+            ["rows.BP.hyperparameters.mnits", "unknown data set", *load_datasets()],
         ),
     ],
 )
@@ -517,6 +351,7 @@ def test_bad_value(
     expected: list[str],
     write: Write,
     datasets: dict[str, DatasetConfig],
+    line_of: LineOf,
 ) -> None:
     file = write(changed(path, value))
     with pytest.raises(UserError) as error:
@@ -528,7 +363,9 @@ def test_bad_value(
 
 
 @pytest.mark.parametrize("key", [1, True, 1.5])
-def test_keys_that_are_not_text(key: Any, write: Write, datasets: dict[str, DatasetConfig]) -> None:
+def test_keys_that_are_not_text(
+    key: Any, write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf
+) -> None:
     for content in ({**PLAN, key: 1}, {**PLAN, "rows": {**PLAN["rows"], key: PLAN["rows"]["BP"]}}):
         file = write(content)
         with pytest.raises(UserError, match=r"plan\.yaml: .*string") as error:
@@ -536,7 +373,9 @@ def test_keys_that_are_not_text(key: Any, write: Write, datasets: dict[str, Data
         line_of(error)
 
 
-def test_more_than_one_problem_is_counted(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+def test_more_than_one_problem_is_counted(
+    write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf
+) -> None:
     file = write(merge(PLAN, {"protocol": {"epochs": 0, "batch_size": 0}, "colour": 1}))
     with pytest.raises(UserError, match=r"\(and 2 more problems\)$") as error:
         load_plan(str(file), datasets)
@@ -580,7 +419,11 @@ def test_more_than_one_problem_is_counted(write: Write, datasets: dict[str, Data
     ],
 )
 def test_bad_file(
-    content: str | bytes, expected: list[str], write: Write, datasets: dict[str, DatasetConfig]
+    content: str | bytes,
+    expected: list[str],
+    write: Write,
+    datasets: dict[str, DatasetConfig],
+    line_of: LineOf,
 ) -> None:
     file = write(content)
     with pytest.raises(UserError) as error:
@@ -591,7 +434,7 @@ def test_bad_file(
         assert part in line
 
 
-def test_a_loop_over_several_bases(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+def test_a_loop_over_several_bases(write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf) -> None:
     for name, base in (("a.yaml", "b.yaml"), ("b.yaml", "c.yaml"), ("c.yaml", "a.yaml")):
         file = write({"base": base}, name)
     with pytest.raises(UserError, match=r"base: \w\.yaml leads back") as error:
@@ -599,13 +442,15 @@ def test_a_loop_over_several_bases(write: Write, datasets: dict[str, DatasetConf
     line_of(error)
 
 
-def test_a_base_that_is_not_there(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+def test_a_base_that_is_not_there(write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf) -> None:
     with pytest.raises(UserError, match=r"plan\.yaml: base: .*nowhere\.yaml does not exist") as error:
         load_plan(str(write({"base": "nowhere.yaml"})), datasets)
     line_of(error)
 
 
-def test_a_bad_base_is_the_file_that_is_named(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+def test_a_bad_base_is_the_file_that_is_named(
+    write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf
+) -> None:
     bad = write("a: [", "bad.yaml")
     with pytest.raises(UserError) as error:
         load_plan(str(write({"base": "bad.yaml"})), datasets)
@@ -613,7 +458,7 @@ def test_a_bad_base_is_the_file_that_is_named(write: Write, datasets: dict[str, 
 
 
 @pytest.mark.parametrize("name", ["tabel2", "", "../table2", "TABLE2", "table2.yaml.bak"])
-def test_unknown_plan(name: str, datasets: dict[str, DatasetConfig]) -> None:
+def test_unknown_plan(name: str, datasets: dict[str, DatasetConfig], line_of: LineOf) -> None:
     with pytest.raises(UserError) as error:
         load_plan(name, datasets)
     line = line_of(error)
@@ -625,14 +470,14 @@ def test_unknown_plan(name: str, datasets: dict[str, DatasetConfig]) -> None:
     assert "datasets" not in line
 
 
-def test_missing_file(tmp_path: Path, datasets: dict[str, DatasetConfig]) -> None:
+def test_missing_file(tmp_path: Path, datasets: dict[str, DatasetConfig], line_of: LineOf) -> None:
     file = tmp_path / "nowhere.yaml"
     with pytest.raises(UserError) as error:
         load_plan(str(file), datasets)
     assert line_of(error) == f"{file}: no such file"
 
 
-def test_a_folder_is_not_a_file(tmp_path: Path, datasets: dict[str, DatasetConfig]) -> None:
+def test_a_folder_is_not_a_file(tmp_path: Path, datasets: dict[str, DatasetConfig], line_of: LineOf) -> None:
     folder = tmp_path / "plan.yaml"
     folder.mkdir()
     with pytest.raises(UserError, match="cannot be read") as error:
@@ -640,86 +485,10 @@ def test_a_folder_is_not_a_file(tmp_path: Path, datasets: dict[str, DatasetConfi
     line_of(error)
 
 
-def test_a_shipped_file_that_is_no_plan(datasets: dict[str, DatasetConfig]) -> None:
+def test_a_shipped_file_that_is_no_plan(datasets: dict[str, DatasetConfig], line_of: LineOf) -> None:
     with pytest.raises(UserError, match=r"datasets\.yaml: ") as error:
         load_plan("datasets", datasets)
     line_of(error)
-
-
-# ---- datasets.yaml and paper_values.yaml
-
-ENTRY: dict[str, Any] = {"title": "T", "kind": "image-folder", "image": [3, 8, 8], "classes": 2}
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"colour": 1}, "mine.colour: unknown key"),
-        ({"title": None}, "mine.title: this key is required"),
-        ({"kind": "folder"}, "mine.kind: 'folder' found"),
-        ({"kind": "torchvision"}, "torchvision"),
-        ({"kind": "torchvision", "torchvision": "SVHN"}, "mine.torchvision: 'SVHN' found"),
-        ({"torchvision": "MNIST"}, "torchvision"),
-        ({"kind": "shipped", "folder": "x"}, "image-folder"),
-        ({"kind": "shipped", "archive": "x"}, "image-folder"),
-        ({"image": [2, 8, 8]}, "2 channels found, 1 or 3 allowed"),
-        ({"image": [8, 8]}, "mine.image: [8, 8] found"),
-        ({"image": [1, 8, 8, 8]}, "mine.image: [1, 8, 8, 8] found"),
-        ({"image": [3, 0, 8]}, "mine.image.1: 0 found"),
-        ({"image": [3, 8.0, 8]}, "mine.image.1: 8.0 found"),
-        ({"image": 8}, "mine.image: 8 found"),
-        ({"classes": 1}, "mine.classes: 1 found"),
-        ({"classes": "2"}, "mine.classes: '2' found"),
-        ({"checksum": "abc"}, "mine.checksum: 'abc' found"),
-        ({"checksum": "A" * 64}, "mine.checksum: 'AAA"),
-        ({"checksum": "a" * 65}, "mine.checksum: 'aaa"),
-        ({"checksum": "a" * 64 + "\n"}, "mine.checksum: 'aaa"),
-    ],
-)
-def test_bad_dataset(change: dict[str, Any], expected: str, write: Write) -> None:
-    file = write({"mine": merge(ENTRY, change)}, "datasets.yaml")
-    with pytest.raises(UserError) as error:
-        load_datasets(file)
-    line = line_of(error)
-    assert line.startswith(f"{file}: mine")
-    assert expected in line
-
-
-@pytest.mark.parametrize("entry", [None, 3, "x", [1]])
-def test_a_dataset_that_is_no_mapping(entry: Any, write: Write) -> None:
-    file = write({"mine": entry})
-    with pytest.raises(UserError) as error:
-        load_datasets(file)
-    assert line_of(error).startswith(f"{file}: mine: {entry!r} found; ")
-
-
-def test_a_good_dataset(write: Write) -> None:
-    assert load_datasets(write({"mine": ENTRY}))["mine"].inputs == 192
-
-
-def test_bad_paper_values(write: Write) -> None:
-    cells = {"BP": {"mnist": {"mean": "1.85", "std": 0.09}}}
-    file = write({"t": {"n": 5, "spread": "s", "unit": "u", "cells": cells}})
-    with pytest.raises(UserError) as error:
-        load_paper_values(file)
-    line = line_of(error)
-    assert line.startswith(f"{file}: t.cells.BP.mnist.mean: '1.85' found")
-
-
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E+1", 20.0), (".5e1", 5.0), ("1.e2", 100.0)])
-def test_scientific_notation_is_a_number(tmp_path: Path, text: str, value: float) -> None:
-    file = tmp_path / "number.yaml"
-    file.write_text(f"lr: {text}\n")
-    assert read_yaml(file) == {"lr": value}
-
-
-@pytest.mark.parametrize(
-    "key", ["52e313178707", "1e5", "0x10", "1_000", "true", "2026-11-23", "7518068c4846"]
-)
-def test_a_text_comes_back_as_the_same_text(tmp_path: Path, key: str) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text(dump_yaml({"key": key}))
-    assert read_yaml(file) == {"key": key}
 
 
 @pytest.mark.parametrize("directory", ["../evil", "/tmp/evil", "a/../b", "", "a b"])

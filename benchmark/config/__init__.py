@@ -1,0 +1,48 @@
+"""The YAML files under `paper_configs/`: what they may hold, and errors that say where they don't."""
+
+from benchmark.config.claims import (
+    Claim,
+    CloseError,
+    LessSensitive,
+    LowerError,
+    Measured,
+    TimeRatio,
+    load_claims,
+)
+from benchmark.config.datasets import DatasetConfig, load_datasets
+from benchmark.config.files import CONFIGS, PROJECT, dump_yaml, merge, read_yaml
+from benchmark.config.paper import PaperCell, PaperTable, load_paper_values
+from benchmark.config.plan import (
+    Hyperparameters,
+    PlanConfig,
+    load_plan,
+    plan_file,
+)
+from benchmark.config.search import SearchConfig, SearchSpace, load_search
+
+__all__ = [
+    "CONFIGS",
+    "PROJECT",
+    "Claim",
+    "CloseError",
+    "DatasetConfig",
+    "Hyperparameters",
+    "LessSensitive",
+    "LowerError",
+    "Measured",
+    "PaperCell",
+    "PaperTable",
+    "PlanConfig",
+    "SearchConfig",
+    "SearchSpace",
+    "TimeRatio",
+    "dump_yaml",
+    "load_claims",
+    "load_datasets",
+    "load_paper_values",
+    "load_plan",
+    "load_search",
+    "merge",
+    "plan_file",
+    "read_yaml",
+]

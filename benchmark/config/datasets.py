@@ -1,0 +1,46 @@
+"""`datasets.yaml`: the known data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from benchmark.config.files import CONFIGS, Strict, load_each
+
+
+class DatasetConfig(Strict):
+    """One entry of `datasets.yaml`."""
+
+    title: str
+    kind: Literal["torchvision", "image-folder", "shipped"]
+    torchvision: Literal["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100"] | None = None
+    folder: str | None = None
+    archive: str | None = None
+    image: list[Annotated[int, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    """Channels, height, width."""
+    classes: int = Field(gt=1)
+    train_samples: int | None = Field(default=None, gt=0)
+    """Serves estimates of the time an epoch takes, nothing else."""
+    checksum: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetConfig:
+        if (self.kind == "torchvision") != (self.torchvision is not None):
+            raise ValueError("'torchvision' names the reader of kind: torchvision, and of no other")
+        if self.kind != "image-folder" and (self.folder or self.archive):
+            raise ValueError("'folder' and 'archive' go with kind: image-folder")
+        if self.image[0] not in (1, 3):
+            raise ValueError(f"image: {self.image[0]} channels found, 1 or 3 allowed")
+        return self
+
+    @property
+    def inputs(self) -> int:
+        channels, height, width = self.image
+        return channels * height * width
+
+
+def load_datasets(file: Path = CONFIGS / "datasets.yaml") -> dict[str, DatasetConfig]:
+    """The known data sets by name."""
+    return load_each(DatasetConfig, file)

@@ -1,0 +1,149 @@
+"""YAML files as checked models: reading, merging, and one-line errors that say where and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark.errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[2]
+CONFIGS = PROJECT / "paper_configs"
+
+Model = TypeVar("Model", bound="Strict")
+
+
+class Strict(BaseModel):
+    """A mapping of a YAML file: no other keys, no other types."""
+
+    # YAML's 1.5 or "5" is no number of epochs, and "yes" no number at all.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    resolved: ClassVar[tuple[str, ...]] = ()
+    """Keys that a file may hold, too, and that are gone before the model is made."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; here that is an error."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.deep_construct = True  # an alias inside its own anchor is an error, not a cycle
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `read_yaml` would take for a number."""
+
+
+# YAML 1.1 reads 1e-3 as text; everybody else as a number. The two must agree: a run's key may look like one.
+for _style in (_UniqueKeys, _Dumper):
+    _style.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+
+
+def dump_yaml(content: Any) -> str:
+    """`content` as YAML that `read_yaml` reads back as it was."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file; `UserError` names file and line."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except Exception as error:  # PyYAML lets through what its constructors raise
+        message = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise UserError(f"{file}: not valid YAML: {message}") from None
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    content = read_yaml(file)
+    if content is None:
+        raise UserError(f"{file}: the file is empty")
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: a mapping expected, {type(content).__name__} found")
+    return content
+
+
+def _keys(kind: Any, path: Sequence[str | int]) -> str:
+    """What a model, or one below it at the end of `path`, may hold; empty where that is not fixed."""
+    for step in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(step)].annotation
+        elif get_origin(kind) in (dict, list):
+            kind = get_args(kind)[-1]
+        else:
+            return ""
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return ""
+    return ", ".join([*getattr(kind, "resolved", ()), *kind.model_fields])
+
+
+def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, *above: str) -> UserError:
+    """The first problem: file, key path (below `above`), what was found and what is allowed."""
+    problems = error.errors()
+    first = problems[0]
+    where = ".".join(str(p) for p in (*above, *first["loc"]) if p != "__pydantic_extra__")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        allowed = _keys(kind, first["loc"][:-1])
+        message = f"unknown key{', allowed: ' if allowed else ''}{allowed}"
+    elif first["type"] not in ("value_error", "missing"):
+        message = f"{first['input']!r} found; {message[0].lower()}{message[1:]}"
+    elif first["type"] == "missing":
+        message = "this key is required"
+    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    line = f"{where + ': ' if where else ''}{message}{more}"
+    return UserError(f"{file}: {' '.join(line.split())}")
+
+
+def merge(base: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `delta` on top: mappings merge key by key, null removes, anything else replaces."""
+    merged = dict(base)
+    for key, value in delta.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def validated(kind: type[Model], content: Any, file: Path, *above: str) -> Model:
+    """`content`, found in the file below the keys `above`, as a model."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise _one_line(kind, file, error, *above) from None
+
+
+def load_each(kind: type[Model], file: Path) -> dict[str, Model]:
+    """A file's entries by name."""
+    return {str(name): validated(kind, entry, file, str(name)) for name, entry in read_mapping(file).items()}

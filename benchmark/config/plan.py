@@ -1,0 +1,299 @@
+"""Plans (`table2.yaml`, `quick.yaml`, one's own): rows x columns under one protocol."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+
+from benchmark.config.datasets import DatasetConfig
+from benchmark.config.files import CONFIGS, Strict, merge, read_mapping, validated
+from benchmark.config.paper import load_paper_values
+from benchmark.errors import UserError
+from benchmark.measurements import MEASUREMENTS
+from benchmark.methods import METHODS
+from benchmark.network import half_width
+from benchmark.precision import Precision
+
+Source = Literal["paper", "released code", "search", "guess"]
+"""Where a value of a plan comes from."""
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("the seeds must differ from each other")
+    return seeds
+
+
+def _inside(directory: str) -> str:
+    if not re.fullmatch(r"\.|[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", directory):
+        raise ValueError(
+            f"{directory!r} found; a folder below the results, named in letters, digits, - and _"
+        )
+    taken = ("runs", "partial", "search", "tables", "timing", "figures")
+    if directory.split("/")[0] in taken:
+        raise ValueError(f"{directory!r} found; {', '.join(taken)} hold Table 2's results")
+    return directory
+
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class Protocol(Strict):
+    """How every run of a plan is trained."""
+
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    seeds: Seeds
+    precision: Precision = Precision.HIGHEST
+    source: Source
+    note: str | None = None
+
+
+class NetworkConfig(Strict):
+    """Hidden layers of equal width."""
+
+    hidden_layers: int = Field(gt=0)
+    width: int = Field(gt=0)
+    source: Source
+
+
+class Column(Strict):
+    """One data set of the table."""
+
+    network: str
+    hyperparameters_from: str | None = None
+    """A column whose hyperparameters serve here where a row names none for this one."""
+    addition: bool = False
+    """Not in the paper; trained when its data are at hand or it is asked for by name."""
+
+
+class Hyperparameters(Strict):
+    """A row's hyperparameters on one data set, and where they come from."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    source: Source
+    note: str | None = None
+
+    @property
+    def values(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.__pydantic_extra__.items()}
+
+
+class Row(Strict):
+    """One row of the table: a method, its options and hyperparameters."""
+
+    method: str
+    size: Literal["full", "half"] = "full"
+    """half: encoders plus decoders have as many weights as the full network's encoders."""
+    addition: bool = False
+    """Not in the paper."""
+    paper_row: str | None = None
+    """The paper's row whose numbers an addition stands beside."""
+    options: dict[str, Any] = {}
+    hyperparameters: dict[str, Hyperparameters]
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in METHODS:
+            raise ValueError(f"unknown method {name!r}, allowed: {', '.join(METHODS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _taken(self) -> Row:
+        method = METHODS[self.method]
+        for name, value in self.options.items():
+            if name not in method.options:
+                allowed = ", ".join(method.options) or "none"
+                raise ValueError(f"options.{name}: {self.method} takes {allowed}")
+            default = method.options[name]
+            if type(value) is not type(default):
+                raise ValueError(f"options.{name}: {value!r} found, {type(default).__name__} expected")
+            if not isinstance(value, bool) and not 0 < value < math.inf:
+                raise ValueError(f"options.{name}: {value!r} found, must be finite and greater than 0")
+        for dataset, given in self.hyperparameters.items():
+            unknown = [name for name in given.values if name not in method.hyperparameters]
+            missing = [name for name in method.hyperparameters if name not in given.values]
+            if unknown or missing:
+                takes = f"{self.method} takes {', '.join(method.hyperparameters)}"
+                if unknown:  # first: of a mistyped name, what was typed
+                    raise ValueError(
+                        f"hyperparameters.{dataset}.{unknown[0]} is not a hyperparameter; {takes}"
+                    )
+                raise ValueError(f"hyperparameters.{dataset}.{missing[0]} is missing; {takes}")
+        return self
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """The options with the method's defaults filled in."""
+        return {**METHODS[self.method].options, **self.options}
+
+
+class Measure(Strict):
+    """Where a measurement (see `measurements.py`) is taken during training."""
+
+    rows: list[str] = Field(min_length=1)
+    columns: list[str] = Field(min_length=1)
+    """Of which the plan has at most one: what reports show."""
+
+
+class Sensitivity(Strict):
+    """How the configurations behind Figure 3 are trained."""
+
+    epochs: int | None = Field(default=None, gt=0)
+    """Other than the protocol's."""
+    note: str | None = None
+
+
+class PlanConfig(Strict):
+    """A table to train: rows x columns under one protocol."""
+
+    resolved = ("base",)
+    title: str
+    comparable: bool = True
+    """Whether its numbers may stand beside the paper's; if a plan does not say: whether it trains and judges
+    what it has in common with the shipped Table 2 as that does."""
+    directory: Annotated[str, AfterValidator(_inside)] = "."
+    """Where its results go, below the results folder."""
+    protocol: Protocol
+    networks: dict[str, NetworkConfig]
+    columns: dict[str, Column] = Field(min_length=1)
+    rows: dict[str, Row] = Field(min_length=1)
+    measure: dict[str, Measure] = {}
+    margins: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    """By data set, in points of test error: differences below it do not matter (see `statistics.py`)."""
+    sensitivity: Sensitivity = Sensitivity()
+
+    @model_validator(mode="after")
+    def _references(self) -> PlanConfig:
+        for name, column in self.columns.items():
+            if column.network not in self.networks:
+                raise ValueError(
+                    f"columns.{name}.network: unknown network {column.network!r}, "
+                    f"allowed: {', '.join(self.networks)}"
+                )
+        for name, where in self.measure.items():
+            for key, found, allowed in (
+                ("", [name], MEASUREMENTS),
+                (f"{name}.rows", where.rows, self.rows),
+            ):
+                for unknown in [entry for entry in found if entry not in allowed]:
+                    path = f"measure.{key}".rstrip(".")
+                    raise ValueError(f"{path}: unknown {unknown!r}, allowed: {', '.join(allowed)}")
+            for row in where.rows:
+                if METHODS[self.rows[row].method].feedback != "decoders":
+                    raise ValueError(f"measure.{name}.rows: {row} has no decoders to measure")
+        return self
+
+    def measured(self, row: str, column: str) -> list[str]:
+        """The measurements taken while the row trains on the column."""
+        return [n for n, where in self.measure.items() if row in where.rows and column in where.columns]
+
+    def hyperparameters(self, row: str, column: str) -> Hyperparameters | None:
+        """What the row uses on the column; None where the plan has no such cell."""
+        given = self.rows[row].hyperparameters
+        return given.get(column) or given.get(self.columns[column].hyperparameters_from or column)
+
+    def dims(self, row: str, column: str, dataset: DatasetConfig) -> list[int]:
+        """Layer widths of the row's network on the column: input, hidden..., classes."""
+        network = self.networks[self.columns[column].network]
+        width = network.width
+        if self.rows[row].size == "half":
+            width = half_width(dataset.inputs, network.hidden_layers, width, dataset.classes)
+        return [dataset.inputs, *[width] * network.hidden_layers, dataset.classes]
+
+
+def plan_file(plan: str) -> Path:
+    """The file of a plan given by name (`table2`) or by path."""
+    if plan.endswith((".yaml", ".yml")):
+        return Path(plan)
+    file = CONFIGS / f"{plan}.yaml"
+    if not file.is_file():
+        plans = (path for path in CONFIGS.glob("*.yaml") if {"base", "columns"} & set(read_mapping(path)))
+        known = sorted(path.stem for path in plans)
+        raise UserError(f"unknown plan {plan!r}, allowed: {', '.join(known)}, or a path ending in .yaml")
+    return file
+
+
+def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's mapping with its `base` files merged in below it."""
+    content = read_mapping(file)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UserError(f"{file}: base: {base!r} found; the name of a YAML file beside it expected")
+    parent = file.parent / base
+    if parent.resolve() in (*above, file.resolve()):
+        raise UserError(f"{file}: base: {base} leads back to this file")
+    if not parent.is_file():
+        raise UserError(f"{file}: base: {parent} does not exist; a path from this file's folder expected")
+    return merge(_resolved(parent, (*above, file.resolve())), content)
+
+
+def _as_table2(plan: PlanConfig) -> bool:
+    """Whether the plan trains what it has in common with the shipped Table 2, and judges it, as that does.
+
+    Hyperparameters do not count: the paper says nothing of them.
+    """
+
+    def experiments(config: PlanConfig) -> dict[tuple[str, str], Any]:
+        found: dict[tuple[str, str], Any] = {
+            ("protocol", ""): config.protocol.model_dump(exclude={"source", "note"})
+        }
+        for name, row in config.rows.items():
+            found["rows", name] = (row.method, row.size, row.all_options)
+        for name, column in config.columns.items():
+            network = config.networks[column.network].model_dump(exclude={"source"})
+            found["columns", name] = (network, config.margins.get(name))
+        return found
+
+    table2 = experiments(PlanConfig.model_validate(read_mapping(CONFIGS / "table2.yaml")))
+    ours = experiments(plan)
+    return all(ours[place] == table2[place] for place in ours.keys() & table2.keys())
+
+
+def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
+    """A plan by name or path, its columns checked against the known data sets."""
+    file = plan_file(plan)
+    content = _resolved(file)
+    config = validated(PlanConfig, content, file)
+    if "comparable" not in content:
+        config = config.model_copy(update={"comparable": _as_table2(config)})
+    allowed = ", ".join(datasets)
+    for name, column in config.columns.items():
+        if name not in datasets:
+            raise UserError(f"{file}: columns.{name}: unknown data set, allowed: {allowed}")
+        if column.hyperparameters_from not in (None, *datasets):
+            raise UserError(
+                f"{file}: columns.{name}.hyperparameters_from: unknown data set "
+                f"{column.hyperparameters_from!r}, allowed: {allowed}"
+            )
+    printed = load_paper_values()["table2"].cells
+    for name, row in config.rows.items():
+        if row.paper_row not in (None, *printed):
+            raise UserError(
+                f"{file}: rows.{name}.paper_row: {row.paper_row!r} found, allowed: {', '.join(printed)}"
+            )
+    # Of data sets, not of this plan's columns: a plan on top of another may have dropped some.
+    places = [(f"rows.{label}.hyperparameters", list(r.hyperparameters)) for label, r in config.rows.items()]
+    places += [(f"measure.{label}.columns", where.columns) for label, where in config.measure.items()]
+    for path, names in [*places, ("margins", list(config.margins))]:
+        for name in names:
+            if name not in datasets:
+                raise UserError(f"{file}: {path}.{name}: unknown data set, allowed: {allowed}")
+    measure = {}
+    for name, where in config.measure.items():
+        kept = [column for column in where.columns if column in config.columns]
+        if len(kept) > 1:
+            raise UserError(f"{file}: measure.{name}.columns: {', '.join(kept)} found, one allowed")
+        rows = [row for row in where.rows if kept and config.hyperparameters(row, kept[0])]
+        if rows:
+            measure[name] = where.model_copy(update={"rows": rows, "columns": kept})
+    return config.model_copy(update={"measure": measure})

@@ -1,0 +1,57 @@
+"""`search.yaml`: where and how hyperparameters are searched for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from benchmark.config.files import CONFIGS, Strict, read_mapping, validated
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SearchSpace(Strict):
+    """What is searched for one row: a grid, or ranges that a sampler draws from."""
+
+    grid: dict[str, Annotated[list[Positive], Field(min_length=1)]] | None = None
+    ranges: dict[str, Annotated[list[Positive], Field(min_length=2, max_length=2)]] | None = None
+    """Lowest and highest value; drawn log-uniform."""
+    trials: int = Field(default=16, gt=0)
+    """Configurations drawn from `ranges`."""
+    wave: int = Field(default=8, gt=0)
+    """Of which so many are trained side by side; the sampler learns from each wave."""
+    rungs: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
+    """Epochs after which a wave is thinned out; the last ones decide."""
+    reduction: int = Field(default=3, ge=2)
+    """One in so many goes on to the next rung."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchSpace:
+        if (self.grid is None) == (self.ranges is None):
+            raise ValueError("either 'grid' or 'ranges' is required")
+        if self.rungs != sorted(set(self.rungs)):
+            raise ValueError(f"rungs: {self.rungs} found, must rise")
+        for name, (low, high) in (self.ranges or {}).items():
+            if low >= high:
+                raise ValueError(f"ranges.{name}: [{low}, {high}] found, the lowest comes first")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.grid or self.ranges or {})
+
+
+class SearchConfig(Strict):
+    """`search.yaml`: how hyperparameters are searched for."""
+
+    validation_samples: int = Field(gt=0)
+    """The last ones of the training set, as in the caption of Table 2."""
+    seed: int = Field(ge=0)
+    rows: dict[str, SearchSpace] = Field(min_length=1)
+
+
+def load_search(file: Path = CONFIGS / "search.yaml") -> SearchConfig:
+    """The search spaces by row label."""
+    return validated(SearchConfig, read_mapping(file), file)

@@ -17,7 +17,7 @@ from benchmark.config import CONFIGS, PROJECT, load_datasets, load_plan, plan_fi
 from benchmark.errors import INTERRUPTED, UserError
 from benchmark.precision import Precision, check
 from benchmark.results import Store
-from benchmark.sweep import REPORTS, Plan, Status, status
+from benchmark.sweep import CHANGED, REPORTS, Plan, Status, status
 
 # A pipe or a file has no width to fit.
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -134,6 +134,12 @@ def _check_name(file: Path, plan: str, results: Path) -> None:
     for report in REPORTS:
         if file.stem.startswith(f"{report}-") or file.stem == report != "table2":
             raise UserError(f"{file}: reports have names that begin with {report}; rename the plan")
+    if file.stem == "all" or not re.fullmatch(r"[A-Za-z0-9_-]+", file.stem):
+        raise UserError(f"{file}: a plan is named in letters, digits, - and _, and not 'all'; rename it")
+    if change := CHANGED.search(file.stem):
+        raise UserError(
+            f"{file}: tables of other seeds, epochs, or precision end like {change[2]}; rename the plan"
+        )
     shipped = CONFIGS / f"{file.stem}.yaml"
     if plan != file.stem and results == RESULTS and shipped.is_file():
         raise UserError(f"{file}: {shipped} has this name, and its results in {results}; rename the plan")

@@ -7,7 +7,6 @@ every one of them; the winner becomes a patch of the plan for a person to review
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +19,12 @@ import optuna
 import pandas as pd
 import torch
 import typer
-import yaml
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmark import datasets, optuna_storage, provenance
 from benchmark.compilation import Compile, execution
-from benchmark.config import CONFIGS, PROJECT, SearchSpace, load_search, plan_file, read_yaml
+from benchmark.config import CONFIGS, LAST_SEED, SearchSpace, load_search, plan_file, read_yaml
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.memory import keep_freed_memory, replicas_per_pass
@@ -43,6 +41,7 @@ from benchmark.options import (
     pick_device,
     run_app,
 )
+from benchmark.plan_patch import plan_patch
 from benchmark.precision import computing
 from benchmark.results import Store, atomic_file, slug
 from benchmark.sweep import Run, differences
@@ -83,6 +82,11 @@ class Search:
                 f"{file}: rows.{self.run.row}: {', '.join(self.space.names)} found, "
                 f"{self.run.method} takes {', '.join(allowed)}"
             )
+
+    def entry(self, values: Configuration, note: str) -> dict[str, Any]:
+        """A configuration as a plan's entry."""
+        ordered = {name: values[name] for name in METHODS[self.run.method].hyperparameters}
+        return {**ordered, "source": "search", "note": note}
 
     @property
     def trials(self) -> int:
@@ -232,10 +236,9 @@ def _stacked(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {**states[0], "network": weights}
 
 
-def patch(search: Search, study: optuna.Study, file: Path) -> str:
-    """A unified diff that writes the winner into the plan's file, with how it was found."""
+def winner(search: Search, study: optuna.Study) -> dict[str, Any]:
+    """The best configuration as a plan's entry, with how it was found."""
     best = study.best_trial
-    values = {name: float(f"{best.params[name]:.4g}") for name in METHODS[search.run.method].hyperparameters}
     epochs = sum(max(trial.intermediate_values) for trial in kept(study))
     assert best.datetime_complete is not None
     note = (
@@ -243,47 +246,7 @@ def patch(search: Search, study: optuna.Study, file: Path) -> str:
         f"{len(kept(study))} configurations, {epochs} epochs in all, seed {search.seed}, "
         f"{best.datetime_complete:%Y-%m-%d}."
     )
-    entry = yaml.dump(
-        {**values, "source": "search", "note": note}, default_flow_style=True, sort_keys=False, width=1000
-    ).strip()
-    before = file.read_text(encoding="utf-8")
-    start, end, lead = _cell_position(file, search.run.row, search.run.column)
-    after = before[:start] + lead + entry + before[end:]
-    name = file.resolve().relative_to(PROJECT).as_posix() if _in_project(file) else file.name
-    lines = difflib.unified_diff(
-        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{name}", f"b/{name}"
-    )
-    return "".join(lines)
-
-
-def _in_project(file: Path) -> bool:
-    return file.resolve().is_relative_to(PROJECT)
-
-
-def _cell_position(file: Path, row: str, column: str) -> tuple[int, int, str]:
-    """Where the value of rows.<row>.hyperparameters.<column> stands in the file, and what goes before it.
-
-    For a data set without an entry that is behind the row's last one.
-    """
-    node: Any = yaml.compose(file.read_text(encoding="utf-8"))
-    for name in ("rows", row, "hyperparameters"):
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        found = [value for key, value in pairs if key.value == name]
-        if not found:
-            raise UserError(
-                f"{file}: no entry rows.{row}.hyperparameters to patch; search in the plan that has it"
-            )
-        node = found[0]
-    if not node.value:
-        return node.start_mark.index + 1, node.end_mark.index - 1, f"{column}: "
-    for key, value in node.value:
-        if key.value == column:
-            return value.start_mark.index, value.end_mark.index, ""
-    key, last = node.value[-1]
-    end = last.end_mark.index
-    if node.flow_style:
-        return end, end, f", {column}: "
-    return end, end, f"\n{' ' * key.start_mark.column}{column}: "
+    return search.entry({name: float(f"{value:.4g}") for name, value in best.params.items()}, note)
 
 
 def frame(study: optuna.Study) -> pd.DataFrame:
@@ -317,13 +280,16 @@ def command(
     config = load_search(spaces)
     if trials is not None and trials < 1:
         raise UserError(f"--trials: {trials} found, must be 1 or more")
+    if seed is not None and not 0 <= seed <= LAST_SEED:
+        raise UserError(f"--seed: {seed} found, must be from 0 to {LAST_SEED}")
+    file = plan_file(plan)
     on = pick_device(device, chosen.precision)
     rows = chosen.rows
     if method is None:  # those that have a space, and a place for the winner
-        written = read_yaml(plan_file(plan)).get("rows") or {}
+        written = read_yaml(file).get("rows") or {}
         rows = [row for row in rows if row in config.rows and row in written]
         if not rows:
-            raise UserError(f"{plan_file(plan)}: no row of its own has a search space in {spaces}")
+            raise UserError(f"{file}: no row of its own has a search space in {spaces}")
     if dataset is None:  # all cells that the plan has, and no others
         runs = chosen.plan.runs(rows, chosen.columns)
     else:
@@ -341,7 +307,8 @@ def command(
         drawn = config.seed if seed is None else seed
         searches.append(Search(run, space, config.validation_samples, drawn, chosen.plan.guest))
         searches[-1].check(spaces)
-        _cell_position(plan_file(plan), run.row, run.column)
+        # Whatever wins can be written there.
+        plan_patch(file, run.row, run.column, searches[-1].entry(dict.fromkeys(space.names, 1.0), ""))
     catalogue = chosen.plan.datasets
     data = {
         column: datasets.load(column, catalogue[column], data_root=data_root, device=on)
@@ -355,7 +322,7 @@ def command(
             folder = search.folder(chosen.store)
             for suffix, text in (
                 ("csv", frame(study).to_csv(index=False, lineterminator="\n")),
-                ("patch", patch(search, study, plan_file(plan))),
+                ("patch", plan_patch(file, search.run.row, search.run.column, winner(search, study))),
             ):
                 with atomic_file(folder / f"{slug(search.run.row)}.{suffix}") as stream:
                     stream.write(text.encode())

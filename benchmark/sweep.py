@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -117,6 +118,8 @@ class Run:
 
 REPORTS = ("table1", "table2", "table3", "figure2", "figure3", "claims", "scaling", "report")
 """How the files begin that reports on a plan write; Table 2's begin with the plan's name."""
+CHANGED = re.compile(r"(^|-)(seeds-\d[\da-f-]*|\d+-epochs|" + "|".join(Precision) + r")$")
+"""How they end where a command changes the protocol: see `Plan.with_protocol`."""
 
 
 @dataclass(frozen=True)

@@ -680,3 +680,24 @@ runpy.run_module("benchmark", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, INTERRUPTED + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("20-epochs", "end like 20-epochs"),
+        ("seeds-1", "end like seeds-1"),
+        ("mine-seeds-1-2", "end like seeds-1-2"),
+        ("mine-20-epochs", "end like 20-epochs"),
+        ("mine-tf32", "end like tf32"),
+        ("all", "not 'all'"),
+        ("a b", "letters, digits, - and _"),
+        ("x'q", "letters, digits, - and _"),
+    ],
+)
+def test_plans_whose_files_would_be_others_are_refused(
+    command: Command, tmp_path: Path, name: str, problem: str
+) -> None:
+    (tmp_path / f"{name}.yaml").write_text(PLAN)
+    line = fails(command("report", f"{name}.yaml", "--results", "results"))
+    assert f"{name}.yaml: " in line and problem in line

@@ -15,9 +15,9 @@ from benchmark import datasets, search
 from benchmark.config import SearchSpace, load_datasets, load_plan
 from benchmark.datasets import Split
 from benchmark.errors import UserError
-from benchmark.options import Selection
+from benchmark.plan_patch import plan_patch
 from benchmark.results import Store
-from benchmark.search import Search, conduct, frame, halve, kept, patch
+from benchmark.search import Search, conduct, frame, halve, kept, winner
 from benchmark.sweep import Plan
 from benchmark.training import Training
 
@@ -204,7 +204,7 @@ def test_the_patch_applies_and_says_how_it_was_found(plan_path, data, tmp_path, 
     asked = replace(asked, run=replace(asked.run, column=column))
     with asked.study(Store(tmp_path)) as study:
         list(conduct(asked, study, data, torch.device("cpu")))
-    (tmp_path / "winner.patch").write_text(patch(asked, study, plan_path))
+    (tmp_path / "winner.patch").write_text(plan_patch(plan_path, row, column, winner(asked, study)))
     before = load_plan(str(plan_path), load_datasets())
     command = ["patch", "-p1", "-i", tmp_path / "winner.patch"]
     subprocess.run(command, cwd=plan_path.parent, check=True, capture_output=True)
@@ -236,17 +236,6 @@ def test_waves_larger_than_memory_train_in_parts(plan_path, data, tmp_path, monk
     assert np.allclose(parts["validation_error"], whole["validation_error"], atol=0.11)
 
 
-def test_a_row_without_any_values_gets_its_first(plan_path, data, tmp_path):
-    text = (
-        plan_path.read_text().rstrip("\n") + "\n  Mine: {method: BP, addition: true, hyperparameters: {}}\n"
-    )
-    plan_path.write_text(text)
-    start, end, lead = search._cell_position(plan_path, "Mine", "fashion-mnist-mini")
-    plan_path.write_text(text[:start] + lead + "{lr: 0.5, source: search}" + text[end:])
-    chosen = Selection(str(plan_path), None, None, None, None, tmp_path / "results")
-    assert chosen.plan.run("Mine", "fashion-mnist-mini").hyperparameters == {"lr": 0.5}
-
-
 def test_command_writes_trials_and_patch(plan_path, tmp_path):
     spaces = tmp_path / "spaces.yaml"
     spaces.write_text(
@@ -268,6 +257,8 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path):
     [
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"trials": 0}, "--trials: 0 found"),
         ("{BP: {grid: {lr: [0.01, 1]}, rungs: [1]}}", {"trials": 1}, "searched on a grid, always whole"),
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"seed": -1}, "--seed: -1 found, must be from 0"),
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"seed": 2**31}, "--seed: 2147483648 found"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"method": ["FA"]}, "no search space for FA"),
         ("{BP: {ranges: {rate: [0.01, 1]}, rungs: [1]}}", {}, "rate found, BP takes lr"),
         ("{BP: {ranges: {lr: [1, 0.01]}, rungs: [1]}}", {}, r"ranges\.lr: \[1\.0, 0\.01\] found"),

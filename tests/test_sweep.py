@@ -342,3 +342,20 @@ def test_what_memory_holds_trains_at_once(
     stored = chosen.store.load(picked(chosen).key)
     assert stored is not None
     assert stored.record["sittings"][0]["replicas_per_pass"] == 2
+
+
+def test_a_changed_protocol_has_a_name_that_no_plan_may_have(tmp_path: Path) -> None:
+    plan = Selection("quick", None, None, None, None, tmp_path).plan
+    for seeds, epochs, precision in (
+        ([7], None, None),
+        (list(range(40)), None, None),
+        (None, 9, None),
+        ([1, 2], 9, Precision.TF32),
+        (None, None, Precision.TF32),
+    ):
+        changed = plan.with_protocol(seeds, epochs, precision).name
+        assert changed.startswith("quick-")
+        assert sweep.CHANGED.search(changed)
+    assert not any(
+        sweep.CHANGED.search(name) for name in ("table2", "quick", "mine", "seeds", "epochs-20", "tf32-mine")
+    )

@@ -10,7 +10,7 @@ from benchmark.config.claims import (
     load_claims,
 )
 from benchmark.config.datasets import DatasetConfig, load_datasets
-from benchmark.config.files import CONFIGS, PROJECT, dump_yaml, merge, read_yaml
+from benchmark.config.files import CONFIGS, PROJECT, dump_yaml, merge, parse_yaml, read_yaml
 from benchmark.config.paper import PaperCell, PaperTable, load_paper_values
 from benchmark.config.plan import (
     Hyperparameters,
@@ -18,10 +18,11 @@ from benchmark.config.plan import (
     load_plan,
     plan_file,
 )
-from benchmark.config.search import SearchConfig, SearchSpace, load_search
+from benchmark.config.search import LAST_SEED, SearchConfig, SearchSpace, load_search
 
 __all__ = [
     "CONFIGS",
+    "LAST_SEED",
     "PROJECT",
     "Claim",
     "CloseError",
@@ -43,6 +44,7 @@ __all__ = [
     "load_plan",
     "load_search",
     "merge",
+    "parse_yaml",
     "plan_file",
     "read_yaml",
 ]

@@ -61,9 +61,10 @@ for _style in (_UniqueKeys, _Dumper):
     )
 
 
-def dump_yaml(content: Any) -> str:
+def dump_yaml(content: Any, *, one_line: bool = False) -> str:
     """`content` as YAML that `read_yaml` reads back as it was."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    style: dict[str, Any] = {"default_flow_style": True, "width": 10**6} if one_line else {}
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style)
 
 
 def read_yaml(file: Path) -> Any:
@@ -74,6 +75,11 @@ def read_yaml(file: Path) -> Any:
         raise UserError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from None
+    return parse_yaml(text, file)
+
+
+def parse_yaml(text: str, file: Path) -> Any:
+    """The content of a file with this text; `UserError` names file and line."""
     try:
         return yaml.load(text, _UniqueKeys)
     except Exception as error:  # PyYAML lets through what its constructors raise
@@ -134,6 +140,19 @@ def merge(base: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+def removes_nothing(base: Mapping[str, Any], delta: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """The nulls of `delta` that `merge` finds nothing for: key path, and the keys that are there instead."""
+    found = []
+    for key, value in delta.items():
+        if value is None and key not in base:
+            found.append((str(key), [str(name) for name in base]))
+        elif isinstance(value, Mapping):
+            below = base.get(key)
+            nested = removes_nothing(below if isinstance(below, Mapping) else {}, value)
+            found += [(f"{key}.{path}", there) for path, there in nested]
+    return found
 
 
 def validated(kind: type[Model], content: Any, file: Path, *above: str) -> Model:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from benchmark.config.datasets import DatasetConfig
-from benchmark.config.files import CONFIGS, Strict, merge, read_mapping, validated
+from benchmark.config.files import CONFIGS, Strict, merge, read_mapping, removes_nothing, validated
 from benchmark.config.paper import load_paper_values
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
@@ -34,9 +34,9 @@ def _inside(directory: str) -> str:
         raise ValueError(
             f"{directory!r} found; a folder below the results, named in letters, digits, - and _"
         )
-    taken = ("runs", "partial", "search", "tables", "timing", "figures")
-    if directory.split("/")[0] in taken:
-        raise ValueError(f"{directory!r} found; {', '.join(taken)} hold Table 2's results")
+    taken = ("runs", "partial", "search", "sensitivity", "tables", "timing", "figures")
+    if set(directory.split("/")) & set(taken):
+        raise ValueError(f"{directory!r} found; {', '.join(taken)} are folders inside a results folder")
     return directory
 
 
@@ -234,7 +234,29 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{file}: base: {base} leads back to this file")
     if not parent.is_file():
         raise UserError(f"{file}: base: {parent} does not exist; a path from this file's folder expected")
-    return merge(_resolved(parent, (*above, file.resolve())), content)
+    below = _resolved(parent, (*above, file.resolve()))
+    for path, there in removes_nothing(below, content):
+        what = f"there is none in {base}" + (f", which has {', '.join(there)}" if there else "")
+        raise UserError(f"{file}: {path}: null removes what the base has, and {what}")
+    rows = content.get("rows")
+    dropped = [name for name, row in rows.items() if row is None] if isinstance(rows, dict) else []
+    if "measure" in below:
+        below["measure"] = _measure_without(dropped, below["measure"])
+    return merge(below, content)
+
+
+def _measure_without(rows: list[str], measure: Any) -> Any:
+    """What a base measures, less these rows of it; what is malformed stays, for the schema to name."""
+    if not isinstance(measure, dict):
+        return measure
+    left = {}
+    for name, where in measure.items():
+        if isinstance(where, dict) and isinstance(where.get("rows"), list):
+            where = {**where, "rows": [row for row in where["rows"] if row not in rows]}
+            if not where["rows"]:
+                continue
+        left[name] = where
+    return left
 
 
 def _as_table2(plan: PlanConfig) -> bool:
@@ -248,13 +270,14 @@ def _as_table2(plan: PlanConfig) -> bool:
             ("protocol", ""): config.protocol.model_dump(exclude={"source", "note"})
         }
         for name, row in config.rows.items():
-            found["rows", name] = (row.method, row.size, row.all_options)
+            found["rows", name] = (row.method, row.size, row.all_options, row.paper_row or name)
         for name, column in config.columns.items():
             network = config.networks[column.network].model_dump(exclude={"source"})
             found["columns", name] = (network, config.margins.get(name))
         return found
 
-    table2 = experiments(PlanConfig.model_validate(read_mapping(CONFIGS / "table2.yaml")))
+    file = CONFIGS / "table2.yaml"
+    table2 = experiments(validated(PlanConfig, _resolved(file), file))
     ours = experiments(plan)
     return all(ours[place] == table2[place] for place in ours.keys() & table2.keys())
 

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from benchmark.config.files import CONFIGS, Strict, read_mapping, validated
 
+LAST_SEED = 2**31 - 1
+"""Samplers take 32 bits; the number of trials is added."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -48,7 +50,7 @@ class SearchConfig(Strict):
 
     validation_samples: int = Field(gt=0)
     """The last ones of the training set, as in the caption of Table 2."""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=LAST_SEED)
     rows: dict[str, SearchSpace] = Field(min_length=1)
 
 

@@ -185,6 +185,8 @@ def test_bases_merge_from_the_bottom_up(write: Write, datasets: dict[str, Datase
         ({"columns": {"mnist": {"network": "4x1024"}}}, False),
         ({"rows": {"DTP": {"options": {"feedback_updates": 2}}}}, False),
         ({"rows": {"DTP": {"size": "half"}}}, False),
+        ({"rows": {"BP": {"paper_row": "FA"}}}, False),
+        ({"rows": {"BP": {"paper_row": "BP"}}}, True),
         ({"protocol": {"epochs": 20}, "comparable": True}, True),
         ({"comparable": False}, False),
         ({"base": None}, True),
@@ -221,6 +223,59 @@ def test_one_measured_data_set_that_the_plan_has(write: Write, datasets: dict[st
     two = write({**base, "measure": {"jacobian": {"columns": ["mnist", "fashion-mnist"]}}})
     with pytest.raises(UserError, match=r"measure\.jacobian\.columns: mnist, fashion-mnist found, one"):
         load_plan(str(two), datasets)
+
+
+def test_rows_that_the_base_measures_can_be_dropped(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    base = {"base": str(CONFIGS / "table2.yaml"), "title": "Mine"}
+    measure = load_plan(str(write({**base, "rows": {"DTP": None, "DRL": None}})), datasets).measure
+    assert measure["jacobian"].rows == ["FW-DTP"]
+    assert measure["conditions"].rows == ["L-DRL", "FW-DTP"]
+    none = {"rows": {"DTP": None, "FW-DTP": None}}
+    assert set(load_plan(str(write({**base, **none})), datasets).measure) == {"conditions"}
+    named = write({**base, "rows": {"DTP": None}, "measure": {"jacobian": {"rows": ["DTP"]}}})
+    with pytest.raises(UserError, match=r"measure\.jacobian\.rows: unknown 'DTP'"):
+        load_plan(str(named), datasets)
+
+
+@pytest.mark.parametrize(
+    ("delta", "path", "there"),
+    [
+        ({"rows": {"L-DLR": None}}, "rows.L-DLR", "L-DRL (half size), L-DRL, FW-DTP"),
+        ({"columns": {"mnits": None}}, "columns.mnits", "mnist, fashion-mnist"),
+        ({"measure": {"jacobain": None}}, "measure.jacobain", "jacobian, conditions"),
+        ({"rows": {"New": {"note": None}}}, "rows.New.note", "none in"),
+        ({"directory": None}, "directory", "title, protocol"),
+    ],
+)
+def test_a_null_that_removes_nothing(
+    write: Write,
+    datasets: dict[str, DatasetConfig],
+    line_of: LineOf,
+    delta: dict[str, Any],
+    path: str,
+    there: str,
+) -> None:
+    with pytest.raises(UserError) as error:
+        load_plan(str(write({"base": str(CONFIGS / "table2.yaml"), **delta})), datasets)
+    assert f"plan.yaml: {path}: null removes what the base has, and there is none" in line_of(error)
+    assert there in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "rows: 5", "title: T\ncolour: 1"])
+def test_a_damaged_table2_is_named(
+    write: Write,
+    datasets: dict[str, DatasetConfig],
+    line_of: LineOf,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+) -> None:
+    """Every plan is held against it."""
+    file = write(PLAN, "mine.yaml")
+    damaged = write(text, "table2.yaml")
+    monkeypatch.setattr("benchmark.config.plan.CONFIGS", damaged.parent)
+    with pytest.raises(UserError, match=r"table2\.yaml: ") as error:
+        load_plan(str(file), datasets)
+    line_of(error)
 
 
 def test_a_base_in_another_folder(write: Write, datasets: dict[str, DatasetConfig]) -> None:
@@ -279,6 +334,7 @@ STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
         ("networks/n/hidden_layers", 0, ["networks.n.hidden_layers", "0 found", "greater than"]),
         ("comparable", "yes", ["comparable", "'yes' found", "boolean"]),
         ("directory", "runs/mine", ["directory", "'runs/mine' found", "tables"]),
+        ("directory", "quick/runs", ["directory", "'quick/runs' found", "tables"]),
         ("comparable", 1, ["comparable", "1 found", "boolean"]),
         ("margins", {"mnist": 0}, ["margins.mnist", "0 found", "greater than 0"]),
         ("margins", {"mnist": math.inf}, ["margins.mnist", "inf found", "finite"]),

@@ -19,8 +19,6 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from benchmark.errors import UserError
 
-SQLITE = "sqlite:///"
-
 HEARTBEAT_SECONDS = 20
 """How often a driver says that it lives, where several can work on a study."""
 GRACE_SECONDS = 120
@@ -32,12 +30,12 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 def sqlite_url(file: Path) -> str:
     """The storage URL of a SQLite file."""
-    return f"{SQLITE}{file}"
+    return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def same(url: str, other: str) -> bool:
     """Whether both URLs are of the same storage, however its file is written."""
-    files = [Path(u.removeprefix(SQLITE)).resolve() for u in (url, other) if u.startswith(SQLITE)]
+    files = [Path(_file(_parse(u))).resolve() for u in (url, other) if u.startswith("sqlite")]
     return url == other or (len(files) == 2 and files[0] == files[1])
 
 

@@ -15,7 +15,7 @@ from benchmark.errors import UserError
 
 
 def plan_patch(file: Path, row: str, column: str, entry: Mapping[str, Any]) -> str:
-    """A unified diff that sets `rows.<row>.hyperparameters.<column>` to `entry`, in one line of the plan's file.
+    """A unified diff that sets `rows.<row>.hyperparameters.<column>` of a plan's file to `entry`.
 
     `UserError` where the file has no such row of its own, or cannot have this cell alone changed.
     """

@@ -26,7 +26,6 @@ from benchmark.training import SEMANTICS
 class Agreement:
     """A stored run beside its repetition."""
 
-    stored: StoredRun
     epochs: int
     """Compared, from the first on."""
     identical: bool
@@ -115,7 +114,6 @@ def repeat(
     last = before["epoch"] == run.epochs
     loss = (again["train_loss"] - before["train_loss"]).abs() / before["train_loss"].abs()
     return Agreement(
-        stored=stored,
         epochs=run.epochs,
         identical=before.equals(again.astype(before.dtypes)),
         loss=float(loss.max()),

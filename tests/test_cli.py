@@ -700,4 +700,5 @@ def test_plans_whose_files_would_be_others_are_refused(
 ) -> None:
     (tmp_path / f"{name}.yaml").write_text(PLAN)
     line = fails(command("report", f"{name}.yaml", "--results", "results"))
-    assert f"{name}.yaml: " in line and problem in line
+    assert f"{name}.yaml: " in line
+    assert problem in line

@@ -18,7 +18,8 @@ from benchmark.statistics import ALPHA
 NOTE = (
     "SUPPORTED: our stored runs show it. NOT SUPPORTED: they do not, which need not mean that they show the "
     "contrary. NO DATA: a part that the claim needs is not there, and none fails. Differences of test errors "
-    "are over the seeds that both rows have, paired, with 95% intervals; p is one-sided and corrected (Holm) "
+    "are over the seeds that both rows have, paired, with 95% intervals; sensitivity is compared by a "
+    "bootstrap over configurations; p is one-sided and corrected (Holm) "
     f"over those parts of the claim that have data, and SUPPORTED means p <= {ALPHA:g}. Claims are not "
     "corrected for being many: of those with a p, each has that chance of being SUPPORTED though untrue. "
     "What has no p must hold for every seed; of a ratio of times, both ends of value ± spread must hold. "

@@ -30,18 +30,26 @@ class Trained:
 
 
 def stored_seeds(run: Run, store: Store) -> dict[int, StoredRun]:
-    """Seeds of `run` that are stored in runs like it but for their seeds, each with where."""
+    """Seeds of `run` that are stored in runs like it, but for their seeds and what else they measured."""
     if len(set(run.seeds)) < len(run.seeds):  # configurations, not seeds
         return {}
     found: dict[int, StoredRun] = {}
     for folder in store.folders(run.column):
         try:
-            if {**store.spec(folder), "seeds": run.seeds} == run.spec:
+            if _like(store.spec(folder), run):
                 stored = store.read(folder)
                 found = {seed: stored for seed in stored.spec["seeds"] if seed in run.seeds} | found
         except UserError:  # another run's damage is not this one's
             continue
     return found
+
+
+def _like(spec: Mapping[str, Any], run: Run) -> bool:
+    """Whether the specification is that of `run`, but for seeds, and measures at least as much."""
+    measured, wanted = spec.get("measure", {}), run.spec.get("measure", {})
+    if not isinstance(measured, dict) or not measured.items() >= wanted.items():
+        return False
+    return {**spec, "seeds": run.seeds, "measure": wanted} == {**run.spec, "measure": wanted}
 
 
 def check(found: Mapping[int, StoredRun], checksum: str) -> None:

@@ -175,7 +175,7 @@ class Store:
         """Make a finished run part of the store, then forget its checkpoint."""
         spec = record["spec"]
         key = key_of(spec)
-        target = self.root / "runs" / spec["dataset"]["name"] / f"{slug(label)}-{key}"
+        target = self.root / "runs" / _home({**record, "key": key, "label": label})
         self._make(target.parent)
         self._make(self.partial(key))
         csv = epochs.to_csv(index=False, columns=list(EPOCH_COLUMNS), lineterminator="\n")
@@ -253,9 +253,23 @@ def _sha256(text: str) -> str:
 
 def _read(folder: Path) -> StoredRun:
     try:
-        return _checked(folder)
+        run = _checked(folder)
     except UserError as error:
-        raise UserError(f"{error}; restore it, or delete {folder} to train this run again") from None
+        inside = [file.parent for file in folder.glob("*/**/run.yaml")]
+        advice = (
+            f"move out what it holds, such as {inside[0]}" if inside else "delete it to train this run again"
+        )
+        raise UserError(f"{error}; restore {folder}, or {advice}") from None
+    home = folder.parents[1] / _home(run.record)
+    if folder != home:
+        advice = "this is a copy of it, to be deleted" if home.exists() else "move it there"
+        raise UserError(f"{folder}: what reads this run looks for it in {home}; {advice}")
+    return run
+
+
+def _home(record: Mapping[str, Any]) -> Path:
+    """Where a run belongs, below `runs/`."""
+    return Path(record["spec"]["dataset"]["name"]) / f"{slug(record['label'])}-{record['key']}"
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -268,7 +282,8 @@ def _record(folder: Path) -> dict[str, Any]:
 def _checked(folder: Path) -> StoredRun:
     record = _record(folder)
     data = record.get("data")
-    if not isinstance(data, dict) or not isinstance(data.get("checksum"), str):
+    named = isinstance(record.get("label"), str)
+    if not named or not isinstance(data, dict) or not isinstance(data.get("checksum"), str):
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
     try:
         key = key_of(record["spec"])
@@ -276,7 +291,7 @@ def _checked(folder: Path) -> StoredRun:
         key = None
     if key is not None and not record["spec"].keys() >= REQUIRED:
         raise UserError(f"{folder / 'run.yaml'}: the specification is not complete")
-    if key is None or record.get("key") != key or not folder.name.endswith(f"-{key}"):
+    if key is None or record.get("key") != key:
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
     epochs = _table(folder / "epochs.csv", record.get("epochs_sha256"))
     digests = record.get("measured_sha256", {})

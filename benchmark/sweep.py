@@ -230,10 +230,13 @@ def _status(run: Run, store: Store) -> Status:
     if store.load(run.key) is not None:
         return Status(run, State.STORED, epochs_done=run.total_epochs)
     partial = _partial(run, store)
+    if run.measure and store.folder(run.unmeasured.key) is not None:
+        without = f"stored without {', '.join(run.measure)}"
+        if partial is None:
+            return Status(run, State.UNMEASURED, without)
+        return replace(partial, detail=f"{without}; with: {partial.detail}")
     if partial is not None:
         return partial
-    if run.measure and store.folder(run.unmeasured.key) is not None:
-        return Status(run, State.UNMEASURED, f"stored without {', '.join(run.measure)}")
     for folder in store.folders(run.column):
         if folder.name.rsplit("-", 1)[0] == slug(run.row):
             try:

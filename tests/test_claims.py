@@ -61,7 +61,7 @@ def chosen(tmp_path: Path) -> Selection:
 
 
 def select(folder: Path, text: str = PLAN, **options: Any) -> Selection:
-    plan = folder / "made-up.yaml"
+    plan = folder / "made up.yaml"
     plan.write_text(text)
     given = {"dataset": None, "method": None, "seeds": None, "epochs": None, **options}
     return Selection(str(plan), **given, results=folder / "results")
@@ -556,9 +556,9 @@ def test_files_and_terminal(chosen: Selection, tmp_path: Path) -> None:
     store(chosen, "DTP", HIGH)
     found = ledger(chosen, {**BEATS, "columns": ["mnist", "fashion-mnist"]})
     files = written(found, tmp_path)
-    assert list(files) == ["claims-made-up.md", "claims-made-up.csv"]
+    assert list(files) == ["claims-made up.md", "claims-made up.csv"]
     assert files == written(found, tmp_path)
-    markdown, terminal = files["claims-made-up.md"], shown(found)
+    markdown, terminal = files["claims-made up.md"], shown(found)
     for text in (markdown, terminal):
         assert "2.75 against 3.18 %, difference -0.43" in text
         assert "1 NO DATA" in text
@@ -569,7 +569,7 @@ def test_files_and_terminal(chosen: Selection, tmp_path: Path) -> None:
     assert "| it | **NO DATA** | SUPPORTED on 1 of 2, NO DATA on 1 of 2 |" in markdown
     assert "> B\n" in markdown
     assert "no data: F-MNIST: FW-DTP against DTP" in terminal
-    frame = pd.read_csv(tmp_path / "tables" / "claims-made-up.csv", keep_default_na=False)
+    frame = pd.read_csv(tmp_path / "tables" / "claims-made up.csv", keep_default_na=False)
     assert frame["verdict"].tolist() == ["SUPPORTED", "NO DATA"]
     assert frame["claim_verdict"].tolist() == ["NO DATA"] * 2
 

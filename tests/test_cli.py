@@ -333,7 +333,7 @@ def test_all_failures_in_one_line(command: Command, tmp_path: Path) -> None:
     (fa,) = chosen.plan.runs(chosen.rows, chosen.columns)
     damage = (
         f"{folder / 'epochs.csv'}: changed since the run was stored; "
-        f"restore it, or delete {folder} to train this run again"
+        f"restore {folder}, or delete it to train this run again"
     )
     claimed = f"run {fa.key} is being trained by another process"
     with chosen.store.claim(fa.key):
@@ -620,7 +620,20 @@ def test_verify_fails_where_a_claim_does(command: Command, tmp_path: Path) -> No
     assert "NOT SUPPORTED:" in out
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmark.claims.Ledger.failed", True)
-        assert command("verify", "--results", "results")[0] == 1
+        assert command("verify", "--results", "results")[0] == 3
+
+
+def test_reports_say_what_they_cannot_read(command: Command, tmp_path: Path) -> None:
+    assert command(*RUN)[0] == 0
+    (folder,) = tmp_path.glob("results/runs/*/bp-*")
+    folder.rename(folder.with_name("moved"))
+    for name in ("report", "verify"):
+        arguments = ("table2",) if name == "report" else ()
+        status, _, err = command(name, *arguments, "--plan", "tiny.yaml", "--results", "results")
+        assert status == 0
+        (line,) = err.splitlines()
+        assert line.startswith(f"warning: not read: {Path('results')}")
+        assert line.endswith(f"{folder.name}; move it there")
 
 
 def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:
@@ -690,9 +703,7 @@ runpy.run_module("benchmark", run_name="__main__")
         ("mine-seeds-1-2", "end like seeds-1-2"),
         ("mine-20-epochs", "end like 20-epochs"),
         ("mine-tf32", "end like tf32"),
-        ("all", "not 'all'"),
-        ("a b", "letters, digits, - and _"),
-        ("x'q", "letters, digits, - and _"),
+        ("all", "takes 'all' for everything"),
     ],
 )
 def test_plans_whose_files_would_be_others_are_refused(

@@ -119,6 +119,32 @@ def test_a_run_without_its_measurement_counts_for_table_2_alone(tmp_path: Path, 
     assert [status.state for status in chosen.statuses()] == [State.MISSING, State.STORED]
 
 
+def test_one_measured_seed_does_not_hide_that_all_are_trained(tmp_path: Path, data: Dataset) -> None:
+    trained(select(tmp_path, None), data)
+    one = select(tmp_path)
+    one.plan = one.plan.with_protocol([2], None)
+    trained(one, data)
+    (_, found) = select(tmp_path).statuses()
+    assert found.state is State.PARTIAL
+    assert found.detail == "stored without jacobian; with: 1 of 2 seeds stored"
+
+
+def test_a_run_that_measured_more_serves_one_that_measures_less(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = trained(select(tmp_path), data)
+    chosen = select(tmp_path, None)
+    (_, found) = chosen.statuses()
+    assert (found.state, found.detail) == (State.PARTIAL, "2 of 2 seeds stored")
+    monkeypatch.setattr(executor, "Training", None)
+    plain = trained(chosen, data)
+    assert plain.measured == {}
+    assert plain.epochs.equals(measured.epochs)
+    monkeypatch.undo()
+    other = select(tmp_path, "conditions")  # not what was measured
+    assert [found.state for found in other.statuses()] == [State.MISSING, State.UNMEASURED]
+
+
 @pytest.mark.parametrize(
     ("name", "row", "column", "message"),
     [

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -153,6 +154,34 @@ def test_a_specification_that_lacks_something_is_damage(chosen: Selection, data:
     (problem,) = chosen.store.problems()
     assert problem.startswith(f"{renamed / 'run.yaml'}: the specification is not complete; ")
     assert status(run, chosen.store).state is State.MISSING
+
+
+def test_a_run_in_the_wrong_place_is_told_where_it_belongs(chosen: Selection, data: Dataset) -> None:
+    home = train(picked(chosen, "BP"), data, chosen.store)
+    for wrong in (
+        home.with_name("mine"),
+        home.with_name(f"{home.name}-copy"),
+        home.parents[1] / "mnist" / home.name,
+    ):
+        wrong.parent.mkdir(exist_ok=True)
+        shutil.copytree(home, wrong)
+        (problem,) = chosen.store.problems()
+        assert problem == (
+            f"{wrong}: what reads this run looks for it in {home}; this is a copy of it, to be deleted"
+        )
+        shutil.rmtree(home)
+        (problem,) = chosen.store.problems()
+        assert problem.endswith(f"looks for it in {home}; move it there")
+        wrong.rename(home)
+        assert chosen.store.problems() == []
+
+
+def test_a_folder_with_runs_below_is_not_to_be_deleted(chosen: Selection, data: Dataset) -> None:
+    home = train(picked(chosen, "BP"), data, chosen.store)
+    shutil.copytree(home.parent, home.parents[1] / "copies" / "of-mini")
+    (problem,) = chosen.store.problems()
+    assert "delete" not in problem
+    assert f"move out what it holds, such as {home.parents[1] / 'copies' / 'of-mini' / home.name}" in problem
 
 
 def test_damage_is_refused_in_one_line(chosen: Selection, data: Dataset) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmark.compilation import Compile
 from benchmark.config import CONFIGS, PROJECT, load_datasets, load_plan, plan_file
 from benchmark.errors import INTERRUPTED, UserError
+from benchmark.memory import ran_out
 from benchmark.precision import Precision, check
 from benchmark.results import Store
 from benchmark.sweep import CHANGED, REPORTS, Plan, Status, status
@@ -207,12 +208,6 @@ def run_app(application: typer.Typer) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except torch.OutOfMemoryError:
-        print(
-            "error: the device has too little memory; fewer replicas at once need less (--replicas-per-pass)",
-            file=sys.stderr,
-        )
-        sys.exit(1)
     except OSError as error:  # a full disk, a read-only folder
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -220,6 +215,10 @@ def run_app(application: typer.Typer) -> None:
         print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if ran_out(error):
+            needs = "smaller networks or fewer replicas at once (--replicas-per-pass) need less"
+            print(f"error: there is too little memory; {needs}", file=sys.stderr)
+            sys.exit(1)
         # typer's usage errors come from click or from its own copy of it; both have this method.
         if hasattr(error, "format_message"):
             if message := error.format_message():  # without arguments there is the help instead

@@ -341,12 +341,22 @@ def test_all_failures_in_one_line(command: Command, tmp_path: Path) -> None:
         assert fails(command(*RUN, "--report")) == f"error: {damage}; {claimed}\n"
 
 
-def test_out_of_memory_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError("Unable to allocate"),
+    ],
+)
+def test_out_of_memory_is_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def full(*arguments: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        raise error
 
     monkeypatch.setattr(cli, "execute", full)
-    assert "too little memory; fewer replicas at once need less" in fails(command(*RUN))
+    assert "too little memory; smaller networks or fewer replicas at once" in fails(command(*RUN))
 
 
 def test_other_images_of_an_unpinned_folder(

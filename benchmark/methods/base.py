@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -45,6 +46,19 @@ class Method:
             setattr(self, name, hyperparameters[name])
         for name, default in self.options.items():
             setattr(self, name, options.get(name, default))
+
+    def __init_subclass__(cls) -> None:
+        """`TypeError` for a learning rule that the training loop could not call."""
+        super().__init_subclass__()
+        if "name" in vars(cls) and cls.train_step is Method.train_step:
+            raise TypeError(f"{cls.__name__} defines no train_step(self, x, y, noise)")
+        for step in (Method.train_step, Method.pretrain_step):
+            asked = inspect.signature(step)
+            given = inspect.signature(getattr(cls, step.__name__))
+            try:
+                given.bind(*asked.parameters)
+            except TypeError:
+                raise TypeError(f"{cls.__name__}.{step.__name__}{given} found, {asked} expected") from None
 
     def part(self, replicas: slice) -> Self:
         """The same rule for some of the replicas, on the same weights in memory."""

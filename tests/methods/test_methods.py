@@ -274,9 +274,41 @@ def test_fixed_decoders_stay_fixed(batch_norm: bool) -> None:
     assert all(map(torch.equal, before, after))
 
 
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("name = 'Mine'", r"Mine defines no train_step\(self, x, y, noise\)"),
+        (
+            "def train_step(self, x, y): return x",
+            r"Mine\.train_step\(self, x, y\) found, \(self, x: 'Tensor'",
+        ),
+        ("def train_step(self, x, y, noise, *, more): return x", r"Mine\.train_step\(self, x, y, noise, \*, more\) found"),
+        ("def pretrain_step(self): return", r"Mine\.pretrain_step\(self\) found"),
+    ],
+)
+def test_a_rule_that_cannot_be_called_is_refused_when_it_is_found(
+    tmp_path: Path, body: str, problem: str
+) -> None:
+    text = f"from benchmark.methods.base import Method\nclass Mine(Method):\n    {body}\n"
+    (tmp_path / "zzz_mine.py").write_text(text)
+    places = {"__path__": [*methods.__path__, str(tmp_path)]}
+    with pytest.raises(UserError, match=rf"zzz_mine\.py cannot be imported: TypeError: {problem}"):
+        runpy.run_path(str(methods.__file__), places, "benchmark.methods")
+
+
+def test_a_rule_may_name_its_arguments_as_it_likes() -> None:
+    class Mine(Method):
+        name = "Mine"
+
+        def train_step(self, images: Tensor, labels: Tensor, *_: object, rate: float = 1) -> Tensor:
+            return images
+
+    assert "Mine" not in METHODS
+
+
 def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "zzz_twin.py").write_text(
-        "from benchmark.methods.base import Method\nclass Twin(Method):\n    name = 'BP'\n"
+        "from benchmark.methods.bp import BP\nclass Twin(BP):\n    name = 'BP'\n"
     )
     places = {"__path__": [*methods.__path__, str(tmp_path)]}
     try:

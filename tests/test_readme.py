@@ -1,4 +1,4 @@
-"""The README's worked examples work, and its commands run."""
+"""The README's worked examples work, its commands and those of docs/ run, and its links lead somewhere."""
 
 import os
 import re
@@ -15,6 +15,7 @@ from PIL import Image
 from benchmark.config import PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+DOCS = [README, *(file.read_text(encoding="utf-8") for file in sorted(PROJECT.glob("docs/*.md")))]
 
 
 def example(file: str) -> str:
@@ -91,10 +92,24 @@ NARROWED = {
 """What a command of the README gets in addition here, so that it ends within seconds."""
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"python -m benchmark[^\n`#]*", README))))
+COMMANDS = {command for text in DOCS for command in re.findall(r"python -m benchmark[^\n`#]*", text)}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_commands_run(command: str, project: Path) -> None:
     extra = next((NARROWED[known] for known in NARROWED if command.startswith(known)), None)
     assert extra is not None, f"no way to try {command!r}"
     words = command.strip().replace("*.npz", "dtp.npz")
     result = run(f"{words} {extra}", project)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", "results/README.md", *(f"docs/{f.name}" for f in PROJECT.glob("docs/*.md"))]
+)
+def test_links_lead_to_files(file: str) -> None:
+    text = (PROJECT / file).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    missing = [link for link in links if not ((PROJECT / file).parent / link.partition("#")[0]).exists()]
+    assert not missing
+    assert file != "README.md" or len(links) >= 4

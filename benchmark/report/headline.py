@@ -13,9 +13,20 @@ BEGIN, END = "<!-- stored results -->\n", "<!-- end of stored results -->"
 
 
 def text(table: Table2) -> str:
-    """A Markdown table of what is stored, and how much of Table 2 that is."""
-    lines = ["| method | data set | test error (%) | paper | difference, 95 % interval | verdict |"]
-    lines.append("|---" * 6 + "|")
+    """How much of Table 2 is stored, and as a Markdown table what."""
+    rows = table.plan.config.rows
+    of_paper = {
+        place: cell for place, cell in table.cells.items() if cell.paper and not rows[place[0]].addition
+    }
+    there = [row for (row, _), cell in of_paper.items() if cell.errors]
+    absent = [row for row in dict.fromkeys(row for row, _ in of_paper) if row not in there]
+    lines = [
+        f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2"
+        + (f"; none yet of {', '.join(absent)}." if absent else "."),
+        "",
+        "| method | data set | test error (%) | paper | difference, 95 % interval | verdict |",
+        "|---" * 6 + "|",
+    ]
     for (row, column), cell in table.cells.items():
         if not cell.errors:
             continue
@@ -28,14 +39,11 @@ def text(table: Table2) -> str:
         ours = f"{cell.value} ({cell.seeds})"
         cells = (table.label(row), table.title(column), ours, paper, apart, cell.judged)
         lines.append("| " + " | ".join(cells) + " |")
-    rows = table.plan.config.rows
-    of_paper = [cell for (row, _), cell in table.cells.items() if cell.paper and not rows[row].addition]
-    stored = sum(bool(cell.errors) for cell in of_paper)
     lines += [
         "",
-        f"{stored} of the {len(of_paper)} cells of the paper's Table 2. (18 of {LATE_EPOCHS} epochs): had "
-        f"training ended after any of the last {LATE_EPOCHS} epochs, 18 times the verdict would have been "
-        "this one.",
+        f"In brackets: not a row of the paper's table. (18 of {LATE_EPOCHS} epochs): had training ended "
+        f"after any of the last {LATE_EPOCHS} epochs, 18 times the verdict would have been this one. "
+        "power: how likely such seeds show equivalence where there is no difference.",
         "",
     ]
     return "\n".join(lines)

@@ -282,7 +282,10 @@ def test_fixed_decoders_stay_fixed(batch_norm: bool) -> None:
             "def train_step(self, x, y): return x",
             r"Mine\.train_step\(self, x, y\) found, \(self, x: 'Tensor'",
         ),
-        ("def train_step(self, x, y, noise, *, more): return x", r"Mine\.train_step\(self, x, y, noise, \*, more\) found"),
+        (
+            "def train_step(self, x, y, noise, *, more): return x",
+            r"Mine\.train_step\(self, x, y, noise, \*, more\) found",
+        ),
         ("def pretrain_step(self): return", r"Mine\.pretrain_step\(self\) found"),
     ],
 )

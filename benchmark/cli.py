@@ -155,6 +155,7 @@ def run(
     if needed_for is not None:
         chosen.narrow_to_measured(_measurement(needed_for))
     on = pick_device(device, chosen.precision)
+    _warn(chosen.store, [found.detail for found in chosen.statuses()])
     failures: list[str] = []
     for column in chosen.columns:
         statuses = [status(run, chosen.store) for run in chosen.plan.runs(chosen.rows, [column])]
@@ -334,10 +335,11 @@ def verify(
         raise typer.Exit(NOT_SUPPORTED)
 
 
-def _warn(store: Store) -> None:
+def _warn(store: Store, said: Sequence[str] = ()) -> None:
     """Of what lies in the store unread: a moved run's cell looks like one that was never trained."""
     for problem in store.problems():
-        print(f"warning: not read: {problem}", file=sys.stderr)
+        if problem not in said:
+            print(f"warning: not read: {problem}", file=sys.stderr)
 
 
 @app.command()

@@ -42,29 +42,34 @@ def _with_cell(text: str, file: Path, row: str, column: str, entry: Mapping[str,
             f"{file}: no entry rows.{row}.hyperparameters to patch; search in the plan that has it"
         )
     written = next((value for key, value in cells.value if key.value == column), None)
+    newline = "\r\n" if "\r\n" in text else "\n"
     if written is not None:
-        start, end, new = written.start_mark.index, _end(written), _flow(entry)
+        start, end, new = written.start_mark.index, _end(text, written), _flow(entry)
+        new = f" {new}" if start == end else new  # `mnist:`
     else:
         new = _flow({column: entry})[1:-1]
         if not cells.value:
             start = cells.start_mark.index + 1
         elif cells.flow_style:
-            start, new = _end(cells.value[-1][1]), f", {new}"
+            start, new = _end(text, cells.value[-1][1]), f", {new}"
         else:
-            start = (text + "\n").index("\n", _end(cells.value[-1][1]))  # behind a comment
-            new = f"\n{' ' * cells.value[-1][0].start_mark.column}{new}"
+            start = (text + newline).index(newline, _end(text, cells.value[-1][1]))  # behind a comment
+            new = f"{newline}{' ' * cells.value[-1][0].start_mark.column}{new}"
         end = start
     changed = text[:start] + new + text[end:]
-    place = {"rows": {row: {"hyperparameters": {column: None}}}}
-    expected = merge(merge(parse_yaml(text, file), place), _at(place, entry))
+
+    def at(value: Any) -> dict[str, Any]:
+        return {"rows": {row: {"hyperparameters": {column: value}}}}
+
+    expected = merge(merge(parse_yaml(text, file), at(None)), at(entry))
     try:
         alone = parse_yaml(changed, file) == expected
     except UserError:
         alone = False
     if not alone:
         raise UserError(
-            f"{file}: rows.{row}.hyperparameters.{column} cannot be changed alone, as with an alias (*name); "
-            "write the row's values out"
+            f"{file}: rows.{row}.hyperparameters.{column} cannot be changed alone in the way it is written "
+            "(with an alias, for example); write the row's values out, a line a data set"
         )
     return changed
 
@@ -78,19 +83,15 @@ def _cells(text: str, row: str) -> yaml.MappingNode | None:
     return node if isinstance(node, yaml.MappingNode) else None
 
 
-def _at(place: Any, entry: Mapping[str, Any]) -> Any:
-    """`entry` where `place` has its null."""
-    return entry if place is None else {name: _at(below, entry) for name, below in place.items()}
-
-
 def _flow(content: Mapping[str, Any]) -> str:
     """In one line, `{...}`."""
     return dump_yaml(dict(content), one_line=True).strip()
 
 
-def _end(node: yaml.Node) -> int:
-    """Where its text ends; PyYAML ends a block with what follows, comments included."""
+def _end(text: str, node: yaml.Node) -> int:
+    """Where its text ends; PyYAML ends a block with what follows, comments included, or with a line's end."""
     while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         node = last[1] if isinstance(last, tuple) else last
-    return node.end_mark.index
+    start = node.start_mark.index
+    return start + len(text[start : node.end_mark.index].rstrip())

@@ -89,8 +89,10 @@ class Store:
         self.root = root
 
     def folder(self, key: str) -> Path | None:
-        """Where a complete run lies, or None."""
+        """Where a complete run lies, or None; of several places, the one where it belongs."""
         found = sorted(self.root.glob(f"runs/*/*-{key}"))
+        if len(found) > 1:
+            found.sort(key=lambda folder: not _in_place(folder))
         return found[0] if found else None
 
     def spec(self, folder: Path) -> dict[str, Any]:
@@ -175,7 +177,7 @@ class Store:
         """Make a finished run part of the store, then forget its checkpoint."""
         spec = record["spec"]
         key = key_of(spec)
-        target = self.root / "runs" / _home({**record, "key": key, "label": label})
+        target = self.root / "runs" / spec["dataset"]["name"] / f"{slug(label)}-{key}"
         self._make(target.parent)
         self._make(self.partial(key))
         csv = epochs.to_csv(index=False, columns=list(EPOCH_COLUMNS), lineterminator="\n")
@@ -260,21 +262,42 @@ def _read(folder: Path) -> StoredRun:
             f"move out what it holds, such as {inside[0]}" if inside else "delete it to train this run again"
         )
         raise UserError(f"{error}; restore {folder}, or {advice}") from None
-    home = folder.parents[1] / _home(run.record)
-    if folder != home:
-        advice = "this is a copy of it, to be deleted" if home.exists() else "move it there"
-        raise UserError(f"{folder}: what reads this run looks for it in {home}; {advice}")
+    if not _in_place(folder):
+        raise UserError(f"{folder}: {_where_to(run)}")
     return run
 
 
-def _home(record: Mapping[str, Any]) -> Path:
-    """Where a run belongs, below `runs/`."""
-    return Path(record["spec"]["dataset"]["name"]) / f"{slug(record['label'])}-{record['key']}"
+def _in_place(folder: Path) -> bool:
+    """Whether a run's folder is where runs of its key and data set are looked for, whatever its label."""
+    try:
+        record = _record(folder)
+    except UserError:
+        return False
+    return (
+        folder.name.endswith(f"-{record['key']}") and folder.parent.name == record["spec"]["dataset"]["name"]
+    )
+
+
+def _where_to(run: StoredRun) -> str:
+    """What to do with a run that is not in place."""
+    key, dataset = run.record["key"], run.spec["dataset"]["name"]
+    runs = run.folder.parents[1]
+    for other in sorted(runs.glob(f"{dataset}/*-{key}")):
+        try:
+            _checked(other)
+        except UserError:
+            return f"not where this run is looked for; let it replace {other}, which is damaged"
+        return f"a copy of {other}, not looked at; delete this one"
+    home = runs / dataset / f"{slug(str(run.record.get('label')))}-{key}"
+    return f"not where this run is looked for; move it to {home}"
 
 
 def _record(folder: Path) -> dict[str, Any]:
     record = read_yaml(folder / "run.yaml")
-    if not isinstance(record, dict) or not isinstance(record.get("spec"), dict):
+    spec = record.get("spec") if isinstance(record, dict) else None
+    dataset = spec.get("dataset") if isinstance(spec, dict) else None
+    name = dataset.get("name") if isinstance(dataset, dict) else None
+    if not isinstance(name, str) or Path(name).name != name or "key" not in record:
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
     return record
 
@@ -282,8 +305,7 @@ def _record(folder: Path) -> dict[str, Any]:
 def _checked(folder: Path) -> StoredRun:
     record = _record(folder)
     data = record.get("data")
-    named = isinstance(record.get("label"), str)
-    if not named or not isinstance(data, dict) or not isinstance(data.get("checksum"), str):
+    if not isinstance(data, dict) or not isinstance(data.get("checksum"), str):
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
     try:
         key = key_of(record["spec"])

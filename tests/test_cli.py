@@ -643,7 +643,10 @@ def test_reports_say_what_they_cannot_read(command: Command, tmp_path: Path) -> 
         assert status == 0
         (line,) = err.splitlines()
         assert line.startswith(f"warning: not read: {Path('results')}")
-        assert line.endswith(f"{folder.name}; move it there")
+        assert line.endswith(f"move it to {folder.relative_to(tmp_path)}")
+    status, _, err = command(*RUN, "--method", "FA")
+    assert status == 0
+    assert err.count("warning: not read: ") == 1
 
 
 def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:

@@ -27,5 +27,6 @@ def test_the_same_file_however_it_is_written(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     url = optuna_storage.sqlite_url(tmp_path / "study.db")
     assert optuna_storage.same(url, "sqlite:///study.db")
+    assert optuna_storage.same(url, "sqlite+pysqlite:///study.db")
     assert not optuna_storage.same(url, "sqlite:///other.db")
     assert not optuna_storage.same(url, "postgresql://somebody@host/study")

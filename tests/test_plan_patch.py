@@ -49,6 +49,15 @@ rows:
 margins:
     mnist: 1
 """
+SCALAR = """
+rows:
+  BP:
+    hyperparameters:
+      mnist:
+        note: |
+          two
+          lines
+"""
 EMPTY = "rows:\n  BP:\n    hyperparameters: {}\n"
 PLANS = {
     "flow": FLOW,
@@ -57,6 +66,10 @@ PLANS = {
     "no last newline": FLOW.rstrip(),
     "block without last newline": BLOCK[: BLOCK.index("    # of the row")].rstrip(),
     "json": '{"rows": {"BP": {"hyperparameters": {"mnist": {"lr": 0.1, "source": "guess"}}}}}',
+    "a block scalar last": BLOCK.replace("        source: guess\n    # of", "    # of"),
+    "no value": FLOW.replace("mnist: {lr: 0.1, source: guess}  # why", "mnist:  # why", 1),
+    "a block scalar at the end": SCALAR,
+    "a block scalar before a comment": f"{SCALAR}      # of cifar\n      cifar-10: {{lr: 0.1}}\n",
     "windows": BLOCK.replace("\n", "\r\n"),
     "an alias beside it": FLOW.replace("{mnist: {lr: 0.1", "{mnist: {lr: &rate 0.1") + "  TP: {lr: *rate}\n",
     "odd ends of lines": "title: 'a\u2028b'\n" + FLOW,
@@ -74,11 +87,17 @@ def test_a_patch_changes_one_cell_and_no_comment(tmp_path, text, column):
     command = ["patch", "--binary", "-p1", "-i", "winner.patch"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert read_yaml(file) == expected
-    assert comments(file.read_bytes().decode()) == comments(text)
+    after = file.read_bytes().decode()
+    assert after.endswith("\n") == text.endswith("\n")
+    assert after.count("\r\n") in (0, after.count("\n"))
+    assert [comment for _, comment in commented(after)] == [comment for _, comment in commented(text)]
+    others = [line for line in commented(text) if line[1].strip() != "why" and f"{column}:" not in line[0]]
+    assert set(others) <= set(commented(after))
 
 
-def comments(text):
-    return [line.partition("#")[2] for line in text.split("\n") if "#" in line]
+def commented(text):
+    """Lines with a comment: what stands before it, and the comment."""
+    return [tuple(line.split("#", 1)) for line in text.split("\n") if "#" in line]
 
 
 def test_the_same_values_are_an_empty_patch(tmp_path):

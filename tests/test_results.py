@@ -157,7 +157,8 @@ def test_a_specification_that_lacks_something_is_damage(chosen: Selection, data:
 
 
 def test_a_run_in_the_wrong_place_is_told_where_it_belongs(chosen: Selection, data: Dataset) -> None:
-    home = train(picked(chosen, "BP"), data, chosen.store)
+    run = picked(chosen, "BP")
+    home = train(run, data, chosen.store)
     for wrong in (
         home.with_name("mine"),
         home.with_name(f"{home.name}-copy"),
@@ -166,14 +167,39 @@ def test_a_run_in_the_wrong_place_is_told_where_it_belongs(chosen: Selection, da
         wrong.parent.mkdir(exist_ok=True)
         shutil.copytree(home, wrong)
         (problem,) = chosen.store.problems()
-        assert problem == (
-            f"{wrong}: what reads this run looks for it in {home}; this is a copy of it, to be deleted"
-        )
+        assert problem == f"{wrong}: a copy of {home}, not looked at; delete this one"
+        assert status(run, chosen.store).state is State.STORED
+        whole = (home / "epochs.csv").read_text()
+        (home / "epochs.csv").write_text("x")
+        damage = [problem for problem in chosen.store.problems() if problem.startswith(f"{wrong}: ")]
+        assert damage == [
+            f"{wrong}: not where this run is looked for; let it replace {home}, which is damaged"
+        ]
+        (home / "epochs.csv").write_text(whole)
         shutil.rmtree(home)
         (problem,) = chosen.store.problems()
-        assert problem.endswith(f"looks for it in {home}; move it there")
+        assert problem == f"{wrong}: not where this run is looked for; move it to {home}"
         wrong.rename(home)
         assert chosen.store.problems() == []
+
+
+def test_a_row_may_have_another_label_now(chosen: Selection, data: Dataset) -> None:
+    run = picked(chosen, "BP")
+    home = train(run, data, chosen.store)
+    home.rename(home.with_name(f"renamed-{run.key}"))
+    assert chosen.store.problems() == []
+    assert status(run, chosen.store).state is State.STORED
+
+
+@pytest.mark.parametrize("dataset", ["mnist", {"name": 5}, {"name": "../../elsewhere"}, None])
+def test_a_record_of_no_data_set_is_damage(chosen: Selection, data: Dataset, dataset: Any) -> None:
+    folder = train(picked(chosen, "BP"), data, chosen.store)
+    record = yaml.safe_load((folder / "run.yaml").read_text())
+    record["spec"]["dataset"] = dataset
+    record["key"] = key_of(record["spec"])
+    (folder / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
+    (problem,) = chosen.store.problems()
+    assert problem.startswith(f"{folder / 'run.yaml'}: not the record of a run; ")
 
 
 def test_a_folder_with_runs_below_is_not_to_be_deleted(chosen: Selection, data: Dataset) -> None:

@@ -266,13 +266,15 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path):
         ("{BP: {rungs: [1]}}", {}, "either 'grid' or 'ranges'"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [3, 1]}}", {}, "must rise"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: []}}", {}, "rungs"),
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}\nseed: 2147483648", {}, "seed: 2147483648 found"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"method": ["TP"]}, "no search space for TP"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"method": ["BP", "TP"]}, "no search space for TP"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(plan_path, tmp_path, text, options, message):
     spaces = tmp_path / "spaces.yaml"
-    spaces.write_text(f"validation_samples: 1000\nseed: 1\nrows: {text}\n")
+    seed = "" if "seed" in text else "seed: 1\n"
+    spaces.write_text(f"validation_samples: 1000\n{seed}rows: {text}\n")
     arguments = {"method": ["BP"], **options}
     with pytest.raises(UserError, match=message):
         search.command(

@@ -34,7 +34,7 @@ def _inside(directory: str) -> str:
         raise ValueError(
             f"{directory!r} found; a folder below the results, named in letters, digits, - and _"
         )
-    taken = ("runs", "partial", "search", "sensitivity", "tables", "timing", "figures")
+    taken = ("runs", "partial", "search", "tables", "timing", "figures")
     if set(directory.split("/")) & set(taken):
         raise ValueError(f"{directory!r} found; {', '.join(taken)} are folders inside a results folder")
     return directory
@@ -252,9 +252,10 @@ def _measure_without(rows: list[str], measure: Any) -> Any:
     left = {}
     for name, where in measure.items():
         if isinstance(where, dict) and isinstance(where.get("rows"), list):
-            where = {**where, "rows": [row for row in where["rows"] if row not in rows]}
-            if not where["rows"]:
+            kept = [row for row in where["rows"] if row not in rows]
+            if where["rows"] and not kept:
                 continue
+            where = {**where, "rows": kept}
         left[name] = where
     return left
 

@@ -48,10 +48,13 @@ class Method:
             setattr(self, name, options.get(name, default))
 
     def __init_subclass__(cls) -> None:
-        """`TypeError` for a learning rule that the training loop could not call."""
+        """`TypeError` for a learning rule without the steps that training calls, as it calls them."""
         super().__init_subclass__()
         if "name" in vars(cls) and cls.train_step is Method.train_step:
             raise TypeError(f"{cls.__name__} defines no train_step(self, x, y, noise)")
+        pretrains = any("pretraining_epochs" in vars(base) for base in cls.__mro__ if base is not Method)
+        if pretrains and cls.pretrain_step is Method.pretrain_step:
+            raise TypeError(f"{cls.__name__} has pretraining_epochs, but no pretrain_step(self, x, noise)")
         for step in (Method.train_step, Method.pretrain_step):
             asked = inspect.signature(step)
             given = inspect.signature(getattr(cls, step.__name__))

@@ -232,6 +232,10 @@ def test_rows_that_the_base_measures_can_be_dropped(write: Write, datasets: dict
     assert measure["conditions"].rows == ["L-DRL", "FW-DTP"]
     none = {"rows": {"DTP": None, "FW-DTP": None}}
     assert set(load_plan(str(write({**base, **none})), datasets).measure) == {"conditions"}
+    write({**base, "measure": {"jacobian": {"rows": []}}}, "malformed.yaml")
+    above = write({"base": "malformed.yaml", "rows": {"BP": None}}, "above.yaml")
+    with pytest.raises(UserError, match=r"measure\.jacobian\.rows: \[\] found"):
+        load_plan(str(above), datasets)
     named = write({**base, "rows": {"DTP": None}, "measure": {"jacobian": {"rows": ["DTP"]}}})
     with pytest.raises(UserError, match=r"measure\.jacobian\.rows: unknown 'DTP'"):
         load_plan(str(named), datasets)

@@ -246,7 +246,8 @@ def _train_column(
         result = store.load(run.key)
         assert result is not None
         console.print(
-            f"  {result.folder.relative_to(chosen.root)}: {_errors(list(result.final['test_error']))}",
+            f"  {result.folder.relative_to(chosen.root)}: {_errors(list(result.final['test_error']))}"
+            + (f", {diverged} diverged" if (diverged := int(result.final["diverged"].sum())) else ""),
             markup=False,
         )
     return failures

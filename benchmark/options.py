@@ -17,7 +17,7 @@ from benchmark.config import CONFIGS, PROJECT, load_datasets, load_plan, plan_fi
 from benchmark.errors import INTERRUPTED, UserError
 from benchmark.memory import ran_out
 from benchmark.precision import Precision, check
-from benchmark.results import Store
+from benchmark.results import Store, slug
 from benchmark.sweep import CHANGED, REPORTS, Plan, Status, status
 
 # A pipe or a file has no width to fit.
@@ -92,6 +92,7 @@ class Selection:
             results = RESULTS
         config = load_plan(plan, catalogue)
         _check_name(file, plan, results)
+        _check_labels(file, list(config.rows))
         written = Plan(file.stem, config, catalogue, source=plan)
         if results != RESULTS:
             written = replace(written, options=("--results", str(results)))
@@ -144,6 +145,14 @@ def _check_name(file: Path, plan: str, results: Path) -> None:
     shipped = CONFIGS / f"{file.stem}.yaml"
     if plan != file.stem and results == RESULTS and shipped.is_file():
         raise UserError(f"{file}: {shipped} has this name, and its results in {results}; rename the plan")
+
+
+def _check_labels(file: Path, rows: list[str]) -> None:
+    """`UserError` for two rows that `--method` and file names could not tell apart."""
+    known: dict[str, str] = {}
+    for row in rows:
+        if (other := known.setdefault(slug(row), row)) != row:
+            raise UserError(f"{file}: rows.{row}: its files would be those of {other!r}; rename one of them")
 
 
 def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:

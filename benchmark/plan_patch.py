@@ -17,7 +17,7 @@ from benchmark.errors import UserError
 def plan_patch(file: Path, row: str, column: str, entry: Mapping[str, Any]) -> str:
     """A unified diff that sets `rows.<row>.hyperparameters.<column>` of a plan's file to `entry`.
 
-    `UserError` where the file has no such row of its own, or cannot have this cell alone changed.
+    `UserError` where the file is written so that this cell cannot be changed alone.
     """
     with file.open(encoding="utf-8", newline="") as stream:
         before = stream.read()
@@ -35,52 +35,61 @@ def _lines(text: str) -> list[str]:
 
 
 def _with_cell(text: str, file: Path, row: str, column: str, entry: Mapping[str, Any]) -> str:
-    """The file's text with the cell set; a cell that is not there goes behind the row's last one."""
-    cells = _cells(text, row)
-    if cells is None:
-        raise UserError(
-            f"{file}: no entry rows.{row}.hyperparameters to patch; search in the plan that has it"
-        )
-    written = next((value for key, value in cells.value if key.value == column), None)
+    """The file's text with the cell set; what of its path is not there goes behind its last neighbour."""
+    path = ["rows", row, "hyperparameters", column]
+    refusal = UserError(
+        f"{file}: {'.'.join(path)} cannot be changed alone in the way it is written (with an alias, for "
+        "example); write the row's values out, a line a data set"
+    )
+    around, written, missing = _place(text, path)
+    if around is None:
+        raise refusal
     newline = "\r\n" if "\r\n" in text else "\n"
     if written is not None:
         start, end, new = written.start_mark.index, _end(text, written), _flow(entry)
         new = f" {new}" if start == end else new  # `mnist:`
     else:
-        new = _flow({column: entry})[1:-1]
-        if not cells.value:
-            start = cells.start_mark.index + 1
-        elif cells.flow_style:
-            start, new = _end(text, cells.value[-1][1]), f", {new}"
+        new = _flow(_nested(missing, entry))[1:-1]
+        if not around.value:
+            start = around.start_mark.index + 1
+        elif around.flow_style:
+            start, new = _end(text, around.value[-1][1]), f", {new}"
         else:
-            start = (text + newline).index(newline, _end(text, cells.value[-1][1]))  # behind a comment
-            new = f"{newline}{' ' * cells.value[-1][0].start_mark.column}{new}"
+            start = (text + newline).index(newline, _end(text, around.value[-1][1]))  # behind a comment
+            new = f"{newline}{' ' * around.value[-1][0].start_mark.column}{new}"
         end = start
     changed = text[:start] + new + text[end:]
-
-    def at(value: Any) -> dict[str, Any]:
-        return {"rows": {row: {"hyperparameters": {column: value}}}}
-
-    expected = merge(merge(parse_yaml(text, file), at(None)), at(entry))
+    expected = merge(merge(parse_yaml(text, file), _nested(path, None)), _nested(path, entry))
     try:
         alone = parse_yaml(changed, file) == expected
     except UserError:
         alone = False
     if not alone:
-        raise UserError(
-            f"{file}: rows.{row}.hyperparameters.{column} cannot be changed alone in the way it is written "
-            "(with an alias, for example); write the row's values out, a line a data set"
-        )
+        raise refusal
     return changed
 
 
-def _cells(text: str, row: str) -> yaml.MappingNode | None:
-    """The mapping `rows.<row>.hyperparameters`."""
-    node = yaml.compose(text)
-    for name in ("rows", row, "hyperparameters"):
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        node = next((value for key, value in pairs if key.value == name), None)
-    return node if isinstance(node, yaml.MappingNode) else None
+def _place(text: str, path: list[str]) -> tuple[yaml.MappingNode | None, yaml.Node | None, list[str]]:
+    """The innermost mapping on the path, what stands at the path's end, and what of the path is missing.
+
+    No mapping where something else is in the way.
+    """
+    node, around = yaml.compose(text), None
+    for depth, name in enumerate(path):
+        if not isinstance(node, yaml.MappingNode):
+            return None, None, []
+        around = node
+        node = next((value for key, value in around.value if key.value == name), None)
+        if node is None:
+            return around, None, path[depth:]
+    return around, node, []
+
+
+def _nested(path: list[str], value: Any) -> dict[str, Any]:
+    """`{path[0]: {path[1]: ... value}}`."""
+    for name in reversed(path):
+        value = {name: value}
+    return value
 
 
 def _flow(content: Mapping[str, Any]) -> str:

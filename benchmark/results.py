@@ -117,8 +117,10 @@ class Store:
         return [self.read(folder) for folder in self.folders()]
 
     def problems(self) -> list[str]:
-        """What is wrong with the store, one line a damaged run."""
-        found = []
+        """What is wrong with the store, one line a damaged or misplaced run."""
+        misplaced = sorted(file.parent for file in self.root.glob("runs/*/run.yaml"))
+        where = "not where a run is looked for; move it into its data set's folder"
+        found = [f"{folder}: {where}" for folder in misplaced]
         for folder in self.folders():
             try:
                 self.read(folder)

@@ -256,6 +256,8 @@ def _partial(run: Run, store: Store) -> Status | None:
         return None
     share = 1 - len(seeds) / len(run.seeds)
     details = [f"{len(run.seeds) - len(seeds)} of {len(run.seeds)} seeds stored"] if share else []
+    if not seeds:
+        details.append("`run` puts them together")
     done, pace = share * run.total_epochs, None
     if begun is not None:
         rest = replace(run, seeds=seeds)

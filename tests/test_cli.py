@@ -708,6 +708,15 @@ runpy.run_module("benchmark", run_name="__main__")
     assert (done.returncode, done.stderr) == (130, INTERRUPTED + "\n")
 
 
+@pytest.mark.parametrize("label", ["bp", "'BP '"])
+def test_rows_that_would_share_files_are_refused(command: Command, tmp_path: Path, label: str) -> None:
+    other = f"  {label}: {{method: BP, hyperparameters: {{{MINI}: {{lr: 0.2, source: guess}}}}}}\n"
+    (tmp_path / "twins.yaml").write_text(PLAN + other)
+    line = fails(command("status", "twins.yaml", "--results", "results"))
+    assert "twins.yaml: rows." in line
+    assert "its files would be those of 'BP'" in line
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

@@ -135,7 +135,10 @@ def test_a_run_that_measured_more_serves_one_that_measures_less(
     measured = trained(select(tmp_path), data)
     chosen = select(tmp_path, None)
     (_, found) = chosen.statuses()
-    assert (found.state, found.detail) == (State.PARTIAL, "2 of 2 seeds stored")
+    assert (found.state, found.detail) == (
+        State.PARTIAL,
+        "2 of 2 seeds stored, `run` puts them together",
+    )
     monkeypatch.setattr(executor, "Training", None)
     plain = trained(chosen, data)
     assert plain.measured == {}

@@ -65,6 +65,9 @@ PLANS = {
     "empty": EMPTY,
     "no last newline": FLOW.rstrip(),
     "block without last newline": BLOCK[: BLOCK.index("    # of the row")].rstrip(),
+    "no rows": "base: quick.yaml\ntitle: Mine  # as it is\n",
+    "no such row": FLOW.replace("BP", "TP"),
+    "a row without values": "rows:\n  BP:\n    method: BP  # of all\n  FA: {method: FA}\n",
     "json": '{"rows": {"BP": {"hyperparameters": {"mnist": {"lr": 0.1, "source": "guess"}}}}}',
     "a block scalar last": BLOCK.replace("        source: guess\n    # of", "    # of"),
     "no value": FLOW.replace("mnist: {lr: 0.1, source: guess}  # why", "mnist:  # why", 1),
@@ -82,7 +85,8 @@ def test_a_patch_changes_one_cell_and_no_comment(tmp_path, text, column):
     file = tmp_path / "mine.yaml"
     file.write_bytes(text.encode())
     expected = read_yaml(file)
-    expected["rows"]["BP"]["hyperparameters"][column] = ENTRY
+    row = expected.setdefault("rows", {}).setdefault("BP", {})
+    row.setdefault("hyperparameters", {})[column] = ENTRY
     (tmp_path / "winner.patch").write_bytes(plan_patch(file, "BP", column, ENTRY).encode())
     command = ["patch", "--binary", "-p1", "-i", "winner.patch"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
@@ -109,9 +113,8 @@ def test_the_same_values_are_an_empty_patch(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (FLOW.replace("BP", "TP"), r"no entry rows\.BP\.hyperparameters to patch"),
-        ("rows: [BP]\n", "no entry"),
-        ("title: Mine\n", "no entry"),
+        ("rows: [BP]\n", "changed alone"),
+        ("rows:\n  BP:\n  FA: {method: FA}\n", "changed alone"),  # removes the base's row
         (
             FLOW.replace("mnist: {", "mnist: &a {", 1).replace("{lr: 0.2, source: guess}", "*a"),
             "changed alone",

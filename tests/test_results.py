@@ -202,6 +202,13 @@ def test_a_record_of_no_data_set_is_damage(chosen: Selection, data: Dataset, dat
     assert problem.startswith(f"{folder / 'run.yaml'}: not the record of a run; ")
 
 
+def test_a_run_outside_its_data_sets_folder(chosen: Selection, data: Dataset) -> None:
+    home = train(picked(chosen, "BP"), data, chosen.store)
+    wrong = home.rename(home.parents[1] / home.name)
+    problems = chosen.store.problems()
+    assert problems == [f"{wrong}: not where a run is looked for; move it into its data set's folder"]
+
+
 def test_a_folder_with_runs_below_is_not_to_be_deleted(chosen: Selection, data: Dataset) -> None:
     home = train(picked(chosen, "BP"), data, chosen.store)
     shutil.copytree(home.parent, home.parents[1] / "copies" / "of-mini")

@@ -20,6 +20,9 @@ for _module in pkgutil.iter_modules(__path__):
         if not (isinstance(_found, type) and issubclass(_found, Method) and "name" in vars(_found)):
             continue
         if METHODS.setdefault(_found.name, _found) is not _found:
-            raise UserError(f"{_module.name}.py: a method named {_found.name!r} exists already")
+            _other = f"benchmark/methods/{METHODS[_found.name].__module__.rpartition('.')[2]}.py"
+            raise UserError(
+                f"benchmark/methods/{_module.name}.py: {_other} has a method named {_found.name!r} already"
+            )
 
 __all__ = ["METHODS", "Method", "Noise", "build"]

@@ -50,6 +50,9 @@ class Method:
     def __init_subclass__(cls) -> None:
         """`TypeError` for a learning rule without the steps that training calls, as it calls them."""
         super().__init_subclass__()
+        for attribute, kind in (("name", str), ("version", int)):
+            if type(found := getattr(cls, attribute, kind())) is not kind:
+                raise TypeError(f"{cls.__name__}.{attribute} is {found!r}; {kind.__name__} expected")
         if "name" in vars(cls) and cls.train_step is Method.train_step:
             raise TypeError(f"{cls.__name__} defines no train_step(self, x, y, noise)")
         pretrains = any("pretraining_epochs" in vars(base) for base in cls.__mro__ if base is not Method)

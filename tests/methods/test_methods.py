@@ -291,6 +291,8 @@ def test_fixed_decoders_stay_fixed(batch_norm: bool) -> None:
             "    def train_step(self, x, y, noise): return x",
             r"Mine has pretraining_epochs, but no pretrain_step\(self, x, noise\)",
         ),
+        ("name = 3", r"Mine\.name is 3; str expected"),
+        ("version = 'two'", r"Mine\.version is 'two'; int expected"),
         ("def pretrain_step(self): return", r"Mine\.pretrain_step\(self\) found"),
     ],
 )
@@ -320,7 +322,9 @@ def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
     )
     places = {"__path__": [*methods.__path__, str(tmp_path)]}
     try:
-        with pytest.raises(UserError, match=r"zzz_twin\.py: a method named 'BP' exists already"):
+        with pytest.raises(
+            UserError, match=r"zzz_twin\.py: benchmark/methods/bp\.py has a method named 'BP'"
+        ):
             runpy.run_path(str(methods.__file__), places, "benchmark.methods")
     finally:
         sys.modules.pop("benchmark.methods.zzz_twin", None)

@@ -148,7 +148,7 @@ def _check_name(file: Path, plan: str, results: Path) -> None:
 
 
 def _check_labels(file: Path, rows: list[str]) -> None:
-    """`UserError` for two rows that `--method` and file names could not tell apart."""
+    """`UserError` for two rows that `--method` or the files of a search could not tell apart."""
     known: dict[str, str] = {}
     for row in rows:
         if (other := known.setdefault(slug(row), row)) != row:

@@ -45,7 +45,7 @@ def key_of(spec: Mapping[str, Any]) -> str:
 
 def slug(label: str) -> str:
     """A label as part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "run"
+    return re.sub(r"[\W_]+", "-", label.lower()).strip("-") or "run"
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,8 @@ class Store:
         self.root = root
 
     def folder(self, key: str) -> Path | None:
-        """Where a complete run lies, or None; of several places, the one where it belongs."""
-        found = sorted(self.root.glob(f"runs/*/*-{key}"))
-        if len(found) > 1:
-            found.sort(key=lambda folder: not _in_place(folder))
-        return found[0] if found else None
+        """Where a complete run lies, or None; of several copies, an intact one where it belongs."""
+        return _used(self.root / "runs", key)
 
     def spec(self, folder: Path) -> dict[str, Any]:
         """The specification in a run's record, unchecked; `UserError` if there is none."""
@@ -101,7 +98,7 @@ class Store:
 
     def read(self, folder: Path) -> StoredRun:
         """The complete run in a folder, checked; `UserError` if its files are damaged."""
-        return _read(folder)
+        return _read(folder, self.root / "runs")
 
     def load(self, *keys: str) -> StoredRun | None:
         """The first complete run that has one of the keys, checked; `UserError` if its files are damaged."""
@@ -118,10 +115,9 @@ class Store:
 
     def problems(self) -> list[str]:
         """What is wrong with the store, one line a damaged or misplaced run."""
+        found = []
         misplaced = sorted(file.parent for file in self.root.glob("runs/*/run.yaml"))
-        where = "not where a run is looked for; move it into its data set's folder"
-        found = [f"{folder}: {where}" for folder in misplaced]
-        for folder in self.folders():
+        for folder in [*misplaced, *self.folders()]:
             try:
                 self.read(folder)
             except UserError as error:
@@ -255,7 +251,7 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read(folder: Path) -> StoredRun:
+def _read(folder: Path, runs: Path) -> StoredRun:
     try:
         run = _checked(folder)
     except UserError as error:
@@ -264,9 +260,18 @@ def _read(folder: Path) -> StoredRun:
             f"move out what it holds, such as {inside[0]}" if inside else "delete it to train this run again"
         )
         raise UserError(f"{error}; restore {folder}, or {advice}") from None
-    if not _in_place(folder):
-        raise UserError(f"{folder}: {_where_to(run)}")
+    used = _used(runs, run.record["key"])
+    if folder != used or not _in_place(folder):
+        raise UserError(f"{folder}: {_where_to(run, used, runs)}")
     return run
+
+
+def _used(runs: Path, key: str) -> Path | None:
+    """Of the folders that end in a key, the one that is read: in place and intact, if there is one."""
+    found = sorted(runs.glob(f"*/*-{key}"))
+    if len(found) > 1:
+        found.sort(key=lambda folder: (not _in_place(folder), not _intact(folder)))
+    return found[0] if found else None
 
 
 def _in_place(folder: Path) -> bool:
@@ -280,18 +285,25 @@ def _in_place(folder: Path) -> bool:
     )
 
 
-def _where_to(run: StoredRun) -> str:
-    """What to do with a run that is not in place."""
-    key, dataset = run.record["key"], run.spec["dataset"]["name"]
-    runs = run.folder.parents[1]
-    for other in sorted(runs.glob(f"{dataset}/*-{key}")):
-        try:
-            _checked(other)
-        except UserError:
-            return f"not where this run is looked for; let it replace {other}, which is damaged"
-        return f"a copy of {other}, not looked at; delete this one"
-    home = runs / dataset / f"{slug(str(run.record.get('label')))}-{key}"
-    return f"not where this run is looked for; move it to {home}"
+def _intact(folder: Path) -> bool:
+    try:
+        _checked(folder)
+    except UserError:
+        return False
+    return True
+
+
+def _where_to(run: StoredRun, used: Path | None, runs: Path) -> str:
+    """What to do with an intact run that is not the one that is read."""
+    if used is None or used == run.folder or not _in_place(used):
+        name = f"{slug(str(run.record.get('label')))}-{run.record['key']}"
+        return f"not where this run is looked for; move it to {runs / run.spec['dataset']['name'] / name}"
+    if not _intact(used):
+        return f"not where this run is looked for; let it replace {used}, which is damaged"
+    ours, theirs = ((r["data"]["checksum"], r["epochs_sha256"]) for r in (run.record, _record(used)))
+    if ours != theirs:
+        return f"the same run as {used}, trained another time, and not looked at; keep one of them"
+    return f"a copy of {used}, not looked at; delete this one"
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -299,7 +311,7 @@ def _record(folder: Path) -> dict[str, Any]:
     spec = record.get("spec") if isinstance(record, dict) else None
     dataset = spec.get("dataset") if isinstance(spec, dict) else None
     name = dataset.get("name") if isinstance(dataset, dict) else None
-    if not isinstance(name, str) or Path(name).name != name or "key" not in record:
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name) or "key" not in record:
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
     return record
 

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmark import datasets, optuna_storage, provenance
 from benchmark.compilation import Compile, execution
-from benchmark.config import CONFIGS, LAST_SEED, SearchSpace, load_search, plan_file, read_yaml
+from benchmark.config import CONFIGS, LAST_SEED, SearchSpace, load_search, plan_file
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.memory import keep_freed_memory, replicas_per_pass
@@ -285,11 +285,10 @@ def command(
     file = plan_file(plan)
     on = pick_device(device, chosen.precision)
     rows = chosen.rows
-    if method is None:  # those that have a space, and a place for the winner
-        written = read_yaml(file).get("rows") or {}
-        rows = [row for row in rows if row in config.rows and row in written]
+    if method is None:  # those that have a space
+        rows = [row for row in rows if row in config.rows]
         if not rows:
-            raise UserError(f"{file}: no row of its own has a search space in {spaces}")
+            raise UserError(f"{file}: none of its rows has a search space in {spaces}")
     if dataset is None:  # all cells that the plan has, and no others
         runs = chosen.plan.runs(rows, chosen.columns)
     else:

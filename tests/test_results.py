@@ -163,6 +163,7 @@ def test_a_run_in_the_wrong_place_is_told_where_it_belongs(chosen: Selection, da
         home.with_name("mine"),
         home.with_name(f"{home.name}-copy"),
         home.parents[1] / "mnist" / home.name,
+        home.parents[1] / "a" / home.name,
     ):
         wrong.parent.mkdir(exist_ok=True)
         shutil.copytree(home, wrong)
@@ -183,6 +184,36 @@ def test_a_run_in_the_wrong_place_is_told_where_it_belongs(chosen: Selection, da
         assert chosen.store.problems() == []
 
 
+def test_of_two_runs_with_one_key_an_intact_one_is_read(chosen: Selection, data: Dataset) -> None:
+    run = picked(chosen, "BP")
+    home = train(run, data, chosen.store)
+    other = home.with_name(f"a-backup-{run.key}")
+    shutil.copytree(home, other)
+    assert chosen.store.folder(run.key) == other
+    assert chosen.store.problems() == [f"{home}: a copy of {other}, not looked at; delete this one"]
+    (other / "epochs.csv").write_text("x")
+    assert chosen.store.folder(run.key) == home
+    (damage,) = chosen.store.problems()
+    assert damage.startswith(f"{other / 'epochs.csv'}: changed since")
+    assert status(run, chosen.store).state is State.STORED
+
+
+def test_another_training_of_a_run_is_no_copy(chosen: Selection, data: Dataset) -> None:
+    home = train(picked(chosen, "BP"), data, chosen.store)
+    other = home.parents[1] / home.name  # one level too high
+    shutil.copytree(home, other)
+    (problem,) = chosen.store.problems()
+    assert problem == f"{other}: a copy of {home}, not looked at; delete this one"
+    record = yaml.safe_load((other / "run.yaml").read_text())
+    record["data"]["checksum"] = "0" * 64
+    (other / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
+    (problem,) = chosen.store.problems()
+    assert (
+        problem
+        == f"{other}: the same run as {home}, trained another time, and not looked at; keep one of them"
+    )
+
+
 def test_a_row_may_have_another_label_now(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen, "BP")
     home = train(run, data, chosen.store)
@@ -191,7 +222,9 @@ def test_a_row_may_have_another_label_now(chosen: Selection, data: Dataset) -> N
     assert status(run, chosen.store).state is State.STORED
 
 
-@pytest.mark.parametrize("dataset", ["mnist", {"name": 5}, {"name": "../../elsewhere"}, None])
+@pytest.mark.parametrize(
+    "dataset", ["mnist", None, *({"name": name} for name in (5, "../../elsewhere", "..", "", "**a"))]
+)
 def test_a_record_of_no_data_set_is_damage(chosen: Selection, data: Dataset, dataset: Any) -> None:
     folder = train(picked(chosen, "BP"), data, chosen.store)
     record = yaml.safe_load((folder / "run.yaml").read_text())
@@ -206,7 +239,7 @@ def test_a_run_outside_its_data_sets_folder(chosen: Selection, data: Dataset) ->
     home = train(picked(chosen, "BP"), data, chosen.store)
     wrong = home.rename(home.parents[1] / home.name)
     problems = chosen.store.problems()
-    assert problems == [f"{wrong}: not where a run is looked for; move it into its data set's folder"]
+    assert problems == [f"{wrong}: not where this run is looked for; move it to {home}"]
 
 
 def test_a_folder_with_runs_below_is_not_to_be_deleted(chosen: Selection, data: Dataset) -> None:

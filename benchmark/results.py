@@ -116,8 +116,9 @@ class Store:
     def problems(self) -> list[str]:
         """What is wrong with the store, one line a damaged or misplaced run."""
         found = []
-        misplaced = sorted(file.parent for file in self.root.glob("runs/*/run.yaml"))
-        for folder in [*misplaced, *self.folders()]:
+        folders, runs = self.folders(), self.root / "runs"
+        misplaced = sorted({file.parent for file in runs.glob("**/run.yaml")} - {runs, *folders})
+        for folder in [*misplaced, *folders]:
             try:
                 self.read(folder)
             except UserError as error:
@@ -296,8 +297,11 @@ def _intact(folder: Path) -> bool:
 def _where_to(run: StoredRun, used: Path | None, runs: Path) -> str:
     """What to do with an intact run that is not the one that is read."""
     if used is None or used == run.folder or not _in_place(used):
-        name = f"{slug(str(run.record.get('label')))}-{run.record['key']}"
-        return f"not where this run is looked for; move it to {runs / run.spec['dataset']['name'] / name}"
+        home = (
+            runs / run.spec["dataset"]["name"] / f"{slug(str(run.record.get('label')))}-{run.record['key']}"
+        )
+        first = ", once what is there is out of the way" if home.exists() else ""
+        return f"not where this run is looked for; move it to {home}{first}"
     if not _intact(used):
         return f"not where this run is looked for; let it replace {used}, which is damaged"
     ours, theirs = ((r["data"]["checksum"], r["epochs_sha256"]) for r in (run.record, _record(used)))

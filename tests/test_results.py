@@ -235,6 +235,22 @@ def test_a_record_of_no_data_set_is_damage(chosen: Selection, data: Dataset, dat
     assert problem.startswith(f"{folder / 'run.yaml'}: not the record of a run; ")
 
 
+def test_a_run_inside_another_one_is_found(chosen: Selection, data: Dataset) -> None:
+    outer, inner = (train(picked(chosen, row), data, chosen.store) for row in ("BP", "DTP"))
+    lost = inner.rename(outer / inner.name)
+    assert chosen.store.problems() == [f"{lost}: not where this run is looked for; move it to {inner}"]
+
+
+def test_two_runs_that_changed_places(chosen: Selection, data: Dataset) -> None:
+    one, other = (train(picked(chosen, row), data, chosen.store) for row in ("BP", "DTP"))
+    aside = one.rename(one.with_name("aside"))
+    other.rename(one)
+    aside.rename(other)
+    for problem in chosen.store.problems():
+        assert problem.endswith(", once what is there is out of the way")
+    assert len(chosen.store.problems()) == 2
+
+
 def test_a_run_outside_its_data_sets_folder(chosen: Selection, data: Dataset) -> None:
     home = train(picked(chosen, "BP"), data, chosen.store)
     wrong = home.rename(home.parents[1] / home.name)
@@ -245,7 +261,9 @@ def test_a_run_outside_its_data_sets_folder(chosen: Selection, data: Dataset) ->
 def test_a_folder_with_runs_below_is_not_to_be_deleted(chosen: Selection, data: Dataset) -> None:
     home = train(picked(chosen, "BP"), data, chosen.store)
     shutil.copytree(home.parent, home.parents[1] / "copies" / "of-mini")
-    (problem,) = chosen.store.problems()
+    nested, problem = chosen.store.problems()
+    copy = home.parents[1] / "copies" / "of-mini" / home.name
+    assert nested == f"{copy}: a copy of {home}, not looked at; delete this one"
     assert "delete" not in problem
     assert f"move out what it holds, such as {home.parents[1] / 'copies' / 'of-mini' / home.name}" in problem
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from benchmark.errors import UserError
 from benchmark.results import Store, StoredRun
-
-if TYPE_CHECKING:
-    from benchmark.sweep import Run
+from benchmark.sweep import Run
 
 
 @dataclass(frozen=True)

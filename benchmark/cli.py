@@ -46,7 +46,7 @@ from benchmark.report import contents, html
 from benchmark.report.contents import REPORTS
 from benchmark.results import Store, StoredRun
 from benchmark.sensitivity import PROFILES
-from benchmark.sweep import State, Status, status
+from benchmark.states import State, Status, status
 from benchmark.training import EpochResult
 
 NOT_SUPPORTED = 3

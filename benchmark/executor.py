@@ -20,7 +20,8 @@ from benchmark.measurements import MEASUREMENTS
 from benchmark.methods import METHODS
 from benchmark.precision import computing
 from benchmark.results import EPOCH_COLUMNS, Store
-from benchmark.sweep import Run, checkpoint
+from benchmark.states import checkpoint
+from benchmark.sweep import Run
 from benchmark.training import EpochResult, Training
 
 CHECKPOINT_SECONDS = 30.0

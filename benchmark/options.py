@@ -18,7 +18,8 @@ from benchmark.errors import INTERRUPTED, UserError
 from benchmark.memory import ran_out
 from benchmark.precision import Precision, check
 from benchmark.results import Store, slug
-from benchmark.sweep import CHANGED, REPORTS, Plan, Status, status
+from benchmark.states import Status, status
+from benchmark.sweep import CHANGED, REPORTS, Plan
 
 # A pipe or a file has no width to fit.
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)

@@ -1,35 +1,21 @@
-"""From a plan to its runs, and what the store has of them."""
+"""From a plan to its runs: a row on a data set with all its seeds, and what makes it another one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmark import assembly
 from benchmark.config import DatasetConfig, PlanConfig
-from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
 from benchmark.methods import METHODS, Method, build
 from benchmark.precision import Precision
-from benchmark.results import Store, key_of, slug
+from benchmark.results import key_of
 from benchmark.training import SEMANTICS
-
-
-class State(StrEnum):
-    """What the store has of a run."""
-
-    STORED = "stored"
-    PARTIAL = "partial"
-    UNMEASURED = "unmeasured"  # stored, but without what the plan measures besides
-    STALE = "stale"  # stored for the same seeds and epochs, but with another specification
-    DAMAGED = "damaged"
-    MISSING = "missing"
 
 
 @dataclass(frozen=True)
@@ -203,83 +189,6 @@ class Plan:
         protocol = self.config.protocol.model_copy(update=update)
         config = self.config.model_copy(update={"protocol": protocol})
         return replace(self, name=name, config=config, changes=changes)
-
-
-@dataclass(frozen=True)
-class Status:
-    """A run's state in the store, and what there is to know about it."""
-
-    run: Run
-    state: State
-    detail: str = ""
-    seconds_per_epoch: float | None = None
-    """Of a partial run, as measured so far."""
-    epochs_done: int = 0
-    """Pre-training included."""
-
-
-def status(run: Run, store: Store) -> Status:
-    """What the store has of a run."""
-    try:
-        return _status(run, store)
-    except UserError as error:
-        return Status(run, State.DAMAGED, str(error))
-
-
-def _status(run: Run, store: Store) -> Status:
-    if store.load(run.key) is not None:
-        return Status(run, State.STORED, epochs_done=run.total_epochs)
-    partial = _partial(run, store)
-    if run.measure and store.folder(run.unmeasured.key) is not None:
-        without = f"stored without {', '.join(run.measure)}"
-        if partial is None:
-            return Status(run, State.UNMEASURED, without)
-        return replace(partial, detail=f"{without}; with: {partial.detail}")
-    if partial is not None:
-        return partial
-    for folder in store.folders(run.column):
-        if folder.name.rsplit("-", 1)[0] == slug(run.row):
-            try:
-                stored = store.read(folder)
-            except UserError:  # another run's damage is not this one's
-                continue
-            if _same_protocol(stored.spec, run.spec):
-                return Status(run, State.STALE, f"stored with {differences(stored.spec, run.spec)}")
-    return Status(run, State.MISSING)
-
-
-def _partial(run: Run, store: Store) -> Status | None:
-    """Of a run that was begun, or some of whose seeds are stored in other runs."""
-    begun, found = checkpoint(run, store), assembly.stored_seeds(run, store)
-    seeds = [seed for seed in run.seeds if seed not in found] if begun is None else begun["seeds"]
-    if begun is None and not found:
-        return None
-    share = 1 - len(seeds) / len(run.seeds)
-    details = [f"{len(run.seeds) - len(seeds)} of {len(run.seeds)} seeds stored"] if share else []
-    if not seeds:
-        details.append("`run` puts them together")
-    done, pace = share * run.total_epochs, None
-    if begun is not None:
-        rest = replace(run, seeds=seeds)
-        reached = rest.epochs_done(begun["replicas_per_pass"], begun["pass"], begun["training"]["completed"])
-        details.append(f"{int(reached)} of {run.total_epochs} epochs")
-        done += (1 - share) * reached
-        pace = begun["log"]["seconds"] / ((1 - share) * reached) if reached else None
-    return Status(run, State.PARTIAL, ", ".join(details), pace, int(done))
-
-
-def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:
-    """The state of a run under way, or None; `UserError` for one that this code cannot go on with."""
-    found = store.checkpoint(run.key)
-    if found is not None and "replicas_per_pass" not in found:
-        raise UserError(f"{store.partial(run.key)}: begun by an earlier version; delete it to start again")
-    if found is not None:
-        found.setdefault("seeds", run.seeds)  # all of them, before some could be stored already
-    return found
-
-
-def _same_protocol(stored: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
-    return all(stored[name] == planned[name] for name in ("seeds", "epochs", "precision"))
 
 
 def differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str = "") -> str:

@@ -41,7 +41,8 @@ from benchmark.options import (
 from benchmark.precision import Precision, computing
 from benchmark.report import scaling, table3
 from benchmark.roofline import bandwidth, block_times, matmul_rate, product_bytes
-from benchmark.sweep import Plan, Run, State, Status
+from benchmark.states import State, Status
+from benchmark.sweep import Plan, Run
 from benchmark.timing_points import PROFILES, Point, study_points, table3_points, with_replicas
 from benchmark.training import Training
 

@@ -13,7 +13,8 @@ from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.options import Selection
 from benchmark.results import StoredRun
-from benchmark.sweep import Run, State, status
+from benchmark.states import State, status
+from benchmark.sweep import Run
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""

@@ -15,7 +15,7 @@ from benchmark.measurements import MEASUREMENTS
 from benchmark.options import Selection
 from benchmark.report import table2
 from benchmark.results import StoredRun
-from benchmark.sweep import State
+from benchmark.states import State
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""

@@ -19,7 +19,8 @@ from benchmark.errors import UserError
 from benchmark.memory import bytes_per_replica
 from benchmark.methods import METHODS, Method, build
 from benchmark.options import RESULTS, Selection, run_app
-from benchmark.sweep import Plan, Run, State, Status
+from benchmark.states import State, Status
+from benchmark.sweep import Plan, Run
 from benchmark.timing_points import PROFILES, Point
 
 DIMS = [11, 8, 7, 6, 5]

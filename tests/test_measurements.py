@@ -16,26 +16,14 @@ from benchmark.options import Selection
 from benchmark.report import table2
 from benchmark.results import StoredRun
 from benchmark.states import State
+from tests import tiny
+from tests.tiny import MINI
 
-MINI = "fashion-mnist-mini"
-PLAN = f"""
-title: Tiny
-comparable: false
-protocol: {{epochs: 3, batch_size: 512, seeds: [1, 2], source: guess}}
-networks:
-  2x8: {{hidden_layers: 2, width: 8, source: guess}}
-columns:
-  {MINI}: {{network: 2x8}}
-rows:
-  BP:
-    method: BP
-    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}
-  DTP:
-    method: DTP
-    options: {{feedback_updates: 2}}
-    hyperparameters:
-      {MINI}: {{lr: 0.5, stepsize: 0.07, lr_feedback: 0.0015, noise_std: 0.02, source: guess}}
-"""
+PLAN = (
+    tiny.PLAN.replace("epochs: 1", "epochs: 3")
+    .replace("1x8", "2x8")
+    .replace("hidden_layers: 1", "hidden_layers: 2")
+)
 MEASURE = "measure:\n  {name}: {{rows: [{row}], columns: [{column}]}}\n"
 
 

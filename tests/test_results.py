@@ -28,27 +28,10 @@ from benchmark.options import Selection
 from benchmark.results import EPOCH_COLUMNS, Store, key_of, slug
 from benchmark.states import State, status
 from benchmark.sweep import Run
+from tests import tiny
+from tests.tiny import CPU, MINI
 
-MINI = "fashion-mnist-mini"
-PLAN = f"""
-title: Tiny
-comparable: false
-protocol: {{epochs: 2, batch_size: 512, seeds: [1, 2], source: guess}}
-networks:
-  1x8: {{hidden_layers: 1, width: 8, source: guess}}
-columns:
-  {MINI}: {{network: 1x8}}
-rows:
-  BP:
-    method: BP
-    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}
-  DTP:
-    method: DTP
-    options: {{feedback_updates: 2}}
-    hyperparameters:
-      {MINI}: {{lr: 0.5, stepsize: 0.07, lr_feedback: 0.0015, noise_std: 0.02, source: guess}}
-"""
-CPU = torch.device("cpu")
+PLAN = tiny.PLAN.replace("epochs: 1", "epochs: 2")
 
 
 @pytest.fixture

@@ -152,15 +152,19 @@ class Comparison:
     p_equivalence: float
     """Corrected (Holm) over the equivalences of the table."""
 
+    @cached_property
+    def _welch(self) -> Difference:
+        return Difference.welch(self.ours, self.paper)
+
     @property
     def difference(self) -> float:
         """Ours minus the paper's."""
-        return self.ours.mean - self.paper.mean
+        return self._welch.difference
 
     @property
     def interval(self) -> tuple[float, float]:
         """Welch's, of level 1 - ALPHA; of this number alone, not corrected."""
-        return Difference.welch(self.ours, self.paper).interval
+        return self._welch.interval
 
     @cached_property
     def power(self) -> float:
@@ -174,10 +178,19 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        different, equivalent = self.p_difference <= ALPHA, self.p_equivalence <= ALPHA
-        if different:
-            return Verdict.DIFFERENT_WITHIN_MARGIN if equivalent else Verdict.DIFFERENT
-        return Verdict.EQUIVALENT if equivalent else Verdict.INCONCLUSIVE
+        return _verdict(self.p_difference, self.p_equivalence)
+
+    @property
+    def alone(self) -> Verdict:
+        """What the verdict would be were this the only number compared: of the tests not corrected."""
+        return _verdict(self._welch.p_difference, self._welch.p_equivalence(self.margin))
+
+
+def _verdict(p_difference: float, p_equivalence: float) -> Verdict:
+    different, equivalent = p_difference <= ALPHA, p_equivalence <= ALPHA
+    if different:
+        return Verdict.DIFFERENT_WITHIN_MARGIN if equivalent else Verdict.DIFFERENT
+    return Verdict.EQUIVALENT if equivalent else Verdict.INCONCLUSIVE
 
 
 def compare(table: Mapping[Name, tuple[Sample, Sample, float]]) -> dict[Name, Comparison]:

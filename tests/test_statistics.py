@@ -187,12 +187,13 @@ def test_correction_counts_the_whole_table() -> None:
     """What is shown alone need not be shown among many; two families, each over all cells."""
     clear = (Sample(10.16, 0.1, 5), PAPER, 0.3)
     alone = compare({"clear": clear})["clear"]
-    assert alone.verdict is Verdict.DIFFERENT_WITHIN_MARGIN
+    assert alone.verdict is alone.alone is Verdict.DIFFERENT_WITHIN_MARGIN
     vague = (Sample(10.0, 3.0, 5), PAPER, 0.3)
     among = compare({"clear": clear, **{str(i): vague for i in range(9)}})
     assert among["clear"].p_difference == pytest.approx(10 * alone.p_difference)
     assert among["clear"].p_equivalence == pytest.approx(10 * alone.p_equivalence)
     assert among["clear"].verdict is Verdict.INCONCLUSIVE
+    assert among["clear"].alone is Verdict.DIFFERENT_WITHIN_MARGIN
     assert among["clear"].interval == alone.interval
     assert among["clear"].power == alone.power == alone.corrected_power
     assert among["clear"].corrected_power == tost_power(*clear, ALPHA / 10) < alone.power

@@ -106,10 +106,13 @@ class Cell:
 
     @property
     def firmness(self) -> list[str]:
-        """How many of the last epochs bear the verdict out, and the power of one that says nothing."""
+        """How many of the last epochs bear the verdict out, what it would be without the correction if that is
+        another, and the power of one that says nothing."""
         if self.comparison is None:
             return []
         details = [f"{self.kept} of {len(self.late)} epochs"]
+        if self.comparison.alone is not self.verdict:
+            details.append(f"alone {self.comparison.alone}")
         if self.verdict is Verdict.INCONCLUSIVE:
             details.append(
                 f"power {self.comparison.power:.0%}, corrected {self.comparison.corrected_power:.0%}"
@@ -164,7 +167,8 @@ class Table2:
             "means would have been found EQUIVALENT with these deviations and seeds, were this the only "
             "cell; corrected, were it the first of all compared. INCOMPLETE: seeds are missing or diverged. "
             f"(18 of {LATE_EPOCHS} epochs): had training ended after any of the last {LATE_EPOCHS} epochs, "
-            "18 times the verdict would have been this one. The tests of difference and those of equivalence "
+            "18 times the verdict would have been this one; alone: what it would be, were this the only cell "
+            "compared. The tests of difference and those of equivalence "
             f"are two families, each at level {ALPHA:g} and corrected (Holm) over the {compared} cells "
             "compared, so that a verdict can change when another cell comes in; intervals are not corrected."
         )
@@ -396,6 +400,7 @@ def _frame(table: Table2) -> pd.DataFrame:
                     for name in COMPARISON_COLUMNS
                 },
                 "verdict": cell.verdict,
+                "alone": cell.comparison.alone if cell.comparison else None,
                 "kept": cell.kept if cell.comparison else None,
                 "run": cell.key,
                 "command": "" if stored else cell.command,

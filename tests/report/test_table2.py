@@ -357,6 +357,30 @@ def test_verdicts(tmp_path: Path) -> None:
     assert "\nVerdicts: " in shown
 
 
+def test_what_only_the_correction_leaves_open_says_so(tmp_path: Path) -> None:
+    """A difference of p between ALPHA / 2 and ALPHA, beside one that says nothing."""
+    paper = PaperTable(
+        n=5,
+        spread="-",
+        unit="-",
+        cells={
+            "BP": {"mnist": PaperCell(mean=1.85, std=0.1)},
+            "DRL": {"mnist": PaperCell(mean=9.0, std=0.5)},
+        },
+    )
+    chosen = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1, 2, 3, 4, 5]"))
+    fill(chosen, {"BP": [3.45, 2.45, 3.95, 2.95, 1.95], "DRL": [9.0, 8.0, 10.0, 9.5, 8.0]})
+    table = table2.build(chosen.plan, chosen.store, paper)
+    cell = table.cells["BP", "mnist"]
+    assert cell.comparison is not None
+    assert (cell.comparison.verdict, cell.comparison.alone) == ("INCONCLUSIVE", "DIFFERENT")
+    assert cell.judged.startswith("INCONCLUSIVE (1 of 1 epochs; alone DIFFERENT; power ")
+    assert "alone" not in table.cells["DRL", "mnist"].judged
+    table2.write(table, tmp_path)
+    frame = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).xs("mnist", level=1)
+    assert frame.loc[["BP", "DRL"], "alone"].tolist() == ["DIFFERENT", "INCONCLUSIVE"]
+
+
 def test_incomplete_cells(tmp_path: Path) -> None:
     chosen = select(tmp_path, MARGINS)
     fill(chosen, {"BP": [2.0, 2.2]}, diverged=1)

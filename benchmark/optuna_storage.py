@@ -61,15 +61,15 @@ def driver(url: str) -> Iterator[RDBStorage]:
         raise UserError(f"{file} is in use by another process; wait for it, or stop it") from None
 
 
-def read_studies(url: str, names: Sequence[str]) -> list[optuna.Study | None]:
-    """Studies to read from; None where there is none of that name."""
+def read_studies(url: str) -> list[optuna.Study]:
+    """All studies, to read from, in the order of their names; none where there is no such SQLite file."""
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite" and not Path(_file(parsed)).exists():
-        return [None for _ in names]  # opening it would create it
+        return []  # opening it would create it
     with _answering(url):
         storage = _open(url)
-        known = set(optuna.get_all_study_names(storage))
-        return [optuna.load_study(study_name=n, storage=storage) if n in known else None for n in names]
+        names = sorted(optuna.get_all_study_names(storage))
+        return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
 def is_shared(storage: RDBStorage) -> bool:

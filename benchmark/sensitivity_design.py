@@ -104,8 +104,7 @@ def designs(
         for name, value in run.hyperparameters.items():
             if not isinstance(value, float) or not 0.0 < value < float("inf"):
                 raise UserError(f"{row} on {column}: {name} {value!r} found, must be finite and above 0")
-        length = epochs or plan.config.sensitivity.epochs or run.epochs
-        run = replace(run, seeds=[seed], epochs=length, measure=())
+        run = replace(run, seeds=[seed], epochs=epochs or default_epochs(plan), measure=())
         found.append(Design(Path(plan.source).stem, run, plan.guest))
     return found
 
@@ -118,6 +117,11 @@ def default_rows(plan: Plan) -> list[str]:
 def default_column(plan: Plan) -> str:
     """The data set of Figure 3, or the first of a plan that does without it."""
     return COLUMN if COLUMN in plan.config.columns else next(iter(plan.config.columns))
+
+
+def default_epochs(plan: Plan) -> int:
+    """The plan's own for the study, or its protocol's."""
+    return plan.config.sensitivity.epochs or plan.config.protocol.epochs
 
 
 def default_storage(store: Store) -> str:
@@ -151,6 +155,25 @@ def check(design: Design, study: optuna.Study) -> None:
             f"the study {study.study_name!r} was made with {differences(made_for, design.record)}; it is "
             "left as it is: delete it (optuna delete-study), or name another --storage or --results"
         )
+
+
+def stored(plan: Plan, url: str) -> list[Design]:
+    """The plan's designs that the storage has a study of, on whatever data set, of whatever length and seed.
+
+    By their names alone: whether a study was made for the design, `check` tells.
+    """
+    found = []
+    for study in optuna_storage.read_studies(url):
+        record = study.user_attrs.get("design")
+        if record is None:  # some other tool's
+            continue
+        row, spec = record["row"], record["spec"]
+        column = spec["dataset"]["name"]
+        if row in plan.config.rows and column in plan.config.columns and plan.run(row, column) is not None:
+            (design,) = designs(plan, [row], column, spec["epochs"], spec["seeds"][0])
+            if design.name == study.study_name:
+                found.append(design)
+    return found
 
 
 def enqueue(design: Design, study: optuna.Study, trials: int) -> None:

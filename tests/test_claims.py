@@ -518,7 +518,7 @@ def test_accuracies_come_from_the_sensitivity_study(
                 value=50 - rng.exponential(scale),
             )
             made[design.name].add_trial(trial)
-    monkeypatch.setattr(optuna_storage, "read_studies", lambda url, names: [made[name] for name in names])
+    monkeypatch.setattr(optuna_storage, "read_studies", lambda url: list(made.values()))
     assert judged(chosen, check).parts[0].numbers == "99 of 100 configurations of DTP on MNIST are stored"
     assert judged(chosen, {**check, "against": ["TP"]}).verdict is Verdict.SUPPORTED
     assert "the plan has no L-DRL" in judged(chosen, {**check, "against": ["L-DRL"]}).parts[0].numbers

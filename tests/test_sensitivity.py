@@ -98,8 +98,7 @@ def url(results: Path) -> str:
 
 
 def study(results: Path, name: str = NAME) -> optuna.Study:
-    (found,) = optuna_storage.read_studies(url(results), [name])
-    assert found is not None
+    (found,) = (study for study in optuna_storage.read_studies(url(results)) if study.study_name == name)
     return found
 
 

@@ -9,14 +9,16 @@ from rich.console import Console
 
 from benchmark import claims
 from benchmark.config import load_paper_values
+from benchmark.errors import UserError
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
 from benchmark.report import figure2, figure3, headline, html, scaling, table1, table2, table3
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Row, Table
+from benchmark.results import slug
 from benchmark.sensitivity_design import default_column, default_rows
 from benchmark.timing_points import PROFILES
 
-Report = Callable[[Selection, Console], tuple[list[Path], Exhibit]]
+Report = Callable[[Selection, Console], tuple[list[Path], list[Exhibit]]]
 """Builds from the store, prints, and writes; returns the files and what the page shows."""
 
 TITLE = "FW-DTP benchmark"
@@ -30,7 +32,7 @@ def page_file(chosen: Selection) -> Path:
     return chosen.figures / f"{chosen.plan.file_name('report')}.html"
 
 
-def report_table1(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+def report_table1(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     table = table1.build(chosen.plan, chosen.store)
     table1.show(table, console)
     files = table1.write(table, chosen.root / "tables")
@@ -39,7 +41,7 @@ def report_table1(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
     body = [["condition claimed", *claimed]]
     for quantity, (text, _) in table1.QUANTITIES.items():
         body.append([text, *(table.cell(row, quantity) for row in rows)])
-    return files, Exhibit(
+    exhibit = Exhibit(
         "table-1",
         "Table 1",
         table.heading,
@@ -48,18 +50,19 @@ def report_table1(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
         _table(["", *map(table.head, rows)], body),
         missing=tuple(table.measured.missing.values()),
     )
+    return files, [exhibit]
 
 
-def report_table2(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+def report_table2(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     table = table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
     table2.show(table, console, chosen.rows, chosen.columns)
     files = table2.write(table, chosen.root / "tables")
     if chosen.root == RESULTS and chosen.plan.source == "table2" and not chosen.plan.changes:
         files += headline.write(table)
-    return files, html.table2_exhibit(table, html.links_to(chosen.store, page_file(chosen)))
+    return files, [html.table2_exhibit(table, html.links_to(chosen.store, page_file(chosen)))]
 
 
-def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     table = table3.build(chosen.plan, chosen.store, load_paper_values())
     table3.show(table, console)
     files = table3.write(table, chosen.root / "tables")
@@ -70,7 +73,7 @@ def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
     notes = [table.note]
     for device in table.devices:
         notes += [f"{device}: {table.provenance(device)}", *(f"Skipped: {s}" for s in table.skipped(device))]
-    return files, Exhibit(
+    exhibit = Exhibit(
         "table-3",
         "Table 3",
         table.heading,
@@ -79,14 +82,15 @@ def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
         _table(heads, body),
         missing=tuple(table.missing()),
     )
+    return files, [exhibit]
 
 
-def report_figure2(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+def report_figure2(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     figure = figure2.build(chosen.plan, chosen.store)
     figure2.show(figure, console)
     files = figure2.write(figure, chosen.figures)
     alt = "Trace and share of non-negative eigenvalues over the epochs"
-    return files, Exhibit(
+    exhibit = Exhibit(
         "figure-2",
         "Figure 2",
         figure.measured.heading,
@@ -95,32 +99,45 @@ def report_figure2(chosen: Selection, console: Console) -> tuple[list[Path], Exh
         figures=_figures(files, alt, page_file(chosen)),
         missing=tuple(figure.measured.missing.values()),
     )
+    return files, [exhibit]
 
 
-def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
-    figure = figure3.build(chosen.plan, chosen.store)
-    figure3.show(figure, console)
-    files = figure3.write(figure, chosen.figures, chosen.root / "tables")
-    lines = figure3.cells(figure)
-    alt = "Test accuracies of random hyperparameter configurations"
-    return files, Exhibit(
-        "figure-3",
-        "Figure 3",
-        figure.heading,
-        (figure3.NOTE,),
-        figure.warning,
-        _table(list(lines[0]), [list(line.values()) for line in lines]),
-        _figures(files, alt, page_file(chosen)),
-        tuple(figure.missing()),
-    )
+def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
+    """The paper's figure, and the same of every other study that the store has."""
+    drawn = [figure3.build(chosen.plan, chosen.store)]
+    for other in figure3.others(chosen.plan, chosen.store):
+        try:
+            drawn.append(figure3.build(chosen.plan, chosen.store, **other))
+        except UserError as error:  # made with other hyperparameters than the plan has now, say
+            console.print(f"Left out: {error}", markup=False)
+    files: list[Path] = []
+    exhibits = []
+    for figure in drawn:
+        figure3.show(figure, console)
+        written = figure3.write(figure, chosen.figures, chosen.root / "tables")
+        lines = figure3.cells(figure)
+        alt = "Test accuracies of random hyperparameter configurations"
+        exhibit = Exhibit(
+            slug(figure.name.replace("figure3", "figure-3")),
+            "Figure 3",
+            figure.heading,
+            (figure3.NOTE,),
+            figure.warning,
+            _table(list(lines[0]), [list(line.values()) for line in lines]),
+            _figures(written, alt, page_file(chosen)),
+            tuple(figure.missing()),
+        )
+        files += written
+        exhibits.append(exhibit)
+    return files, exhibits
 
 
-def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     figure = scaling.build(chosen.plan, chosen.store)
     scaling.show(figure, console)
     files = scaling.write(figure, chosen.figures)
     gains = [f"{device}: {gain}." for device in figure.devices for gain in figure.gains(device)]
-    return files, Exhibit(
+    exhibit = Exhibit(
         "scaling",
         "Scaling",
         figure.heading,
@@ -131,9 +148,10 @@ def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], Exh
         ),
         missing=tuple(figure.missing()),
     )
+    return files, [exhibit]
 
 
-def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], Exhibit]:
+def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
     ledger_files.show(ledger, console)
     files = ledger_files.write(ledger, chosen.root / "tables")
@@ -157,7 +175,7 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
             Cell(ledger.summary(judgement), details=tuple(map(html.Line, parts))),
         )
         rows.append(Row(cells))
-    return files, Exhibit(
+    exhibit = Exhibit(
         "claims",
         "Claims",
         "What the paper says, judged",
@@ -166,6 +184,7 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], Exhi
         Table(columns, tuple(rows)),
         missing=tuple(ledger.commands),
     )
+    return files, [exhibit]
 
 
 REPORTS: dict[str, Report] = {
@@ -197,11 +216,12 @@ def available(chosen: Selection) -> list[str]:
 
 def report_all(chosen: Selection, console: Console) -> list[Path]:
     """Every report of the plan, and the page."""
-    files, exhibits = [], []
+    files: list[Path] = []
+    exhibits: list[Exhibit] = []
     for name in available(chosen):
-        written, exhibit = REPORTS[name](chosen, console)
+        written, shown = REPORTS[name](chosen, console)
         files += written
-        exhibits.append(exhibit)
+        exhibits += shown
     file = page_file(chosen)
     title = TITLE if chosen.plan.source == "table2" else f"{TITLE}: {chosen.plan.config.title}"
     text = html.page(title, INTRO, exhibits, html.provenance(chosen.store, file))

@@ -41,9 +41,11 @@ from benchmark.sensitivity_design import (
     check,
     complete,
     default_column,
+    default_epochs,
     default_rows,
     default_storage,
     designs,
+    stored,
 )
 from benchmark.sweep import Plan
 
@@ -120,7 +122,7 @@ class Figure3:
             changes += [slug(sample.row) for sample in self.samples]
         if self.column != default_column(self.plan):
             changes.append(slug(self.column))
-        if self.epochs != self._plan_epochs:
+        if self.epochs != default_epochs(self.plan):
             changes.append(f"{self.epochs}-epochs")
         if self.trials != TRIALS:
             changes.append(f"{self.trials}-trials")
@@ -137,10 +139,6 @@ class Figure3:
         return [] if found is Precision.HIGHEST else [found.value]
 
     @property
-    def _plan_epochs(self) -> int:
-        return self.plan.config.sensitivity.epochs or self.plan.config.protocol.epochs
-
-    @property
     def heading(self) -> str:
         """Data set and protocol."""
         title = self.plan.datasets[self.column].title
@@ -154,8 +152,8 @@ class Figure3:
         reasons = []
         if self.column != COLUMN:
             reasons.append("another data set")
-        if self.epochs != self._plan_epochs:
-            reasons.append(f"{self.epochs} epochs instead of {self._plan_epochs}")
+        if self.epochs != default_epochs(self.plan):
+            reasons.append(f"{self.epochs} epochs instead of {default_epochs(self.plan)}")
         if self.trials != TRIALS:
             reasons.append(f"{self.trials} configurations instead of {TRIALS}")
         if [sample.row for sample in self.samples] != list(ROWS):
@@ -178,7 +176,7 @@ class Figure3:
         words = ["--method", sample.row, "--dataset", self.column]
         words += [] if source == "table2" else ["--profile", source]
         words += [] if self.trials == TRIALS else ["--trials", str(self.trials)]
-        words += [] if self.epochs == self._plan_epochs else ["--epochs", str(self.epochs)]
+        words += [] if self.epochs == default_epochs(self.plan) else ["--epochs", str(self.epochs)]
         words += [] if self.seed == SEED else ["--seed", str(self.seed)]
         words += ["--storage", "URL"] if self.shared_storage else []
         words += ["--precision", *self._precision] if "--precision" in self.plan.changes else []
@@ -234,8 +232,10 @@ def build(
     samples = []
     contents: dict[str, str] = {}
     asked = designs(plan, rows or default_rows(plan), column, epochs, seed)
-    stored = optuna_storage.read_studies(storage or default_storage(store), [design.name for design in asked])
-    for design, study in zip(asked, stored, strict=True):
+    studies = optuna_storage.read_studies(storage or default_storage(store))
+    by_name = {study.study_name: study for study in studies}
+    for design in asked:
+        study = by_name.get(design.name)
         samples.append(_sample(design, study, trials))
         if study is not None and "data" in study.user_attrs:
             contents[study.user_attrs["data"]] = design.run.row
@@ -243,6 +243,23 @@ def build(
         listed = ", ".join(f"{row} on {digest[:12]}..." for digest, row in contents.items())
         raise UserError(f"{column}: the studies were trained on different data: {listed}")
     return Figure3(plan, column, trials, samples, storage is not None)
+
+
+def others(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """What there is to draw besides the plan's own study: arguments of `build`, one mapping a data set,
+    length and seed that the store has a study of."""
+    rows: dict[tuple[str, int, int], list[str]] = {}
+    for design in stored(plan, default_storage(store)):
+        place = (design.run.column, design.run.epochs, design.run.seeds[0])
+        rows.setdefault(place, []).append(design.run.row)
+    own = (default_column(plan), default_epochs(plan), SEED)
+    found: list[dict[str, Any]] = []
+    for (column, epochs, seed), there in sorted(rows.items()):
+        more = not set(there) <= set(default_rows(plan))
+        if more or (column, epochs, seed) != own:
+            listed = [row for row in plan.config.rows if row in there] if more else None
+            found.append({"rows": listed, "column": column, "epochs": epochs, "seed": seed})
+    return found
 
 
 def _sample(design: Design, study: optuna.Study | None, trials: int) -> Sample:

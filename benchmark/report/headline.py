@@ -43,8 +43,9 @@ def text(table: Table2) -> str:
         "",
         f"In brackets: not a row of the paper's table. (18 of {LATE_EPOCHS} epochs): had training ended "
         f"after any of the last {LATE_EPOCHS} epochs, 18 times the verdict would have been this one. "
-        "alone: what it would be, were this the only cell compared. power: how likely such seeds show equivalence where there is no difference, by this test alone; "
-        "corrected: as the first of all cells compared (Holm).",
+        "alone: what it would be, were this the only cell compared. power: how likely such seeds show "
+        "equivalence where there is no difference, by this test alone; corrected: as the first of all cells "
+        "compared (Holm).",
         "",
     ]
     return "\n".join(lines)

@@ -106,8 +106,8 @@ class Cell:
 
     @property
     def firmness(self) -> list[str]:
-        """How many of the last epochs bear the verdict out, what it would be without the correction if that is
-        another, and the power of one that says nothing."""
+        """How many of the last epochs bear the verdict out, what it would be without the correction if that
+        is another, and the power of one that says nothing."""
         if self.comparison is None:
             return []
         details = [f"{self.kept} of {len(self.late)} epochs"]

@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmark import optuna_storage, sensitivity_design
 from benchmark.errors import UserError
 from benchmark.options import Selection
-from benchmark.report import figure3
+from benchmark.report import contents, figure3
 from benchmark.report.figure3 import Figure3
 
 METHODS = ["DTP", "FW-DTP"]
@@ -268,6 +268,38 @@ def test_a_study_of_another_plan_is_refused(tmp_path: Path) -> None:
     study.set_user_attr("design", {**study.user_attrs["design"], "factor": 4.0})
     with pytest.raises(UserError, match=r"was made with factor 4\.0 instead of 5\.0"):
         build(chosen)
+
+
+def test_every_study_of_the_store_is_drawn(tmp_path: Path) -> None:
+    """Those of other data sets, lengths, seeds and methods stand behind the paper's own figure, and one that
+    the plan has left behind is said to be left out."""
+    chosen = select(tmp_path)
+    fill(chosen, "DTP", [40.0, 41.0])
+    for row in METHODS:
+        fill(chosen, row, [80.0, 81.0, 82.0], column="fashion-mnist", epochs=3)
+    fill(chosen, "DRL", [50.0], seed=7)
+    stale = fill(chosen, "FW-DTP", [90.0], column="mnist", epochs=5)
+    stale.set_user_attr("design", {**stale.user_attrs["design"], "factor": 4.0})
+    storage = optuna.storages.RDBStorage(sensitivity_design.default_storage(chosen.store))
+    optuna.create_study(storage=storage, study_name="somebody else's")
+    console = Console(width=250, record=True, file=io.StringIO())
+    files, exhibits = contents.report_figure3(chosen, console)
+    assert [exhibit.anchor for exhibit in exhibits] == [
+        "figure-3",
+        "figure-3-drl-seed-7",
+        "figure-3-fashion-mnist-3-epochs",
+    ]
+    assert [file.name for file in files if file.suffix == ".md"] == [
+        f"{exhibit.anchor.replace('figure-3', 'figure3')}.md" for exhibit in exhibits
+    ]
+    own, other, elsewhere = (exhibit.warning for exhibit in exhibits)
+    assert own is None
+    assert other == "NOT THE PAPER'S FIGURE 3: other methods"
+    assert elsewhere == "NOT THE PAPER'S FIGURE 3: another data set, 3 epochs instead of 100"
+    assert "3 of 100" in (tmp_path / "results/tables/figure3-fashion-mnist-3-epochs.md").read_text()
+    text = console.export_text()
+    assert "Left out: the study 'sensitivity FW-DTP mnist 5 epochs seed 1' was made with factor 4.0" in text
+    assert "somebody else" not in text
 
 
 def test_mixed_data_are_refused(tmp_path: Path) -> None:

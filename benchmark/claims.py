@@ -75,6 +75,9 @@ class Part:
     numbers: str
     verdict: Verdict
     commands: tuple[str, ...]
+    kept: int | None = None
+    """Where it is about test errors: after how many of the last epochs the verdict would have been the same,
+    had training ended there."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class Ledger:
                     "claim_verdict": self.shown(judgement.verdict),
                     "part": part.where,
                     "verdict": self.shown(part.verdict),
+                    "kept": part.kept,
                     "numbers": part.numbers,
                     "margin": judgement.claim.margin,
                     "quote": judgement.claim.quote,
@@ -155,6 +159,25 @@ def verify(plan: Plan, store: Store, paper: PaperTable, file: Path = CONFIGS / "
 
 
 def judge(name: str, claim: Claim, evidence: Evidence) -> Judgement:
+    """The verdict on every part, and at how many of the last epochs it is the same."""
+    parts = _parts(claim, evidence)
+    check = claim.check
+    if isinstance(check, LowerError | CloseError) or (
+        isinstance(check, Measured) and check.of == "test_error"
+    ):
+        late = [_parts(claim, evidence.earlier(back)) for back in range(evidence.late)]
+        parts = [_with_late(*versions) for versions in zip(parts, *late, strict=True)]
+    return Judgement(name, claim, parts)
+
+
+def _with_late(part: Part, *late: Part) -> Part:
+    if part.verdict is Verdict.NO_DATA:
+        return part
+    kept = sum(other.verdict is part.verdict for other in late)
+    return replace(part, numbers=f"{part.numbers} ({kept} of {len(late)} epochs)", kept=kept)
+
+
+def _parts(claim: Claim, evidence: Evidence) -> list[Part]:
     """Find, correct, and decide."""
     findings = list(_findings(claim, evidence))
     tested = iter(holm([finding.p for finding in findings if finding.p is not None]))
@@ -167,7 +190,7 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Judgement:
             numbers += f", p = {p:.2g}"
         verdict = {None: Verdict.NO_DATA, True: Verdict.SUPPORTED, False: Verdict.NOT_SUPPORTED}[holds]
         parts.append(Part(finding.where, numbers, verdict, finding.commands))
-    return Judgement(name, claim, parts)
+    return parts
 
 
 def _findings(claim: Claim, evidence: Evidence) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import pandas as pd
@@ -35,6 +36,19 @@ class Evidence:
         self.warning = table2.warning(plan)
         """Why nothing here may be held against the paper, if so."""
         self.cells = table2.build(plan, store, paper).cells
+        self._runs: dict[str, StoredRun] = {}
+        self._back = 0
+
+    def earlier(self, epochs: int) -> Evidence:
+        """What the test errors would have been, had training ended so many epochs before."""
+        found = copy.copy(self)
+        found._back = epochs
+        return found
+
+    @property
+    def late(self) -> int:
+        """How many of the last epochs a verdict is tried at."""
+        return min(table2.LATE_EPOCHS, self.plan.config.protocol.epochs)
 
     def columns(self, claimed: Sequence[str]) -> list[str]:
         """Where to check a claim: on its data sets, or on all of a plan that has none of them."""
@@ -51,8 +65,9 @@ class Evidence:
         return self.plan.config.margins[column]
 
     def errors(self, row: str, column: str) -> pd.Series[float]:
-        """Test error in % after the last epoch, by seed."""
-        return self._run(row, column).final["test_error"]
+        """Test error in % after the last epoch, or `earlier`, by seed."""
+        run = self._run(row, column)
+        return run.after(run.spec["epochs"] - self._back)["test_error"]
 
     def remarks(self, row: str, column: str) -> str:
         """What a reader of a run's numbers should know, to be put behind them."""
@@ -109,8 +124,10 @@ class Evidence:
 
     def _run(self, row: str, column: str) -> StoredRun:
         run = self._planned(row, column)
-        stored = self.store.load(run.key, run.unmeasured.key)
-        if stored is None:
-            command = self.cells[row, column].command
-            raise NoData(f"{row} on {self.title(column)} is not stored", command)
-        return stored
+        if run.key not in self._runs:
+            stored = self.store.load(run.key, run.unmeasured.key)
+            if stored is None:
+                command = self.cells[row, column].command
+                raise NoData(f"{row} on {self.title(column)} is not stored", command)
+            self._runs[run.key] = stored
+        return self._runs[run.key]

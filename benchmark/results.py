@@ -66,8 +66,11 @@ class StoredRun:
     @property
     def final(self) -> pd.DataFrame:
         """The last epoch, one row a seed, indexed by seed."""
-        last = self.epochs[self.epochs["epoch"] == self.spec["epochs"]]
-        return last.set_index("seed")
+        return self.after(self.spec["epochs"])
+
+    def after(self, epoch: int) -> pd.DataFrame:
+        """An epoch from 1 on, one row a seed, indexed by seed."""
+        return self.epochs[self.epochs["epoch"] == epoch].set_index("seed")
 
 
 def check_same_images(runs: Sequence[StoredRun]) -> None:

@@ -136,8 +136,9 @@ def test_a_lower_error_is_supported_with_its_numbers(chosen: Selection) -> None:
     low, high = stats.ttest_rel(LOW, HIGH).confidence_interval(0.95)
     assert part.numbers == (
         f"2.75 against 3.18 %, difference -0.43 [{low:+.2f}, {high:+.2f}] over 5 seeds, asked: < 0, "
-        f"p = {test.pvalue:.2g}"
+        f"p = {test.pvalue:.2g} (1 of 20 epochs)"
     )
+    assert part.kept == 1
     assert part.commands == ()
 
 
@@ -200,7 +201,7 @@ def test_holm_over_the_parts_of_a_claim(chosen: Selection) -> None:
     assert two.verdict is Verdict.SUPPORTED
     three = judged(chosen, {**BEATS, "against": ["DTP", "TP", "DRL"]})
     assert {part.verdict for part in three.parts} == {Verdict.NOT_SUPPORTED}
-    assert three.parts[0].numbers.endswith(f"p = {3 * raw:.2g}")
+    assert three.parts[0].numbers.endswith(f"p = {3 * raw:.2g} (20 of 20 epochs)")
 
 
 def test_close_errors(chosen: Selection) -> None:
@@ -312,7 +313,9 @@ def test_every_seed_is_within_bounds(chosen: Selection) -> None:
     store(chosen, "TP", [79.0, 80.0, 78.0, 81.0, 52.0])
     found = judged(chosen, {**FAILS, "above": 50})
     assert found.verdict is Verdict.SUPPORTED
-    assert found.parts[0].numbers == "test error: mean 74, 52 to 81 over 5 seeds, asked: > 50"
+    assert (
+        found.parts[0].numbers == "test error: mean 74, 52 to 81 over 5 seeds, asked: > 50 (20 of 20 epochs)"
+    )
     assert judged(chosen, {**FAILS, "above": 53}).verdict is Verdict.NOT_SUPPORTED
     assert judged(chosen, {**FAILS, "above": 53}, margin=2).verdict is Verdict.SUPPORTED
     assert judged(chosen, {**FAILS, "below": 82}).verdict is Verdict.SUPPORTED

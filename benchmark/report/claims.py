@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark.claims import Ledger, Verdict
-from benchmark.report.table2 import heading
+from benchmark.report.table2 import LATE_EPOCHS, heading
 from benchmark.results import atomic_file
 from benchmark.statistics import ALPHA
 
@@ -23,6 +23,8 @@ NOTE = (
     f"over those parts of the claim that have data, and SUPPORTED means p <= {ALPHA:g}. Claims are not "
     "corrected for being many: of those with a p, each has that chance of being SUPPORTED though untrue. "
     "What has no p must hold for every seed; of a ratio of times, both ends of value ± spread must hold. "
+    f"(18 of {LATE_EPOCHS} epochs): had training ended after any of the last {LATE_EPOCHS} epochs, 18 times "
+    "the verdict on that part would have been this one. "
     "Margins and their reasons stand with the claims in paper_configs/claims.yaml."
 )
 

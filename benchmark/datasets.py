@@ -14,71 +14,25 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets import mnist
 
 from benchmark.config import DatasetConfig
 from benchmark.errors import DataNotFound, UserError
+from benchmark.samples import Dataset, Split
 
 MEAN, STD = 0.1307, 0.3081
 """MNIST's pixel mean and deviation, which the released code applies to all four data sets."""
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 SHIPPED = Path(__file__).parent / "data"
-
-
-@dataclass(frozen=True)
-class Split:
-    """Normalised samples: `x` (samples, features) float, `y` (samples,) class numbers."""
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set on its device, and what a result records about it."""
-
-    name: str
-    train: Split
-    test: Split
-    source: str
-    checksum: str
-
-    def hold_out(self, samples: int) -> Dataset:
-        """The last `samples` training samples evaluate, the others train; the test set stays unseen."""
-        rest = len(self.train) - samples
-        if samples < 1 or rest < 1:
-            raise UserError(
-                f"data set {self.name}: {samples} validation samples asked for, "
-                f"1 to {len(self.train) - 1} of its {len(self.train)} training samples allowed"
-            )
-        return replace(
-            self,
-            train=Split(self.train.x[:rest], self.train.y[:rest]),
-            test=Split(self.train.x[rest:], self.train.y[rest:]),
-        )
-
-    @property
-    def record(self) -> dict[str, str | int]:
-        return {
-            "name": self.name,
-            "source": self.source,
-            "train_samples": len(self.train),
-            "test_samples": len(self.test),
-            "checksum": self.checksum,
-        }
 
 
 @dataclass(frozen=True)

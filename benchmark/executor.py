@@ -14,12 +14,12 @@ import torch
 from benchmark import assembly, memory, provenance
 from benchmark.assembly import Trained
 from benchmark.compilation import Compile, execution
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
 from benchmark.methods import METHODS
 from benchmark.precision import computing
 from benchmark.results import EPOCH_COLUMNS, Store
+from benchmark.samples import Dataset
 from benchmark.states import checkpoint
 from benchmark.sweep import Run
 from benchmark.training import EpochResult, Training

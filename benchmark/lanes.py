@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from benchmark import streams
 from benchmark.compilation import Compiled, CompiledStep, Step
-from benchmark.datasets import Split
 from benchmark.graphs import Graphs
 from benchmark.methods import Method
+from benchmark.samples import Split
 
 EVALUATION_BATCH = 256
 """Batch norm at evaluation uses the statistics of such a minibatch, samples in order."""

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from benchmark.compilation import Compile, Execution
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import Progress, train
 from benchmark.methods import METHODS
 from benchmark.precision import Precision
 from benchmark.results import Store, StoredRun
+from benchmark.samples import Dataset
 from benchmark.sweep import Run
 from benchmark.training import SEMANTICS
 

@@ -25,7 +25,6 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmark import datasets, optuna_storage, provenance
 from benchmark.compilation import Compile, execution
 from benchmark.config import CONFIGS, LAST_SEED, SearchSpace, load_search, plan_file
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.memory import keep_freed_memory, replicas_per_pass
 from benchmark.methods import METHODS
@@ -44,6 +43,7 @@ from benchmark.options import (
 from benchmark.plan_patch import plan_patch
 from benchmark.precision import computing
 from benchmark.results import Store, atomic_file, slug
+from benchmark.samples import Dataset
 from benchmark.sweep import Run, differences
 from benchmark.training import Training
 

@@ -22,7 +22,6 @@ from optuna.trial import TrialState
 from benchmark import datasets, executor, memory, optuna_storage
 from benchmark.assembly import Trained
 from benchmark.compilation import Compile
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.options import (
@@ -42,6 +41,7 @@ from benchmark.options import (
 from benchmark.progress import progress_bar
 from benchmark.report import figure3
 from benchmark.results import Store
+from benchmark.samples import Dataset
 from benchmark.sensitivity_design import (
     SEED,
     TRIALS,

@@ -19,7 +19,6 @@ from benchmark.baseline import Baseline
 from benchmark.compilation import Compile, Execution, execution
 from benchmark.config import load_paper_values
 from benchmark.costs import Cost
-from benchmark.datasets import Split
 from benchmark.errors import UserError
 from benchmark.memory import USABLE, bytes_per_replica, free_memory, keep_freed_memory, replicas_per_pass
 from benchmark.methods import METHODS, Method, build
@@ -41,6 +40,7 @@ from benchmark.options import (
 from benchmark.precision import Precision, computing
 from benchmark.report import scaling, table3
 from benchmark.roofline import bandwidth, block_times, matmul_rate, product_bytes
+from benchmark.samples import Split
 from benchmark.states import State, Status
 from benchmark.sweep import Plan, Run
 from benchmark.timing_points import PROFILES, Point, study_points, table3_points, with_replicas

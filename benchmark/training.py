@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmark.compilation import Compiled, Execution
 from benchmark.cores import Cores
-from benchmark.datasets import Split
 from benchmark.lanes import EVALUATION_BATCH, Lane
 from benchmark.methods import Method
+from benchmark.samples import Split
 
 SEMANTICS = 1
 """Part of every run's key: raise it when a change to the code changes numbers beyond rounding."""

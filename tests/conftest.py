@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from benchmark.config import load_datasets
-from benchmark.datasets import Dataset, Split, load
+from benchmark.datasets import load
+from benchmark.samples import Dataset, Split
 
 MINI = "fashion-mnist-mini"
 

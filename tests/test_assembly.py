@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from benchmark import assembly, executor
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.options import Selection
 from benchmark.results import StoredRun
+from benchmark.samples import Dataset
 from benchmark.states import State, status
 from benchmark.sweep import Run
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.baseline import Baseline
-from benchmark.datasets import Split
 from benchmark.methods import METHODS, Method, build
 from benchmark.methods.dtp import DTP
 from benchmark.network import Network, weight_count
 from benchmark.replay import TRACED
+from benchmark.samples import Split
 from benchmark.training import Training
 
 TRACES = Path(__file__).parent / "reference_traces"

@@ -5,8 +5,8 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from benchmark.compilation import WORTHWHILE, Compile, Execution, execution
-from benchmark.datasets import Split
 from benchmark.methods import METHODS, build
+from benchmark.samples import Split
 from benchmark.training import Training
 
 DIMS = [12, 8, 4]

@@ -22,8 +22,9 @@ from torchvision import datasets as torchvision_datasets
 
 from benchmark import datasets
 from benchmark.config import DatasetConfig, load_datasets
-from benchmark.datasets import Dataset, load, search_path
+from benchmark.datasets import load, search_path
 from benchmark.errors import DataNotFound, UserError
+from benchmark.samples import Dataset
 
 KNOWN = load_datasets()
 Change = Callable[[Path], object]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmark import executor, memory
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
+from benchmark.samples import Dataset
 from benchmark.states import State, status
 from benchmark.training import EpochResult, Training
 from tests.tiny import CPU, PLAN, picked, select, train

@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves
 
 from benchmark import graphs, replay
 from benchmark.compilation import Execution
-from benchmark.datasets import Split
 from benchmark.methods import METHODS, build
+from benchmark.samples import Split
 from benchmark.training import Training
 
 DIMS = [10, 8, 7, 4]

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark import jacobian
-from benchmark.datasets import Split
 from benchmark.jacobian import CONDITIONS_COLUMNS, SPECTRUM_COLUMNS, conditions, spectrum
 from benchmark.methods import METHODS, build
 from benchmark.network import Layer
+from benchmark.samples import Split
 from benchmark.training import EVALUATION_BATCH, Training
 
 DIMS = [6, 5, 7, 5, 4]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from benchmark.compilation import Execution
-from benchmark.datasets import Split
 from benchmark.methods import METHODS, build
+from benchmark.samples import Split
 from benchmark.training import Training
 
 

@@ -8,13 +8,13 @@ import torch
 
 from benchmark import executor
 from benchmark.config import load_datasets, load_paper_values, load_plan
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.measurements import MEASUREMENTS
 from benchmark.options import Selection
 from benchmark.report import table2
 from benchmark.results import StoredRun
+from benchmark.samples import Dataset
 from benchmark.states import State
 from tests import tiny
 from tests.tiny import MINI

@@ -9,13 +9,13 @@ import torch
 
 from benchmark import rerun
 from benchmark.compilation import Compile, Execution
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.methods.bp import BP
 from benchmark.options import Selection
 from benchmark.rerun import choose, repeat, run_of
 from benchmark.results import StoredRun
+from benchmark.samples import Dataset
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""

@@ -21,11 +21,11 @@ import yaml
 
 from benchmark import executor, results
 from benchmark.config import PROJECT
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.options import Selection
 from benchmark.results import EPOCH_COLUMNS, Store, key_of, slug
+from benchmark.samples import Dataset
 from benchmark.states import State, status
 from benchmark.sweep import Run
 from tests import tiny

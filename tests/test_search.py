@@ -13,10 +13,10 @@ from optuna.trial import TrialState
 
 from benchmark import datasets, search
 from benchmark.config import SearchSpace, load_datasets, load_plan
-from benchmark.datasets import Split
 from benchmark.errors import UserError
 from benchmark.plan_patch import plan_patch
 from benchmark.results import Store
+from benchmark.samples import Split
 from benchmark.search import Search, conduct, frame, halve, kept, winner
 from benchmark.sweep import Plan
 from benchmark.training import Training
@@ -281,14 +281,3 @@ def test_bad_input_is_one_line_and_writes_nothing(plan_path, tmp_path, text, opt
             plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu", **arguments
         )
     assert not list((tmp_path).glob("results/**/search*"))
-
-
-def test_more_validation_samples_than_there_are(data):
-    with pytest.raises(UserError, match="6000 validation samples asked for, 1 to 5999"):
-        data.hold_out(6000)
-
-
-def test_hold_out_takes_the_last_training_samples(data):
-    held_out = data.hold_out(1000)
-    assert torch.equal(held_out.test.x, data.train.x[5000:])
-    assert torch.equal(held_out.train.y, data.train.y[:5000])

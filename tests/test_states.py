@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from benchmark import executor
-from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.executor import execute
+from benchmark.samples import Dataset
 from benchmark.states import State, status
 from tests.tiny import CPU, MINI, PLAN, picked, select, states, train
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.datasets import Split
 from benchmark.methods import METHODS, Method, Noise, build
+from benchmark.samples import Split
 from benchmark.training import EVALUATION_BATCH, EpochResult, Training
 
 DIMS = [10, 8, 7, 4]

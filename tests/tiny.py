@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from benchmark.datasets import Dataset
 from benchmark.executor import execute
 from benchmark.options import Selection
+from benchmark.samples import Dataset
 from benchmark.states import State
 from benchmark.sweep import Run
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmark.datasets import Dataset, Split
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.jacobian import CONDITIONS_COLUMNS
@@ -16,6 +15,7 @@ from benchmark.options import Selection
 from benchmark.report import table1
 from benchmark.report.table1 import QUANTITIES, Table1
 from benchmark.results import EPOCH_COLUMNS
+from benchmark.samples import Dataset, Split
 
 MINI = "fashion-mnist-mini"
 LEARNED = "{lr: 1.0, stepsize: 0.1, lr_feedback: 0.1, noise_std: 0.1, source: guess}"

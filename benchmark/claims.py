@@ -16,12 +16,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
 
 from benchmark.config import (
     CONFIGS,
@@ -36,13 +34,10 @@ from benchmark.config import (
 )
 from benchmark.evidence import Evidence, NoData
 from benchmark.results import Store
-from benchmark.statistics import ALPHA, Difference, holm
+from benchmark.statistics import ALPHA, Difference, holm, p_less_sensitive, shortfall
 from benchmark.sweep import Plan
 
 Found = TypeVar("Found")
-
-RESAMPLES = 9999
-"""Of a bootstrap."""
 
 
 class Verdict(StrEnum):
@@ -292,26 +287,11 @@ def _less_sensitive(
 ) -> list[Finding]:
     ours, theirs = _both(evidence.accuracies, row, other, column)
     numbers = (
-        f"median shortfall from the method's best twentieth {_shortfall(ours.to_numpy()):.2f} against "
-        f"{_shortfall(theirs.to_numpy()):.2f} points, {len(ours)} and {len(theirs)} configurations, "
+        f"median shortfall from the method's best twentieth {shortfall(ours.to_numpy()):.2f} against "
+        f"{shortfall(theirs.to_numpy()):.2f} points, {len(ours)} and {len(theirs)} configurations, "
         f"asked: less than {margin:g} more"
     )
-    drawn = stats.bootstrap(
-        (ours, theirs),
-        lambda a, b, axis: _shortfall(a, axis) - _shortfall(b, axis),
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).bootstrap_distribution
-    return [Finding("", numbers, p=float((1 + np.sum(drawn >= margin)) / (1 + RESAMPLES)))]
-
-
-def _shortfall(accuracy: NDArray[Any], axis: int = -1) -> NDArray[Any]:
-    """Of the median configuration behind what one in twenty reaches.
-
-    Not behind the very best: of a sample's maximum a bootstrap does not know how far it varies.
-    """
-    return np.quantile(accuracy, 0.95, axis) - np.median(accuracy, axis)
+    return [Finding("", numbers, p=p_less_sensitive(ours.to_numpy(), theirs.to_numpy(), margin))]
 
 
 _PAIRS: dict[str, Callable[..., list[Finding]]] = {

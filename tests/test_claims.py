@@ -15,7 +15,7 @@ from optuna.trial import create_trial
 from rich.console import Console
 from scipy import stats
 
-from benchmark import claims, costs, optuna_storage, timing_points
+from benchmark import costs, optuna_storage, timing_points
 from benchmark.claims import Judgement, Ledger, Part, Verdict, verify
 from benchmark.config import CONFIGS, PaperTable, load_claims, load_datasets, load_paper_values
 from benchmark.costs import Cost
@@ -483,7 +483,7 @@ def test_equal_sensitivities_are_seldom_told_apart(
     chosen: Selection, monkeypatch: pytest.MonkeyPatch, shape: Any, other: Any
 ) -> None:
     """One study in twenty, give or take chance, however unlike the accuracies are distributed."""
-    monkeypatch.setattr(claims, "RESAMPLES", 399)
+    monkeypatch.setattr("benchmark.statistics.RESAMPLES", 399)
     check = {"kind": "less_sensitive", "rows": ["FW-DTP"], "against": ["DTP"], "columns": ["mnist"]}
     rng = np.random.default_rng(7)
     shapes = {"FW-DTP": shape, "DTP": other}

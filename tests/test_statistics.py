@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from benchmark.statistics import ALPHA, Comparison, Difference, Sample, Verdict, compare, holm, tost_power
+from benchmark.statistics import (
+    ALPHA,
+    Comparison,
+    Difference,
+    Sample,
+    Verdict,
+    compare,
+    holm,
+    p_less_sensitive,
+    shortfall,
+    shortfall_interval,
+    tost_power,
+)
 
 fast = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 stds = st.floats(0.01, 5)
@@ -290,3 +302,29 @@ def test_a_verdict_always_and_no_reproduction_from_silence(difference: float, eq
     assert verdict is not Verdict.INCOMPLETE
     claims_equivalence = verdict in (Verdict.EQUIVALENT, Verdict.DIFFERENT_WITHIN_MARGIN)
     assert claims_equivalence == (equivalence <= ALPHA)
+
+
+def test_shortfall_by_hand() -> None:
+    """Of 0, 1, ..., 20: 19 is what one in twenty reaches, 10 the median."""
+    accuracy = np.arange(21.0)
+    assert shortfall(accuracy) == 9.0
+    assert shortfall(np.stack([accuracy, 2 * accuracy]), 1).tolist() == [9.0, 18.0]
+    low, high = shortfall_interval(accuracy)
+    assert 4 < low < 9 < high < 14
+    assert shortfall_interval(np.full(3, 7.0)) == (0.0, 0.0)
+
+
+def test_shortfall_intervals_cover_the_truth() -> None:
+    """Of normal samples of 100, about nineteen in twenty."""
+    rng = np.random.default_rng(3)
+    truth = stats.norm.ppf(0.95)
+    intervals = [shortfall_interval(rng.normal(size=100)) for _ in range(60)]
+    assert 52 <= sum(low <= truth <= high for low, high in intervals) <= 60
+    assert max(high - low for low, high in intervals) < 2
+
+
+def test_p_of_sensitivities_follows_the_margin() -> None:
+    accuracy = np.random.default_rng(5).normal(size=100)
+    assert p_less_sensitive(accuracy, 9 * accuracy, 0.0) < 0.001
+    assert p_less_sensitive(9 * accuracy, accuracy, 0.0) > 0.999
+    assert p_less_sensitive(9 * accuracy, accuracy, 30.0) < 0.001

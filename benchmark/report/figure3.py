@@ -47,6 +47,7 @@ from benchmark.sensitivity_design import (
     designs,
     stored,
 )
+from benchmark.statistics import shortfall, shortfall_interval
 from benchmark.sweep import Plan
 
 BIN_WIDTH = 2.0
@@ -56,7 +57,9 @@ NEAR = 2.0
 NOTE = (
     "Test accuracy in % after the last epoch, one network a configuration, all from the same seed. Every "
     f"hyperparameter is drawn log-uniformly between 1/{FACTOR:g} and {FACTOR:g} times its value in Table 2. "
-    f"near best: share of a method's configurations within {NEAR:g} points of its own best. Importance: "
+    f"near best: share of a method's configurations within {NEAR:g} points of its own best. shortfall: how "
+    "far, in points, the median is behind what one configuration in twenty reaches, with its 95 % bootstrap "
+    "interval. Importance: "
     "share of the variance of the accuracy that a hyperparameter explains by itself, relative to the others "
     "(fANOVA in the logarithms). Diverged configurations count, with the chance-level accuracy they end at."
 )
@@ -93,6 +96,12 @@ class Sample:
     def near_best(self) -> float:
         """Share within `NEAR` points of the best."""
         return float((self.accuracy >= self.accuracy.max() - NEAR).mean())
+
+    @cached_property
+    def shortfall(self) -> tuple[float, float, float]:
+        """See `statistics.shortfall`, and its interval; of two configurations or more."""
+        accuracy = self.accuracy.to_numpy()
+        return float(shortfall(accuracy)), *shortfall_interval(accuracy)
 
 
 @dataclass(frozen=True)
@@ -189,6 +198,7 @@ class Figure3:
     def _statistics(self, sample: Sample) -> dict[str, Any]:
         n = len(sample.trials)
         first, median, third = sample.quartiles if n else (None, None, None)
+        fallen, low, high = sample.shortfall if n > 1 else (None, None, None)
         found: dict[str, Any] = {
             "method": sample.row,
             "dataset": self.column,
@@ -203,6 +213,9 @@ class Figure3:
             "iqr": third - first if first is not None and third is not None else None,
             "worst": sample.accuracy.min() if n else None,
             "near_best": sample.near_best if n else None,
+            "shortfall": fallen,
+            "shortfall_low": low,
+            "shortfall_high": high,
         }
         return found | {f"importance_{name}": value for name, value in sample.importances.items()}
 
@@ -323,6 +336,7 @@ def cells(figure: Figure3) -> list[dict[str, str]]:
         first, median, third = sample.quartiles if n else (math.nan,) * 3
         diverged = int(sample.trials["diverged"].sum())
         count = f"{n} of {figure.trials}" + (f", {diverged} diverged" if diverged else "")
+        short = "{:.2f} [{:.2f}, {:.2f}]".format(*sample.shortfall) if n > 1 else "-"
         important = sorted(sample.importances.items(), key=lambda item: -item[1])
         lines.append(
             {
@@ -332,6 +346,7 @@ def cells(figure: Figure3) -> list[dict[str, str]]:
                 "median": f"{median:.2f}" if n else "-",
                 "IQR": f"{third - first:.2f} ({first:.2f} to {third:.2f})" if n else "-",
                 "near best": f"{sample.near_best:.0%}" if n else "-",
+                "shortfall": short,
                 "importance": ", ".join(f"{name} {share:.0%}" for name, share in important) or "-",
             }
         )

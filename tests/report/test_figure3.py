@@ -82,8 +82,10 @@ def test_statistics_by_hand(tmp_path: Path) -> None:
     assert table["iqr"].tolist() == [31.0, 1.5]
     assert table["median"].tolist() == [34.0, 50.0]
     text = figure3._markdown(figure)
-    assert "| DTP | 4 of 5, 1 diverged | 50.00 | 34.00 | 31.00 (17.50 to 48.50) | 50% |" in text
-    assert "| FW-DTP | 5 of 5 | 51.00 | 50.00 | 1.50 (49.00 to 50.50) | 80% |" in text
+    assert "| DTP | 4 of 5, 1 diverged | 50.00 | 34.00 | 31.00 (17.50 to 48.50) | 50% | 15.70 [0.00, " in text
+    assert "| FW-DTP | 5 of 5 | 51.00 | 50.00 | 1.50 (49.00 to 50.50) | 80% | 0.90 [0.00, " in text
+    # numpy interpolates: at 0.95 x 3 = 2.85 between the third and the fourth, at 3.8 of the five
+    assert table["shortfall"].tolist() == pytest.approx([49.7 - 34.0, 50.9 - 50.0])
 
 
 @pytest.mark.parametrize("decisive", ["lr", "stepsize"])
@@ -110,7 +112,8 @@ def test_accuracies_that_do_not_tell(tmp_path: Path, accuracies: list[float]) ->
     assert figure.samples[1].importances == {}
     line = next(line for line in figure3._markdown(figure).splitlines() if line.startswith("| FW-DTP"))
     assert line.startswith(f"| FW-DTP | {len(accuracies)} of 100 | ")
-    assert line.endswith("% | - |" if accuracies else "| - | - | - | - | - |")
+    short = {0: "-", 1: "-", 3: "0.00 [0.00, 0.00]"}[len(accuracies)]
+    assert line.endswith(f"% | {short} | - |" if accuracies else "| - | - | - | - | - | - |")
     assert "nan" not in line
     for draw in (figure3._histogram, figure3._cumulative):
         axes, _ = axes_of(figure, draw)

@@ -73,6 +73,8 @@ class Part:
     kept: int | None = None
     """Where it is about test errors: after how many of the last epochs the verdict would have been the same,
     had training ended there."""
+    late: int | None = None
+    """Of how many."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ class Ledger:
         """A verdict as it may be printed."""
         return f"not comparable: {verdict}" if self.warning else str(verdict)
 
+    def judged(self, part: Part) -> str:
+        """A part's verdict, and at how many of the last epochs it holds: `SUPPORTED (18 of 20 epochs)`."""
+        shown = self.shown(part.verdict)
+        return shown if part.kept is None else f"{shown} ({part.kept} of {part.late} epochs)"
+
     def summary(self, judgement: Judgement) -> str:
         """`SUPPORTED on 2 of 4, NO DATA on 2 of 4`."""
         counts = Counter(part.verdict for part in judgement.parts)
@@ -135,6 +142,7 @@ class Ledger:
                     "part": part.where,
                     "verdict": self.shown(part.verdict),
                     "kept": part.kept,
+                    "late": part.late,
                     "numbers": part.numbers,
                     "margin": judgement.claim.margin,
                     "quote": judgement.claim.quote,
@@ -142,7 +150,7 @@ class Ledger:
                 for judgement in self.judgements
                 for part in judgement.parts
             ]
-        )
+        ).astype({"kept": "Int64", "late": "Int64"})
 
 
 def verify(plan: Plan, store: Store, paper: PaperTable, file: Path = CONFIGS / "claims.yaml") -> Ledger:
@@ -155,21 +163,21 @@ def verify(plan: Plan, store: Store, paper: PaperTable, file: Path = CONFIGS / "
 
 def judge(name: str, claim: Claim, evidence: Evidence) -> Judgement:
     """The verdict on every part, and at how many of the last epochs it is the same."""
-    parts = _parts(claim, evidence)
     check = claim.check
-    if isinstance(check, LowerError | CloseError) or (
-        isinstance(check, Measured) and check.of == "test_error"
-    ):
-        late = [_parts(claim, evidence.earlier(back)) for back in range(evidence.late)]
-        parts = [_with_late(*versions) for versions in zip(parts, *late, strict=True)]
+    of_one_row = isinstance(check, Measured) and check.of == "test_error"
+    parts = _parts(claim, evidence)
+    if of_one_row or isinstance(check, LowerError | CloseError):
+        late = [parts, *(_parts(claim, evidence.earlier(back)) for back in range(1, evidence.late))]
+        parts = [_with_late(*versions) for versions in zip(*late, strict=True)]
     return Judgement(name, claim, parts)
 
 
-def _with_late(part: Part, *late: Part) -> Part:
+def _with_late(*versions: Part) -> Part:
+    """The first, of the last epoch, with how many of all are judged as it is."""
+    part, late = versions[0], len(versions)
     if part.verdict is Verdict.NO_DATA:
         return part
-    kept = sum(other.verdict is part.verdict for other in late)
-    return replace(part, numbers=f"{part.numbers} ({kept} of {len(late)} epochs)", kept=kept)
+    return replace(part, kept=sum(other.verdict is part.verdict for other in versions), late=late)
 
 
 def _parts(claim: Claim, evidence: Evidence) -> list[Part]:

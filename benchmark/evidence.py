@@ -42,7 +42,7 @@ class Evidence:
     def earlier(self, epochs: int) -> Evidence:
         """What the test errors would have been, had training ended so many epochs before."""
         found = copy.copy(self)
-        found._back = epochs
+        found._back += epochs
         return found
 
     @property

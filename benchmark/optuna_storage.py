@@ -61,15 +61,28 @@ def driver(url: str) -> Iterator[RDBStorage]:
         raise UserError(f"{file} is in use by another process; wait for it, or stop it") from None
 
 
-def read_studies(url: str) -> list[optuna.Study]:
-    """All studies, to read from, in the order of their names; none where there is no such SQLite file."""
-    parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(_file(parsed)).exists():
-        return []  # opening it would create it
+def study_names(url: str) -> list[str]:
+    """Of all studies, in order; none where there is no such SQLite file."""
+    if _is_absent(url):
+        return []
+    with _answering(url):
+        return sorted(optuna.get_all_study_names(_open(url)))
+
+
+def read_studies(url: str, names: Sequence[str]) -> list[optuna.Study | None]:
+    """Studies to read from; None where there is none of that name."""
+    if _is_absent(url):
+        return [None for _ in names]
     with _answering(url):
         storage = _open(url)
-        names = sorted(optuna.get_all_study_names(storage))
-        return [optuna.load_study(study_name=name, storage=storage) for name in names]
+        known = set(optuna.get_all_study_names(storage))
+        return [optuna.load_study(study_name=n, storage=storage) if n in known else None for n in names]
+
+
+def _is_absent(url: str) -> bool:
+    """Whether it is a SQLite file that is not there: opening it would create it."""
+    parsed = _parse(url)
+    return parsed.get_backend_name() == "sqlite" and not Path(_file(parsed)).exists()
 
 
 def is_shared(storage: RDBStorage) -> bool:

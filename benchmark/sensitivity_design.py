@@ -3,6 +3,7 @@ Sensitivity"), enumerated from a seed, and the Optuna study that keeps them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ TRIALS = 100
 SEED = 1
 FACTOR = 5.0
 """log(alpha) ~ U(log(alpha_bar / 5), log(5 alpha_bar)), alpha_bar being the plan's value."""
+_NAME = re.compile(r"sensitivity (.+) (\S+) (\d+) epochs seed (\d+)")
+"""See `Design.name`."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def default_column(plan: Plan) -> str:
 
 
 def default_epochs(plan: Plan) -> int:
-    """The plan's own for the study, or its protocol's."""
+    """Of the study: what the plan says of it, or else of its runs."""
     return plan.config.sensitivity.epochs or plan.config.protocol.epochs
 
 
@@ -158,20 +161,20 @@ def check(design: Design, study: optuna.Study) -> None:
 
 
 def stored(plan: Plan, url: str) -> list[Design]:
-    """The plan's designs that the storage has a study of, on whatever data set, of whatever length and seed.
+    """Those designs of the plan's rows and precision that the storage has a study of, on any data set, of any
+    length and from any seed.
 
-    By their names alone: whether a study was made for the design, `check` tells.
+    By name: whether a study was made for the design, `check` tells.
     """
     found = []
-    for study in optuna_storage.read_studies(url):
-        record = study.user_attrs.get("design")
-        if record is None:  # some other tool's
+    for name in optuna_storage.study_names(url):
+        match = _NAME.match(name)
+        if match is None:
             continue
-        row, spec = record["row"], record["spec"]
-        column = spec["dataset"]["name"]
+        row, column, epochs, seed = match.groups()
         if row in plan.config.rows and column in plan.config.columns and plan.run(row, column) is not None:
-            (design,) = designs(plan, [row], column, spec["epochs"], spec["seeds"][0])
-            if design.name == study.study_name:
+            (design,) = designs(plan, [row], column, int(epochs), int(seed))
+            if design.name == name:
                 found.append(design)
     return found
 

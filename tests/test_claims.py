@@ -136,9 +136,9 @@ def test_a_lower_error_is_supported_with_its_numbers(chosen: Selection) -> None:
     low, high = stats.ttest_rel(LOW, HIGH).confidence_interval(0.95)
     assert part.numbers == (
         f"2.75 against 3.18 %, difference -0.43 [{low:+.2f}, {high:+.2f}] over 5 seeds, asked: < 0, "
-        f"p = {test.pvalue:.2g} (1 of 20 epochs)"
+        f"p = {test.pvalue:.2g}"
     )
-    assert part.kept == 1
+    assert (part.kept, part.late) == (1, 20)
     assert part.commands == ()
 
 
@@ -201,7 +201,7 @@ def test_holm_over_the_parts_of_a_claim(chosen: Selection) -> None:
     assert two.verdict is Verdict.SUPPORTED
     three = judged(chosen, {**BEATS, "against": ["DTP", "TP", "DRL"]})
     assert {part.verdict for part in three.parts} == {Verdict.NOT_SUPPORTED}
-    assert three.parts[0].numbers.endswith(f"p = {3 * raw:.2g} (20 of 20 epochs)")
+    assert three.parts[0].numbers.endswith(f"p = {3 * raw:.2g}")
 
 
 def test_close_errors(chosen: Selection) -> None:
@@ -213,7 +213,9 @@ def test_close_errors(chosen: Selection) -> None:
     far = {**check, "against": ["DRL"]}
     assert judged(chosen, far).verdict is Verdict.NOT_SUPPORTED
     assert judged(chosen, far, margin=0.5).verdict is Verdict.SUPPORTED
-    assert "asked: within 0.6" in judged(chosen, far, margin=0.5).parts[0].numbers
+    (part,) = judged(chosen, far, margin=0.5).parts
+    assert "asked: within 0.6" in part.numbers
+    assert (part.kept, part.late) == (20, 20)  # both rows are at 99 % before the last epoch
 
 
 def test_diverged_seeds_count_and_are_named(chosen: Selection) -> None:
@@ -313,9 +315,8 @@ def test_every_seed_is_within_bounds(chosen: Selection) -> None:
     store(chosen, "TP", [79.0, 80.0, 78.0, 81.0, 52.0])
     found = judged(chosen, {**FAILS, "above": 50})
     assert found.verdict is Verdict.SUPPORTED
-    assert (
-        found.parts[0].numbers == "test error: mean 74, 52 to 81 over 5 seeds, asked: > 50 (20 of 20 epochs)"
-    )
+    assert found.parts[0].numbers == "test error: mean 74, 52 to 81 over 5 seeds, asked: > 50"
+    assert (found.parts[0].kept, found.parts[0].late) == (20, 20)
     assert judged(chosen, {**FAILS, "above": 53}).verdict is Verdict.NOT_SUPPORTED
     assert judged(chosen, {**FAILS, "above": 53}, margin=2).verdict is Verdict.SUPPORTED
     assert judged(chosen, {**FAILS, "below": 82}).verdict is Verdict.SUPPORTED
@@ -521,7 +522,7 @@ def test_accuracies_come_from_the_sensitivity_study(
                 value=50 - rng.exponential(scale),
             )
             made[design.name].add_trial(trial)
-    monkeypatch.setattr(optuna_storage, "read_studies", lambda url: list(made.values()))
+    monkeypatch.setattr(optuna_storage, "read_studies", lambda url, names: [made[name] for name in names])
     assert judged(chosen, check).parts[0].numbers == "99 of 100 configurations of DTP on MNIST are stored"
     assert judged(chosen, {**check, "against": ["TP"]}).verdict is Verdict.SUPPORTED
     assert "the plan has no L-DRL" in judged(chosen, {**check, "against": ["L-DRL"]}).parts[0].numbers
@@ -601,6 +602,17 @@ def test_files_and_terminal(chosen: Selection, tmp_path: Path) -> None:
     frame = pd.read_csv(tmp_path / "tables" / "claims-made up.csv", keep_default_na=False)
     assert frame["verdict"].tolist() == ["SUPPORTED", "NO DATA"]
     assert frame["claim_verdict"].tolist() == ["NO DATA"] * 2
+    assert frame[["kept", "late"]].to_numpy().tolist() == [["1", "20"], ["", ""]]
+    assert "| MNIST: FW-DTP against DTP | SUPPORTED (1 of 20 epochs) | 2.75" in markdown
+    assert "SUPPORTED (1 of 20 epochs). 2.75" in terminal.replace("\n", " ")
+
+
+def test_a_plan_of_few_epochs_has_few_late_ones(tmp_path: Path) -> None:
+    chosen = select(tmp_path, epochs=3)
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", HIGH)
+    (part,) = judged(chosen, BEATS).parts
+    assert (part.kept, part.late) == (1, 3)
 
 
 @pytest.mark.parametrize(

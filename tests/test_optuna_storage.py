@@ -16,12 +16,14 @@ def test_a_study_lies_where_its_folder_is(tmp_path: Path, folder: str) -> None:
     with optuna_storage.driver(url) as storage:
         optuna.create_study(storage=storage, study_name="made")
     assert file.is_file()
-    with optuna_storage.driver(url) as storage:
-        optuna.create_study(storage=storage, study_name="first")
     assert [path.name for path in tmp_path.iterdir()] == [folder]
-    assert [study.study_name for study in optuna_storage.read_studies(url)] == ["first", "made"]
-    assert optuna_storage.read_studies(optuna_storage.sqlite_url(file.with_name("none.db"))) == []
+    assert optuna_storage.study_names(url) == ["made"]
+    assert optuna_storage.study_names(optuna_storage.sqlite_url(file.with_name("none.db"))) == []
     assert not file.with_name("none.db").exists()
+    found, missing = optuna_storage.read_studies(url, ["made", "other"])
+    assert found is not None
+    assert found.study_name == "made"
+    assert missing is None
 
 
 def test_the_same_file_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

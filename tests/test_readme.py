@@ -84,6 +84,7 @@ NARROWED = {
     "python -m benchmark verify": "",
     "python -m benchmark rerun": "--help",  # needs the real data
     "python -m benchmark.search": "--help",  # likewise
+    "python -m benchmark.sensitivity --dataset": "--help",  # needs the real data
     "python -m benchmark.sensitivity": "--trials 2 --epochs 1",
     "python -m benchmark.timing --study": "--help",  # takes minutes
     "python -m benchmark.timing --compile on": "--method BP,FW-DTP --seconds 0",  # others: minutes

@@ -8,7 +8,7 @@ from benchmark.samples import Dataset
 
 
 @pytest.mark.parametrize("samples", [0, 600])
-def test_more_validation_samples_than_there_are(data: Dataset, samples: int) -> None:
+def test_too_few_or_too_many_validation_samples(data: Dataset, samples: int) -> None:
     with pytest.raises(UserError, match=f"{samples} validation samples asked for, 1 to 599 of its 600"):
         data.hold_out(samples)
 

@@ -98,7 +98,8 @@ def url(results: Path) -> str:
 
 
 def study(results: Path, name: str = NAME) -> optuna.Study:
-    (found,) = (study for study in optuna_storage.read_studies(url(results)) if study.study_name == name)
+    (found,) = optuna_storage.read_studies(url(results), [name])
+    assert found is not None
     return found
 
 

@@ -44,7 +44,7 @@ def show(ledger: Ledger, console: Console) -> None:
     for judgement in ledger.judgements:
         quoted = f"{judgement.name}\n{judgement.claim.section}: {judgement.claim.quote}"
         there = [part for part in judgement.parts if part.verdict is not Verdict.NO_DATA]
-        lines = [f"{part.where}: {ledger.shown(part.verdict)}. {part.numbers}" for part in there]
+        lines = [f"{part.where}: {ledger.judged(part)}. {part.numbers}" for part in there]
         gaps = [part.where for part in judgement.parts if part.verdict is Verdict.NO_DATA]
         lines += [f"no data: {'; '.join(gaps)}"] if gaps else []
         grid.add_row(escape(quoted), ledger.shown(judgement.verdict), escape("\n".join(lines)))
@@ -91,7 +91,7 @@ def _markdown(ledger: Ledger) -> Iterator[str]:
             yield "One part is enough."
         yield from ("", "| part | verdict | numbers |", "|---|---|---|")
         for part in judgement.parts:
-            yield f"| {part.where} | {ledger.shown(part.verdict)} | {part.numbers} |"
+            yield f"| {part.where} | {ledger.judged(part)} | {part.numbers} |"
     if ledger.commands:
         yield from ("", "## What gets the missing data", "")
         yield from (f"- `{command}`" for command in ledger.commands)

@@ -9,13 +9,12 @@ from rich.console import Console
 
 from benchmark import claims
 from benchmark.config import load_paper_values
-from benchmark.errors import UserError
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
 from benchmark.report import figure2, figure3, headline, html, scaling, table1, table2, table3
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Row, Table
 from benchmark.results import slug
-from benchmark.sensitivity_design import default_column, default_rows
+from benchmark.sensitivity_design import default_column, default_rows, default_storage, stored
 from benchmark.timing_points import PROFILES
 
 Report = Callable[[Selection, Console], tuple[list[Path], list[Exhibit]]]
@@ -103,25 +102,23 @@ def report_figure2(chosen: Selection, console: Console) -> tuple[list[Path], lis
 
 
 def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
-    """The paper's figure, and the same of every other study that the store has."""
-    drawn = [figure3.build(chosen.plan, chosen.store)]
-    for other in figure3.others(chosen.plan, chosen.store):
-        try:
-            drawn.append(figure3.build(chosen.plan, chosen.store, **other))
-        except UserError as error:  # made with other hyperparameters than the plan has now, say
-            console.print(f"Left out: {error}", markup=False)
+    """The plan's own figure, and the same of the other studies that the store has."""
+    figures, left_out = figure3.build_others(chosen.plan, chosen.store)
+    if _has_own_figure3(chosen):
+        figures.insert(0, figure3.build(chosen.plan, chosen.store))
+    notes = [f"Left out: {reason}." for reason in left_out]
     files: list[Path] = []
     exhibits = []
-    for figure in drawn:
+    for figure in figures:
         figure3.show(figure, console)
         written = figure3.write(figure, chosen.figures, chosen.root / "tables")
         lines = figure3.cells(figure)
         alt = "Test accuracies of random hyperparameter configurations"
         exhibit = Exhibit(
-            slug(figure.name.replace("figure3", "figure-3")),
-            "Figure 3",
+            slug(figure.title),
+            figure.title,
             figure.heading,
-            (figure3.NOTE,),
+            (figure3.NOTE, *notes),
             figure.warning,
             _table(list(lines[0]), [list(line.values()) for line in lines]),
             _figures(written, alt, page_file(chosen)),
@@ -129,7 +126,14 @@ def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], lis
         )
         files += written
         exhibits.append(exhibit)
+    for note in notes:
+        console.print(note, markup=False)
     return files, exhibits
+
+
+def _has_own_figure3(chosen: Selection) -> bool:
+    column = default_column(chosen.plan)
+    return all(chosen.plan.run(row, column) is not None for row in default_rows(chosen.plan))
 
 
 def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
@@ -164,9 +168,7 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], list
     rows = []
     for judgement in ledger.judgements:
         parts = (
-            f"{p.where}: {ledger.shown(p.verdict)}. {p.numbers}"
-            for p in judgement.parts
-            if p.verdict != "NO DATA"
+            f"{p.where}: {ledger.judged(p)}. {p.numbers}" for p in judgement.parts if p.verdict != "NO DATA"
         )
         cells = (
             Cell(judgement.name),
@@ -203,11 +205,11 @@ def available(chosen: Selection) -> list[str]:
     """The reports that the selection's plan has anything to say to."""
     config = chosen.plan.config
     costed = any(profile.plan == chosen.plan.source for profile in PROFILES.values())
-    runs = (chosen.plan.run(row, default_column(chosen.plan)) for row in default_rows(chosen.plan))
+    studies = stored(chosen.plan, default_storage(chosen.store))
     needs = {
         "table1": "conditions" in config.measure,
         "figure2": "jacobian" in config.measure,
-        "figure3": not chosen.plan.changes and all(runs),
+        "figure3": not chosen.plan.changes and (_has_own_figure3(chosen) or bool(studies)),
         "table3": costed and not chosen.plan.changes,
         "scaling": costed and not chosen.plan.changes,
     }

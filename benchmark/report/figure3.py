@@ -148,10 +148,27 @@ class Figure3:
         return [] if found is Precision.HIGHEST else [found.value]
 
     @property
+    def title(self) -> str:
+        """`Figure 3`, and in brackets what sets it apart from the plan's own."""
+        apart = []
+        if [sample.row for sample in self.samples] != default_rows(self.plan):
+            apart.append(", ".join(sample.row for sample in self.samples))
+        if self.column != default_column(self.plan):
+            apart.append(self.plan.datasets[self.column].title)
+        if self.epochs != default_epochs(self.plan):
+            apart.append(f"{self.epochs} epochs")
+        if self.seed != SEED:
+            apart.append(f"seed {self.seed}")
+        return f"Figure 3 ({', '.join(apart)})" if apart else "Figure 3"
+
+    @property
     def heading(self) -> str:
         """Data set and protocol."""
         title = self.plan.datasets[self.column].title
-        return f"Hyperparameter sensitivity on {title}: {self.epochs} epochs, {self.trials} configurations"
+        return (
+            f"Hyperparameter sensitivity on {title}: {self.epochs} epochs, {self.trials} configurations"
+            + (f", seed {self.seed}" if self.seed != SEED else "")
+        )
 
     @property
     def warning(self) -> str | None:
@@ -245,10 +262,8 @@ def build(
     samples = []
     contents: dict[str, str] = {}
     asked = designs(plan, rows or default_rows(plan), column, epochs, seed)
-    studies = optuna_storage.read_studies(storage or default_storage(store))
-    by_name = {study.study_name: study for study in studies}
-    for design in asked:
-        study = by_name.get(design.name)
+    studies = optuna_storage.read_studies(storage or default_storage(store), [d.name for d in asked])
+    for design, study in zip(asked, studies, strict=True):
         samples.append(_sample(design, study, trials))
         if study is not None and "data" in study.user_attrs:
             contents[study.user_attrs["data"]] = design.run.row
@@ -258,21 +273,38 @@ def build(
     return Figure3(plan, column, trials, samples, storage is not None)
 
 
-def others(plan: Plan, store: Store) -> list[dict[str, Any]]:
-    """What there is to draw besides the plan's own study: arguments of `build`, one mapping a data set,
-    length and seed that the store has a study of."""
-    rows: dict[tuple[str, int, int], list[str]] = {}
-    for design in stored(plan, default_storage(store)):
-        place = (design.run.column, design.run.epochs, design.run.seeds[0])
-        rows.setdefault(place, []).append(design.run.row)
+def build_others(plan: Plan, store: Store) -> tuple[list[Figure3], list[str]]:
+    """The same of every other data set, length and seed that the store has studies of, and of methods besides
+    the paper's two; and why studies are left out, made with other hyperparameters than the plan has now, say.
+    """
     own = (default_column(plan), default_epochs(plan), SEED)
-    found: list[dict[str, Any]] = []
-    for (column, epochs, seed), there in sorted(rows.items()):
-        more = not set(there) <= set(default_rows(plan))
-        if more or (column, epochs, seed) != own:
-            listed = [row for row in plan.config.rows if row in there] if more else None
-            found.append({"rows": listed, "column": column, "epochs": epochs, "seed": seed})
-    return found
+    url = default_storage(store)
+    asked = stored(plan, url)
+    rows: dict[tuple[str, int, int], set[str]] = {}
+    left_out: dict[tuple[str, int, int], dict[str, str]] = {}
+    for design, study in zip(asked, optuna_storage.read_studies(url, [d.name for d in asked]), strict=True):
+        place = (design.run.column, design.run.epochs, design.run.seeds[0])
+        try:
+            if study is not None:
+                check(design, study)
+                rows.setdefault(place, set()).add(design.run.row)
+        except UserError as error:
+            left_out.setdefault(place, {})[design.run.row] = str(error)
+    said = [reason for reasons in left_out.values() for reason in reasons.values()]
+    figures = []
+    for place, there in sorted(rows.items()):
+        column, epochs, seed = place
+        pair = default_rows(plan)
+        if there <= set(pair):
+            there = {row for row in pair if plan.run(row, column) and row not in left_out.get(place, {})}
+        if place == own and there <= set(pair):
+            continue
+        shown = [row for row in plan.config.rows if row in there]
+        try:
+            figures.append(build(plan, store, rows=shown, column=column, epochs=epochs, seed=seed))
+        except UserError as error:
+            said.append(str(error))
+    return figures, said
 
 
 def _sample(design: Design, study: optuna.Study | None, trials: int) -> Sample:

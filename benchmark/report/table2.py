@@ -406,7 +406,7 @@ def _frame(table: Table2) -> pd.DataFrame:
                 "command": "" if stored else cell.command,
             }
         )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).astype({"kept": "Int64"})
 
 
 def _digits(value: float) -> float:

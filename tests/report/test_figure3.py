@@ -22,6 +22,7 @@ from benchmark.errors import UserError
 from benchmark.options import Selection
 from benchmark.report import contents, figure3
 from benchmark.report.figure3 import Figure3
+from benchmark.report.html import Exhibit
 
 METHODS = ["DTP", "FW-DTP"]
 
@@ -273,36 +274,77 @@ def test_a_study_of_another_plan_is_refused(tmp_path: Path) -> None:
         build(chosen)
 
 
+def exhibited(chosen: Selection) -> tuple[list[Exhibit], list[str], str]:
+    """The exhibits, the Markdown files behind them, and what is printed."""
+    console = Console(width=250, record=True, file=io.StringIO())
+    files, exhibits = contents.report_figure3(chosen, console)
+    return exhibits, [file.stem for file in files if file.suffix == ".md"], console.export_text()
+
+
 def test_every_study_of_the_store_is_drawn(tmp_path: Path) -> None:
-    """Those of other data sets, lengths, seeds and methods stand behind the paper's own figure, and one that
-    the plan has left behind is said to be left out."""
+    """Those of other data sets, lengths, seeds and methods, behind the plan's own."""
     chosen = select(tmp_path)
     fill(chosen, "DTP", [40.0, 41.0])
     for row in METHODS:
         fill(chosen, row, [80.0, 81.0, 82.0], column="fashion-mnist", epochs=3)
     fill(chosen, "DRL", [50.0], seed=7)
+    storage = optuna.storages.RDBStorage(sensitivity_design.default_storage(chosen.store))
+    for name in (
+        "somebody else's",
+        "sensitivity DTP mars 3 epochs seed 1",
+        "sensitivity XTP mnist 3 epochs seed 1",
+    ):
+        optuna.create_study(storage=storage, study_name=name).set_user_attr("design", "latin hypercube")
+    exhibits, files, text = exhibited(chosen)
+    assert [(exhibit.title, exhibit.anchor) for exhibit in exhibits] == [
+        ("Figure 3", "figure-3"),
+        ("Figure 3 (DRL, seed 7)", "figure-3-drl-seed-7"),
+        ("Figure 3 (F-MNIST, 3 epochs)", "figure-3-f-mnist-3-epochs"),
+    ]
+    assert files == ["figure3", "figure3-drl-seed-7", "figure3-fashion-mnist-3-epochs"]
+    assert "seed 7" in exhibits[1].caption
+    assert [exhibit.warning for exhibit in exhibits] == [
+        None,
+        "NOT THE PAPER'S FIGURE 3: other methods",
+        "NOT THE PAPER'S FIGURE 3: another data set, 3 epochs instead of 100",
+    ]
+    assert "3 of 100" in (tmp_path / "results/tables/figure3-fashion-mnist-3-epochs.md").read_text()
+    assert "Left out" not in text
+
+
+def test_a_method_beside_the_papers_two_has_a_figure_of_its_own(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    for row in (*METHODS, "DRL"):
+        fill(chosen, row, [40.0, 41.0])
+    _, files, _ = exhibited(chosen)
+    assert files == ["figure3", "figure3-dtp-drl-fw-dtp"]
+
+
+def test_a_study_of_the_plan_as_it_was_is_left_out(tmp_path: Path) -> None:
+    """And no other one with it."""
+    chosen = select(tmp_path)
+    fill(chosen, "DTP", [90.0], column="mnist", epochs=5)
     stale = fill(chosen, "FW-DTP", [90.0], column="mnist", epochs=5)
     stale.set_user_attr("design", {**stale.user_attrs["design"], "factor": 4.0})
-    storage = optuna.storages.RDBStorage(sensitivity_design.default_storage(chosen.store))
-    optuna.create_study(storage=storage, study_name="somebody else's")
-    console = Console(width=250, record=True, file=io.StringIO())
-    files, exhibits = contents.report_figure3(chosen, console)
-    assert [exhibit.anchor for exhibit in exhibits] == [
-        "figure-3",
-        "figure-3-drl-seed-7",
-        "figure-3-fashion-mnist-3-epochs",
-    ]
-    assert [file.name for file in files if file.suffix == ".md"] == [
-        f"{exhibit.anchor.replace('figure-3', 'figure3')}.md" for exhibit in exhibits
-    ]
-    own, other, elsewhere = (exhibit.warning for exhibit in exhibits)
-    assert own is None
-    assert other == "NOT THE PAPER'S FIGURE 3: other methods"
-    assert elsewhere == "NOT THE PAPER'S FIGURE 3: another data set, 3 epochs instead of 100"
-    assert "3 of 100" in (tmp_path / "results/tables/figure3-fashion-mnist-3-epochs.md").read_text()
-    text = console.export_text()
-    assert "Left out: the study 'sensitivity FW-DTP mnist 5 epochs seed 1' was made with factor 4.0" in text
-    assert "somebody else" not in text
+    exhibits, files, text = exhibited(chosen)
+    assert files == ["figure3", "figure3-dtp-mnist-5-epochs"]
+    said = "Left out: the study 'sensitivity FW-DTP mnist 5 epochs seed 1' was made with factor 4.0"
+    assert said in text
+    assert all(said in exhibit.notes[-1] for exhibit in exhibits)
+
+
+def test_a_plan_without_the_papers_figure_shows_what_it_has(tmp_path: Path) -> None:
+    shipped = select(tmp_path)
+    config = shipped.plan.config
+    rows = dict(config.rows)
+    rows["FW-DTP"] = rows["FW-DTP"].model_copy(update={"hyperparameters": {}})
+    plan = replace(shipped.plan, config=config.model_copy(update={"rows": rows}))
+    chosen = select(tmp_path)
+    chosen.plan = plan
+    assert "figure3" not in contents.available(chosen)
+    fill(chosen, "DTP", [90.0], column="mnist", epochs=5)
+    assert "figure3" in contents.available(chosen)
+    assert exhibited(chosen)[1] == ["figure3-dtp-mnist-5-epochs"]
 
 
 def test_mixed_data_are_refused(tmp_path: Path) -> None:

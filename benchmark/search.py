@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import torch
@@ -72,7 +73,14 @@ class Search:
         varied = ("hyperparameters", "seeds", "epochs", "measure")
         spec = {name: value for name, value in self.run.spec.items() if name not in varied}
         space = self.space.model_dump(exclude={"trials"}, exclude_none=True)
-        return {**spec, "validation_samples": self.validation_samples, "seed": self.seed, "space": space}
+        judged = [self.space.judged(rung) for rung in self.space.rungs]
+        return {
+            **spec,
+            "validation_samples": self.validation_samples,
+            "seed": self.seed,
+            "space": space,
+            "judged": judged,
+        }
 
     def check(self, file: Path) -> None:
         """`UserError` unless the space is one of the row's hyperparameters."""
@@ -180,7 +188,8 @@ def conduct(search: Search, study: optuna.Study, data: Dataset, device: torch.de
 def halve(
     search: Search, configurations: Sequence[Configuration], data: Dataset, device: torch.device
 ) -> Iterator[tuple[int, dict[int, float]]]:
-    """Successive halving: after each rung its epoch and the error in % of every configuration still there.
+    """Successive halving: after each rung its epoch and the error in % of every configuration still there,
+    averaged over the last epochs (`SearchSpace.judged`).
 
     The best 1 / `reduction`, at least one, go on to the next rung from where they are.
     """
@@ -198,12 +207,14 @@ def halve(
             )
             if side_by_side[0] in states:
                 training.load_state_dict(_stacked([states[i] for i in side_by_side]))
-            found: list[float] = []
+            found: list[list[float]] = []
             with computing(run.precision, device):
                 while training.epoch < rung:
                     result = training.run_epoch()
-                    found = [] if result is None else result.test_error
-            errors |= dict(zip(side_by_side, found, strict=True))
+                    found += [] if result is None else [result.test_error]
+            # Of one epoch alone a low error may be luck: some configurations go up and down by points.
+            late = np.mean(found[-search.space.judged(rung) :], 0)
+            errors |= dict(zip(side_by_side, late.tolist(), strict=True))
             state = training.state_dict()
             for replica, i in enumerate(side_by_side):
                 weights = {name: weight[replica].clone() for name, weight in state["network"].items()}
@@ -238,11 +249,13 @@ def _stacked(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def winner(search: Search, study: optuna.Study) -> dict[str, Any]:
     """The best configuration as a plan's entry, with how it was found."""
-    best = study.best_trial
+    best, last = study.best_trial, search.space.rungs[-1]
+    first = last - search.space.judged(last) + 1
+    when = f"after {last} epochs" if first == last else f"over epochs {first} to {last}"
     epochs = sum(max(trial.intermediate_values) for trial in kept(study))
     assert best.datetime_complete is not None
     note = (
-        f"Validation error {best.value:.2f} % after {search.space.rungs[-1]} epochs, best of "
+        f"Validation error {best.value:.2f} % {when}, best of "
         f"{len(kept(study))} configurations, {epochs} epochs in all, seed {search.seed}, "
         f"{best.datetime_complete:%Y-%m-%d}."
     )
@@ -250,7 +263,8 @@ def winner(search: Search, study: optuna.Study) -> dict[str, Any]:
 
 
 def frame(study: optuna.Study) -> pd.DataFrame:
-    """Every trial that counts: state, epochs trained, validation error in % there, hyperparameters."""
+    """Every trial that counts: state, epochs trained, validation error in % as judged there,
+    hyperparameters."""
     rows = [
         {
             "trial": trial.number,

@@ -99,6 +99,27 @@ def test_survivors_go_on_as_if_they_had_trained_alone(plan_path, data):
         assert errors[index] == pytest.approx(result.test_error[0], abs=0.11)
 
 
+def test_the_error_is_averaged_over_the_last_epochs(plan_path, data):
+    asked = searched(plan_path, "BP", SearchSpace(grid={"lr": [2.0]}, rungs=[1, 6]))
+    held_out = data.hold_out(1000)
+    (_, first), (_, second) = halve(asked, [{"lr": 2.0}], held_out, torch.device("cpu"))
+    alone = replace(asked.run, hyperparameters={"lr": 2.0}).build("cpu")
+    training = Training(alone, [1], held_out.train, held_out.test, batch_size=256)
+    errors = [training.run_epoch().test_error[0] for _ in range(6)]
+    assert first[0] == pytest.approx(errors[0], abs=0.11)
+    assert second[0] == pytest.approx((errors[4] + errors[5]) / 2, abs=0.11)
+    assert abs(errors[4] - errors[5]) > 0.3  # so that neither alone would do
+
+
+@pytest.mark.parametrize(
+    ("rungs", "judged"), [([3, 9, 27], [1, 3, 9]), ([2, 6, 18], [1, 2, 6]), ([5, 6], [2, 1]), ([1], [1])]
+)
+def test_a_third_of_the_epochs_counts(rungs, judged):
+    """At most those since the rung before."""
+    space = SearchSpace(grid={"lr": [0.5]}, rungs=rungs)
+    assert [space.judged(rung) for rung in rungs] == judged
+
+
 def test_the_test_set_is_never_looked_at(plan_path, data, tmp_path):
     asked = searched(plan_path, "DTP", ranges(trials=3))
     study = run(asked, Store(tmp_path / "a"), data)

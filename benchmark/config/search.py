@@ -25,9 +25,9 @@ class SearchSpace(Strict):
     wave: int = Field(default=8, gt=0)
     """Of which so many are trained side by side; the sampler learns from each wave."""
     rungs: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
-    """Epochs after which a wave is thinned out; the last ones decide."""
+    """Epochs after which a wave is thinned out; the last rung decides."""
     reduction: int = Field(default=3, ge=2)
-    """One in so many goes on to the next rung."""
+    """One in so many goes on to the next rung; one in so many epochs, the last ones, counts for it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSpace:
@@ -39,6 +39,11 @@ class SearchSpace(Strict):
             if low >= high:
                 raise ValueError(f"ranges.{name}: [{low}, {high}] found, the lowest comes first")
         return self
+
+    def judged(self, rung: int) -> int:
+        """The number of last epochs over which the validation error at a rung is averaged."""
+        since = rung - max((other for other in self.rungs if other < rung), default=0)
+        return min(-(-rung // self.reduction), since)
 
     @property
     def names(self) -> list[str]:

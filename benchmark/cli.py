@@ -297,6 +297,8 @@ def report_command(
     )
     if open_page and name != "all":
         raise UserError("--open: goes with report all, which makes the page")
+    if chosen.plan.changes and name in contents.WHATEVER:
+        raise UserError(f"report {name}: {shlex.join(chosen.plan.changes)} found, it takes none of these")
     if name not in ("all", *contents.available(chosen)):
         raise UserError(f"report: {chosen.plan.source} has nothing for {name} under these options")
     _refuse_nothing(chosen)

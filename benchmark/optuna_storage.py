@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import filelock
 import optuna
@@ -56,6 +58,7 @@ def driver(url: str) -> Iterator[RDBStorage]:
         raise UserError(f"--storage: the folder {file.parent} does not exist")
     try:
         with filelock.FileLock(f"{file}.lock", timeout=0), _answering(url):
+            _check_sqlite(file)
             yield _open(url)
     except filelock.Timeout:
         raise UserError(f"{file} is in use by another process; wait for it, or stop it") from None
@@ -82,7 +85,29 @@ def read_studies(url: str, names: Sequence[str]) -> list[optuna.Study | None]:
 def _is_absent(url: str) -> bool:
     """Whether it is a SQLite file that is not there: opening it would create it."""
     parsed = _parse(url)
-    return parsed.get_backend_name() == "sqlite" and not Path(_file(parsed)).exists()
+    if parsed.get_backend_name() != "sqlite":
+        return False
+    file = Path(_file(parsed))
+    _check_sqlite(file)
+    if file.exists() and not file.stat().st_size:
+        raise UserError(f"{file}: empty, no database of Optuna; delete it, or put back what it was")
+    return not file.exists()
+
+
+def _check_sqlite(file: Path) -> None:
+    """`UserError` for a file of something else than Optuna, which would put its tables into it."""
+    if file.is_symlink() and not file.exists():
+        raise UserError(f"{file}: a link to {file.readlink()}, which does not exist")
+    if not file.exists():
+        return
+    # Not read-only, which could not take back what a kill has left half written.
+    with closing(sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=rw", uri=True)) as database:
+        try:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{file}: no database of Optuna ({error}); left as it is, move it away") from None
+    if tables and not tables & {"studies", "version_info", "alembic_version"}:
+        raise UserError(f"{file}: a database, but not Optuna's; left as it is, move it away")
 
 
 def is_shared(storage: RDBStorage) -> bool:

@@ -73,14 +73,9 @@ class Search:
         varied = ("hyperparameters", "seeds", "epochs", "measure")
         spec = {name: value for name, value in self.run.spec.items() if name not in varied}
         space = self.space.model_dump(exclude={"trials"}, exclude_none=True)
-        judged = [self.space.judged(rung) for rung in self.space.rungs]
-        return {
-            **spec,
-            "validation_samples": self.validation_samples,
-            "seed": self.seed,
-            "space": space,
-            "judged": judged,
-        }
+        judged = f"over the last 1/{self.space.reduction} of the epochs"
+        own = {"validation_samples": self.validation_samples, "seed": self.seed, "judged": judged}
+        return {**spec, **own, "space": space}
 
     def check(self, file: Path) -> None:
         """`UserError` unless the space is one of the row's hyperparameters."""
@@ -142,7 +137,7 @@ class Search:
                 for configuration in self.known():
                     study.enqueue_trial(dict(configuration), skip_if_exists=True)
                 study.set_user_attr("design", self.design)
-            elif made_for != self.design:
+            elif (made_for := {"judged": "by the last epoch", **made_for}) != self.design:
                 raise UserError(
                     f"{file}: this search was made with {differences(made_for, self.design)}; "
                     "search with another --results folder"
@@ -170,13 +165,15 @@ def conduct(search: Search, study: optuna.Study, data: Dataset, device: torch.de
         study.sampler = optuna.samplers.TPESampler(
             seed=search.seed + len(study.trials), n_startup_trials=search.wave, multivariate=True
         )
+        number = len(kept(study)) // search.wave + 1
         wave = [study.ask(search.distributions()) for _ in range(min(search.wave, missing))]
         for rung, errors in halve(search, [trial.params for trial in wave], data, device):
             for index, error in errors.items():
                 wave[index].report(error, rung)
             best = min(errors, key=errors.__getitem__)
             shown = ", ".join(f"{name} {value:.4g}" for name, value in wave[best].params.items())
-            yield f"epoch {rung}: {len(errors)} configurations, best {errors[best]:.2f} % ({shown})"
+            found = f"{len(errors)} configurations, best {errors[best]:.2f} % ({shown})"
+            yield f"wave {number}, epoch {rung}: {found}"
         for index, trial in enumerate(wave):
             trial.set_user_attr("device", provenance.device_name(device))
             if index in errors:
@@ -328,8 +325,12 @@ def command(
         for column in dict.fromkeys(run.column for run in runs)
     }
     for search in searches:
-        console.print(f"{search.name}: {search.trials} configurations", markup=False)
         with search.study(chosen.store) as study:
+            done = len(kept(study))
+            nothing = ", nothing to train" if done >= search.trials else ""
+            console.print(
+                f"{search.name}: {done} of {search.trials} configurations complete{nothing}", markup=False
+            )
             for line in conduct(search, study, data[search.run.column], on):
                 console.print(f"  {line}", markup=False)
             folder = search.folder(chosen.store)

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from benchmark import datasets, executor, memory, optuna_storage
 from benchmark.assembly import Trained
 from benchmark.compilation import Compile
+from benchmark.config import LAST_SEED
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.options import (
@@ -217,6 +218,10 @@ def command(
     ):
         if value is not None and value < least:
             raise UserError(f"{option}: {value} found, must be {least} or more")
+    if seed > LAST_SEED:
+        raise UserError(f"--seed: {seed} found, must be from 0 to {LAST_SEED}")
+    if storage == "":
+        raise UserError("--storage: '' found, allowed: the URL of a database, such as sqlite:///study.db")
     plan = PROFILES.get(profile, profile)
     chosen = Selection(plan, dataset, methods, None, None, results, data_root, precision=precision)
     rows = chosen.rows if methods is not None else default_rows(chosen.plan)
@@ -236,6 +241,7 @@ def command(
         for column, found in studied.items():
             waiting = []
             for design, study in zip(found, made[column], strict=True):
+                study.set_user_attr("trials", trials)
                 done = len(complete(design, study, trials))
                 nothing = ", nothing to train" if done == trials else ""
                 console.print(

@@ -150,10 +150,10 @@ class Comparison:
     margin: float
     compared: int
     """Numbers of the table that are compared."""
-    p_difference: float
-    """Corrected (Holm) over the differences of the table."""
-    p_equivalence: float
-    """Corrected (Holm) over the equivalences of the table."""
+    corrected_p_difference: float
+    """(Holm) over the differences of the table."""
+    corrected_p_equivalence: float
+    """(Holm) over the equivalences of the table."""
 
     @cached_property
     def _welch(self) -> Difference:
@@ -169,6 +169,16 @@ class Comparison:
         """Welch's, of level 1 - ALPHA; of this number alone, not corrected."""
         return self._welch.interval
 
+    @property
+    def p_difference(self) -> float:
+        """See `Difference.p_difference`; of this number alone, not corrected."""
+        return self._welch.p_difference
+
+    @property
+    def p_equivalence(self) -> float:
+        """See `Difference.p_equivalence`; of this number alone, not corrected."""
+        return self._welch.p_equivalence(self.margin)
+
     @cached_property
     def power(self) -> float:
         """Of this number's TOST alone: see `tost_power`."""
@@ -181,12 +191,12 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        return _verdict(self.p_difference, self.p_equivalence)
+        return _verdict(self.corrected_p_difference, self.corrected_p_equivalence)
 
     @property
     def alone(self) -> Verdict:
         """What the verdict would be were this the only number compared: of the tests not corrected."""
-        return _verdict(self._welch.p_difference, self._welch.p_equivalence(self.margin))
+        return _verdict(self.p_difference, self.p_equivalence)
 
 
 def _verdict(p_difference: float, p_equivalence: float) -> Verdict:

@@ -199,7 +199,7 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
         (["report", "table2", "--plan", "bogus"], "unknown plan 'bogus'"),
         (["report", "table2", "--open"], "--open: goes with report all"),
         (["report", "figure2", "--plan", "tiny.yaml"], "tiny.yaml has nothing for figure2"),
-        (["report", "table3", "--seeds", "1"], "table2 has nothing for table3 under these options"),
+        (["report", "table3", "--seeds", "1"], "report table3: --seeds 1 found, it takes none of these"),
         (["run", "tiny.yaml", "--for", "table3"], "--for: 'table3' found, allowed: table1, figure2"),
         (["run", "tiny.yaml", "--for", "figure2"], "--for: the plan measures no jacobian"),
         (["run", "table2", "--for", "figure2", "--method", "BP"], "--for: the plan measures no jacobian"),

@@ -136,7 +136,7 @@ def test_a_grid_is_one_wave_with_every_point(plan_path, data, tmp_path):
     with asked.study(Store(tmp_path)) as study:
         lines = list(conduct(asked, study, data, torch.device("cpu")))
     assert len(lines) == 2
-    assert lines[0].startswith("epoch 1: 4 configurations")
+    assert lines[0].startswith("wave 1, epoch 1: 4 configurations")
     table = frame(study)
     assert sorted(zip(table["lr"], table["stepsize"], strict=True)) == [
         (0.1, 0.004),

@@ -288,7 +288,7 @@ def test_a_study_kept_elsewhere_is_reported_from_the_results_folder(command: Com
     for trials in ("2", "3", "2"):
         assert command("--trials", trials, *elsewhere)[0] == 0
     assert len(counted(tmp_path / "results")) == 3
-    table = (tmp_path / "results/tables").glob("figure3*-trials.csv")
+    table = (tmp_path / "results/tables").glob("figure3*-configurations.csv")
     assert all(len(file.read_text().splitlines()) > 1 for file in table)
 
 
@@ -386,7 +386,7 @@ def test_killed_twice_it_ends_with_the_same_numbers(command: Command, tmp_path: 
         assert counted(tmp_path / "results", name) == counted(tmp_path / "whole", name)
         assert list(counted(tmp_path / "whole", name)) == list(range(6))
     assert not list((tmp_path / "results" / "partial").iterdir())
-    trials = Path("results/tables/figure3-tiny-3-epochs-6-trials-trials.csv")
+    trials = Path("results/tables/figure3-tiny-3-epochs-6-trials-configurations.csv")
     assert (tmp_path / trials).read_text() == (tmp_path / "whole" / trials.relative_to("results")).read_text()
 
 
@@ -671,6 +671,8 @@ def test_another_pass_size_is_refused(command: Command) -> None:
         (["--trials", "-5"], "--trials: -5 found, must be 1 or more"),
         (["--trials", "x"], "Invalid value for '--trials'"),
         (["--epochs", "0"], "--epochs: 0 found, must be 1 or more"),
+        (["--seed", "99999999999999999999"], "found, must be from 0 to 2147483647"),
+        (["--storage", ""], "--storage: '' found"),
         (["--seed", "-1"], "--seed: -1 found, must be 0 or more"),
         (["--replicas-per-pass", "0"], "--replicas-per-pass: 0 found, must be 1 or more"),
         (["--methods", "unknown"], "'unknown' found, allowed: DTP, FW-DTP"),

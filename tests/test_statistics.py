@@ -202,8 +202,10 @@ def test_correction_counts_the_whole_table() -> None:
     assert alone.verdict is alone.alone is Verdict.DIFFERENT_WITHIN_MARGIN
     vague = (Sample(10.0, 3.0, 5), PAPER, 0.3)
     among = compare({"clear": clear, **{str(i): vague for i in range(9)}})
-    assert among["clear"].p_difference == pytest.approx(10 * alone.p_difference)
-    assert among["clear"].p_equivalence == pytest.approx(10 * alone.p_equivalence)
+    assert among["clear"].p_difference == alone.p_difference == alone.corrected_p_difference
+    assert among["clear"].p_equivalence == alone.p_equivalence == alone.corrected_p_equivalence
+    assert among["clear"].corrected_p_difference == pytest.approx(10 * alone.p_difference)
+    assert among["clear"].corrected_p_equivalence == pytest.approx(10 * alone.p_equivalence)
     assert among["clear"].verdict is Verdict.INCONCLUSIVE
     assert among["clear"].alone is Verdict.DIFFERENT_WITHIN_MARGIN
     assert among["clear"].interval == alone.interval

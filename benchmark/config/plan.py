@@ -195,6 +195,10 @@ class PlanConfig(Strict):
         """The measurements taken while the row trains on the column."""
         return [n for n, where in self.measure.items() if row in where.rows and column in where.columns]
 
+    def is_addition(self, row: str, column: str) -> bool:
+        """Whether the cell is not one of the paper's."""
+        return self.rows[row].addition or self.columns[column].addition
+
     def hyperparameters(self, row: str, column: str) -> Hyperparameters | None:
         """What the row uses on the column; None where the plan has no such cell."""
         given = self.rows[row].hyperparameters

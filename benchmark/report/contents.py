@@ -200,6 +200,9 @@ REPORTS: dict[str, Report] = {
 }
 """In the order of the page."""
 
+WHATEVER = ("figure3", "table3", "scaling")
+"""Those that other seeds, epochs or precisions of the plan do not change."""
+
 
 def available(chosen: Selection) -> list[str]:
     """The reports that the selection's plan has anything to say to."""

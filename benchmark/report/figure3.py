@@ -54,14 +54,18 @@ BIN_WIDTH = 2.0
 """Of the histogram, in points of test accuracy."""
 NEAR = 2.0
 """Points below a method's best within which a configuration counts as about as good."""
+FEWEST = 10
+"""Configurations from which on importances and intervals mean something."""
 NOTE = (
     "Test accuracy in % after the last epoch, one network a configuration, all from the same seed. Every "
-    f"hyperparameter is drawn log-uniformly between 1/{FACTOR:g} and {FACTOR:g} times its value in Table 2. "
+    f"hyperparameter is drawn log-uniformly between 1/{FACTOR:g} and {FACTOR:g} times its value in the plan. "
     f"near best: share of a method's configurations within {NEAR:g} points of its own best. shortfall: how "
     "far, in points, the median is behind what one configuration in twenty reaches, with its 95 % bootstrap "
     "interval. Importance: "
     "share of the variance of the accuracy that a hyperparameter explains by itself, relative to the others "
-    "(fANOVA in the logarithms). Diverged configurations count, with the chance-level accuracy they end at."
+    "(fANOVA in the logarithms). Neither is "
+    f"given for fewer than {FEWEST} configurations. Diverged configurations count, with the chance-level "
+    "accuracy they end at."
 )
 
 
@@ -76,7 +80,7 @@ class Sample:
     @cached_property
     def importances(self) -> dict[str, float]:
         """By hyperparameter, summing to one; empty where the accuracies do not tell. Takes seconds."""
-        return _importances(self.design, self.trials)
+        return _importances(self.design, self.trials) if len(self.trials) >= FEWEST else {}
 
     @property
     def row(self) -> str:
@@ -98,8 +102,10 @@ class Sample:
         return float((self.accuracy >= self.accuracy.max() - NEAR).mean())
 
     @cached_property
-    def shortfall(self) -> tuple[float, float, float]:
-        """See `statistics.shortfall`, and its interval; of two configurations or more."""
+    def shortfall(self) -> tuple[float, float, float] | None:
+        """See `statistics.shortfall`, and its interval; None for too few configurations."""
+        if len(self.trials) < FEWEST:
+            return None
         accuracy = self.accuracy.to_numpy()
         return float(shortfall(accuracy)), *shortfall_interval(accuracy)
 
@@ -215,7 +221,7 @@ class Figure3:
     def _statistics(self, sample: Sample) -> dict[str, Any]:
         n = len(sample.trials)
         first, median, third = sample.quartiles if n else (None, None, None)
-        fallen, low, high = sample.shortfall if n > 1 else (None, None, None)
+        fallen, low, high = sample.shortfall or (None, None, None)
         found: dict[str, Any] = {
             "method": sample.row,
             "dataset": self.column,
@@ -274,37 +280,40 @@ def build(
 
 
 def build_others(plan: Plan, store: Store) -> tuple[list[Figure3], list[str]]:
-    """The same of every other data set, length and seed that the store has studies of, and of methods besides
-    the paper's two; and why studies are left out, made with other hyperparameters than the plan has now, say.
+    """The same of every other data set, length and seed that the store has studies of, and once more with all
+    methods where there are others than the paper's two; and why studies are left out, made with other
+    hyperparameters than the plan has now, say.
     """
     own = (default_column(plan), default_epochs(plan), SEED)
     url = default_storage(store)
     asked = stored(plan, url)
-    rows: dict[tuple[str, int, int], set[str]] = {}
-    left_out: dict[tuple[str, int, int], dict[str, str]] = {}
+    found: dict[tuple[str, int, int], dict[str, int]] = {}  # the configurations asked for, by row
+    stale, left_out = set(), []
     for design, study in zip(asked, optuna_storage.read_studies(url, [d.name for d in asked]), strict=True):
+        assert study is not None
         place = (design.run.column, design.run.epochs, design.run.seeds[0])
         try:
-            if study is not None:
-                check(design, study)
-                rows.setdefault(place, set()).add(design.run.row)
+            check(design, study)
         except UserError as error:
-            left_out.setdefault(place, {})[design.run.row] = str(error)
-    said = [reason for reasons in left_out.values() for reason in reasons.values()]
+            stale.add((place, design.run.row))
+            left_out.append(str(error))
+        else:
+            found.setdefault(place, {})[design.run.row] = study.user_attrs.get("trials", TRIALS)
     figures = []
-    for place, there in sorted(rows.items()):
+    for place, trials in sorted(found.items()):
         column, epochs, seed = place
-        pair = default_rows(plan)
-        if there <= set(pair):
-            there = {row for row in pair if plan.run(row, column) and row not in left_out.get(place, {})}
-        if place == own and there <= set(pair):
-            continue
-        shown = [row for row in plan.config.rows if row in there]
-        try:
-            figures.append(build(plan, store, rows=shown, column=column, epochs=epochs, seed=seed))
-        except UserError as error:
-            said.append(str(error))
-    return figures, said
+        pair = [row for row in default_rows(plan) if plan.run(row, column) and (place, row) not in stale]
+        wanted = [] if place == own or not set(pair) & set(trials) else [pair]
+        if not set(trials) <= set(pair):
+            wanted.append([row for row in plan.config.rows if row in trials])
+        for rows in wanted:
+            most = max(trials.get(row, 1) for row in rows)
+            try:
+                figure = build(plan, store, rows=rows, column=column, epochs=epochs, seed=seed, trials=most)
+                figures.append(figure)
+            except UserError as error:
+                left_out.append(str(error))
+    return figures, left_out
 
 
 def _sample(design: Design, study: optuna.Study | None, trials: int) -> Sample:
@@ -368,7 +377,7 @@ def cells(figure: Figure3) -> list[dict[str, str]]:
         first, median, third = sample.quartiles if n else (math.nan,) * 3
         diverged = int(sample.trials["diverged"].sum())
         count = f"{n} of {figure.trials}" + (f", {diverged} diverged" if diverged else "")
-        short = "{:.2f} [{:.2f}, {:.2f}]".format(*sample.shortfall) if n > 1 else "-"
+        short = "{:.2f} [{:.2f}, {:.2f}]".format(*sample.shortfall) if sample.shortfall else "-"
         important = sorted(sample.importances.items(), key=lambda item: -item[1])
         lines.append(
             {
@@ -398,7 +407,7 @@ def write(figure: Figure3, figures: Path, tables: Path) -> list[Path]:
         (f"{figure.name}.md", _markdown(figure)),
         (f"{figure.name}.csv", figure.frame().round(4).to_csv(index=False, lineterminator="\n")),
         (f"{figure.name}.tex", _latex(figure)),
-        (f"{figure.name}-trials.csv", figure.all_trials().to_csv(index=False, lineterminator="\n")),
+        (f"{figure.name}-configurations.csv", figure.all_trials().to_csv(index=False, lineterminator="\n")),
     ):
         with atomic_file(tables / name) as stream:
             stream.write(text.encode())

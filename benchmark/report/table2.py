@@ -28,7 +28,10 @@ NOTE = (
     "trained is the number of weights that learning changes (no decoder leads to the input). Rows and "
     "columns in [brackets] are not in the paper."
 )
-COMPARISON_COLUMNS = ("margin", "p_difference", "p_equivalence", "power", "corrected_power")
+COMPARISON_COLUMNS = (
+    *("margin", "p_difference", "p_equivalence"),
+    *("corrected_p_difference", "corrected_p_equivalence", "power", "corrected_power"),
+)
 LATE_EPOCHS = 20
 """At how many of the last epochs a verdict is tried again: test errors go up and down between epochs."""
 NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: another data set, network or protocol."
@@ -107,16 +110,15 @@ class Cell:
     @property
     def firmness(self) -> list[str]:
         """How many of the last epochs bear the verdict out, what it would be without the correction if that
-        is another, and the power of one that says nothing."""
+        is another, and of one that says nothing even so the power."""
         if self.comparison is None:
             return []
         details = [f"{self.kept} of {len(self.late)} epochs"]
         if self.comparison.alone is not self.verdict:
             details.append(f"alone {self.comparison.alone}")
-        if self.verdict is Verdict.INCONCLUSIVE:
-            details.append(
-                f"power {self.comparison.power:.0%}, corrected {self.comparison.corrected_power:.0%}"
-            )
+        if self.verdict is Verdict.INCONCLUSIVE and self.comparison.alone is not Verdict.DIFFERENT:
+            power, corrected = self.comparison.power, self.comparison.corrected_power
+            details.append(f"power to show equivalence {power:.0%}, corrected {corrected:.0%}")
         return details
 
 
@@ -149,17 +151,17 @@ class Table2:
     @property
     def verdicts(self) -> str | None:
         """What the verdicts mean, and how many there are of each; None where there are none."""
-        counts = Counter(cell.verdict for cell in self.cells.values() if cell.verdict is not None)
-        if not counts:
-            return None
-        listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
         config = self.plan.config
+        listed = [self._listed(addition) for addition in (False, True)]
+        if not any(listed):
+            return None
+        said = f"Verdicts: {listed[0] or 'none'}"
+        said += f"; in brackets, of what is not in the paper: {listed[1]}" if listed[1] else ""
         margins = ", ".join(
             f"{self.title(c)} {config.margins[c]:g}" for c in config.columns if c in config.margins
         )
-        compared = sum(cell.comparison is not None for cell in self.cells.values())
         return (
-            f"Verdicts: {listed}. In square brackets Welch's {1 - ALPHA:.0%} interval of our mean minus the "
+            f"{said}. In square brackets Welch's {1 - ALPHA:.0%} interval of our mean minus the "
             "paper's, from summary statistics; the paper does not say whether its ± divides by n or n - 1, "
             "n - 1 is assumed. EQUIVALENT: two one-sided tests (TOST) put the difference within the margin "
             f"that the plan declares ({margins}). DIFFERENT: it is not zero. DIFFERENT WITHIN MARGIN: both. "
@@ -169,9 +171,24 @@ class Table2:
             f"(18 of {LATE_EPOCHS} epochs): had training ended after any of the last {LATE_EPOCHS} epochs, "
             "18 times the verdict would have been this one; alone: what it would be, were this the only cell "
             "compared. The tests of difference and those of equivalence "
-            f"are two families, each at level {ALPHA:g} and corrected (Holm) over the {compared} cells "
-            "compared, so that a verdict can change when another cell comes in; intervals are not corrected."
+            f"are two families, each at level {ALPHA:g} and corrected (Holm) over the {self.compared(False)} "
+            "cells of the paper that are compared, so that a verdict can change when another cell comes in; "
+            f"the {self.compared(True)} in brackets are two families more. Intervals are not corrected."
         )
+
+    def _listed(self, addition: bool) -> str:
+        """`4 EQUIVALENT, 1 DIFFERENT`: the verdicts on the paper's cells, or on those in brackets."""
+        cells = self._cells(addition)
+        counts = Counter(cell.verdict for cell in cells if cell.verdict is not None)
+        return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+
+    def compared(self, addition: bool) -> int:
+        """The number of the paper's cells, or of those in brackets, that are compared."""
+        return sum(cell.comparison is not None for cell in self._cells(addition))
+
+    def _cells(self, addition: bool) -> list[Cell]:
+        is_addition = self.plan.config.is_addition
+        return [cell for place, cell in self.cells.items() if is_addition(*place) is addition]
 
     def title(self, column: str) -> str:
         name = self.plan.datasets[column].title
@@ -267,10 +284,14 @@ def _judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dic
         cell = cells[place]
         if cell.paper and len(cell.errors) > 1 and not cell.diverged:
             beside_us[place] = (Sample(cell.paper.mean, cell.paper.std, paper_n), margins[place[1]])
-    by_epoch = []
+    is_addition = plan.config.is_addition
+    families = [[place for place in beside_us if is_addition(*place) is ours] for ours in (False, True)]
+    by_epoch: list[dict[tuple[str, str], Comparison]] = []
     for back in range(1, min(LATE_EPOCHS, plan.config.protocol.epochs) + 1):
         pairs = {place: (Sample.of(cells[place].late[-back]), *beside) for place, beside in beside_us.items()}
-        by_epoch.append(compare(pairs))
+        by_epoch.append({})
+        for family in families:
+            by_epoch[-1] |= compare({place: pairs[place] for place in family})
     judged = {}
     for place in places:
         comparison = by_epoch[0].get(place)

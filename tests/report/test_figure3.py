@@ -83,10 +83,20 @@ def test_statistics_by_hand(tmp_path: Path) -> None:
     assert table["iqr"].tolist() == [31.0, 1.5]
     assert table["median"].tolist() == [34.0, 50.0]
     text = figure3._markdown(figure)
-    assert "| DTP | 4 of 5, 1 diverged | 50.00 | 34.00 | 31.00 (17.50 to 48.50) | 50% | 15.70 [0.00, " in text
-    assert "| FW-DTP | 5 of 5 | 51.00 | 50.00 | 1.50 (49.00 to 50.50) | 80% | 0.90 [0.00, " in text
-    # numpy interpolates: at 0.95 x 3 = 2.85 between the third and the fourth, at 3.8 of the five
-    assert table["shortfall"].tolist() == pytest.approx([49.7 - 34.0, 50.9 - 50.0])
+    assert "| DTP | 4 of 5, 1 diverged | 50.00 | 34.00 | 31.00 (17.50 to 48.50) | 50% | - | - |" in text
+    assert "| FW-DTP | 5 of 5 | 51.00 | 50.00 | 1.50 (49.00 to 50.50) | 80% | - | - |" in text
+    assert table["shortfall"].isna().all()
+
+
+def test_shortfall_of_enough_configurations(tmp_path: Path) -> None:
+    """Of 0, 1, ..., 20 in any order: 19 is what one in twenty reaches, 10 the median."""
+    chosen = select(tmp_path)
+    fill(chosen, "DTP", np.random.default_rng(2).permutation(21.0 + np.arange(21)).tolist())
+    figure = build(chosen, trials=21)
+    line = figure.frame().set_index("method").loc["DTP"]
+    assert line["shortfall"] == 9.0
+    assert 4 < line["shortfall_low"] < 9 < line["shortfall_high"] < 14
+    assert f"9.00 [{line['shortfall_low']:.2f}, {line['shortfall_high']:.2f}]" in figure3._markdown(figure)
 
 
 @pytest.mark.parametrize("decisive", ["lr", "stepsize"])
@@ -105,7 +115,7 @@ def test_importance_finds_what_matters(tmp_path: Path, decisive: str) -> None:
     assert build(chosen, rows=["FW-DTP"]).samples[0].importances == sample.importances
 
 
-@pytest.mark.parametrize("accuracies", [[], [50.0], [10.0, 10.0, 10.0]], ids=str)
+@pytest.mark.parametrize("accuracies", [[], [50.0], [10.0] * 10], ids=len)
 def test_accuracies_that_do_not_tell(tmp_path: Path, accuracies: list[float]) -> None:
     chosen = select(tmp_path)
     fill(chosen, "FW-DTP", accuracies)
@@ -113,7 +123,7 @@ def test_accuracies_that_do_not_tell(tmp_path: Path, accuracies: list[float]) ->
     assert figure.samples[1].importances == {}
     line = next(line for line in figure3._markdown(figure).splitlines() if line.startswith("| FW-DTP"))
     assert line.startswith(f"| FW-DTP | {len(accuracies)} of 100 | ")
-    short = {0: "-", 1: "-", 3: "0.00 [0.00, 0.00]"}[len(accuracies)]
+    short = "0.00 [0.00, 0.00]" if len(accuracies) == 10 else "-"
     assert line.endswith(f"% | {short} | - |" if accuracies else "| - | - | - | - | - | - |")
     assert "nan" not in line
     for draw in (figure3._histogram, figure3._cumulative):
@@ -157,7 +167,7 @@ def test_files_are_the_same_bytes_again(tmp_path: Path) -> None:
     assert first == written(build(chosen, trials=4), tmp_path / "b")
     name = "figure3-4-trials"
     drawn = {f"{name}{kind}.{suffix}" for kind in ("", "-ecdf") for suffix in ("png", "pdf")}
-    tables = {f"{name}.md", f"{name}.csv", f"{name}.tex", f"{name}-trials.csv"}
+    tables = {f"{name}.md", f"{name}.csv", f"{name}.tex", f"{name}-configurations.csv"}
     assert set(first) == drawn | tables
     with Image.open(tmp_path / "a" / "figures" / f"{name}.png") as image:
         assert round(image.info["dpi"][0]) == 200
@@ -173,7 +183,7 @@ def test_every_trial_is_in_the_csv(tmp_path: Path) -> None:
     fill(chosen, "FW-DTP", [51.0])
     figure = build(chosen, trials=2)
     written(figure, tmp_path)
-    table = pd.read_csv(tmp_path / "tables" / "figure3-2-trials-trials.csv")
+    table = pd.read_csv(tmp_path / "tables" / "figure3-2-trials-configurations.csv")
     assert list(table["method"]) == ["DTP", "DTP", "FW-DTP"]
     assert list(table["accuracy"]) == [42.9, 10.0, 51.0]
     assert list(table["diverged"]) == [False, True, False]
@@ -318,6 +328,18 @@ def test_a_method_beside_the_papers_two_has_a_figure_of_its_own(tmp_path: Path) 
         fill(chosen, row, [40.0, 41.0])
     _, files, _ = exhibited(chosen)
     assert files == ["figure3", "figure3-dtp-drl-fw-dtp"]
+    for row in (*METHODS, "DRL"):
+        fill(chosen, row, [40.0, 41.0], column="mnist")
+    assert exhibited(chosen)[1] == [*files, "figure3-mnist", "figure3-dtp-drl-fw-dtp-mnist"]
+
+
+def test_configurations_that_were_asked_for_are_counted(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    fill(chosen, "DTP", [40.0, 41.0], column="mnist").set_user_attr("trials", 3)
+    exhibits, files, _ = exhibited(chosen)
+    assert files[1] == "figure3-mnist-3-trials"
+    assert exhibits[1].table is not None
+    assert exhibits[1].table.rows[0].cells[1].text == "2 of 3"
 
 
 def test_a_study_of_the_plan_as_it_was_is_left_out(tmp_path: Path) -> None:
@@ -368,7 +390,7 @@ def test_another_storage(tmp_path: Path) -> None:
 
 def test_labels_are_escaped_for_latex(tmp_path: Path) -> None:
     chosen = select(tmp_path)
-    fill(chosen, "DTP", [40.0, 45.0])
+    fill(chosen, "DTP", [40.0 + index for index in range(figure3.FEWEST)])
     tex = figure3._latex(build(chosen))
     assert r"lr\_feedback" in tex
     assert r"\%" in tex

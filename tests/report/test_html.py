@@ -315,7 +315,7 @@ def test_power_stands_by_an_inconclusive_cell(tmp_path: Path) -> None:
     cell = exhibit.table.rows[1].cells[2]
     assert cell.verdict == "INCONCLUSIVE"
     assert cell.details[-2].text == "1 of 1 epochs"
-    assert re.fullmatch(r"power \d+%, corrected \d+%", cell.details[-1].text)
+    assert re.fullmatch(r"power to show equivalence \d+%, corrected \d+%", cell.details[-1].text)
 
 
 def test_what_is_not_comparable_is_said_first(tmp_path: Path) -> None:

@@ -236,6 +236,17 @@ def test_an_addition_stands_beside_the_papers_row(tmp_path: Path) -> None:
     assert cell.paper == PAPER.cells["BP"]["mnist"]
     assert cell.comparison is not None
     assert cell.comparison.difference == pytest.approx(0.1)
+    alone = cell.comparison
+    fill(chosen, {"BP": [1.8, 1.9], "DTP": [2.0, 3.0], "DRL": [2.0, 2.5]})
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    assert table.cells["BP (as released)", "mnist"].comparison == alone  # corrected for itself only
+    compared = {row: cell.comparison.compared for (row, _), cell in table.cells.items() if cell.comparison}
+    assert compared == {"BP": 3, "BP (as released)": 1, "DTP": 3, "DRL": 3}
+    said = table.verdicts or ""
+    ours = "1 EQUIVALENT, 1 DIFFERENT, 1 INCONCLUSIVE"
+    assert said.startswith(f"Verdicts: {ours}; in brackets, of what is not in the paper: 1 EQUIVALENT.")
+    assert "over the 3 cells of the paper that are compared" in said
+    assert "the 1 in brackets are two families more" in said
     with pytest.raises(UserError, match=r"BP \(as released\)\.paper_row: 'BPP' found, allowed: BP, FA, TP, "):
         select(tmp_path, released.replace("paper_row: BP", "paper_row: BPP"))
 
@@ -330,12 +341,12 @@ def test_verdicts(tmp_path: Path) -> None:
     )
     assert re.search(
         r"<br>paper 9.00 ± 0.50, -0.10 \[-1\.\d\d, \+\d\.\d\d\]<br>INCONCLUSIVE "
-        r"\(1 of 1 epochs; power 0%, corrected 0%\)",
+        r"\(1 of 1 epochs; power to show equivalence 0%, corrected 0%\)",
         files["md"],
     )
     assert "Verdicts: 1 EQUIVALENT, 1 DIFFERENT, 1 DIFFERENT WITHIN MARGIN, 1 INCONCLUSIVE." in files["md"]
     assert "(MNIST 0.3, F-MNIST 0.6)" in files["md"]
-    assert "over the 4 cells compared" in files["md"]
+    assert "over the 4 cells of the paper that are compared" in files["md"]
     frame = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).xs("mnist", level=1)
     raw = {
         row: stats.ttest_ind_from_stats(
@@ -348,7 +359,8 @@ def test_verdicts(tmp_path: Path) -> None:
     largest = 0.0
     for rank, row in enumerate(ascending):
         largest = max(largest, min(1, (4 - rank) * raw[row]))
-        assert frame.loc[row, "p_difference"] == pytest.approx(largest, rel=1e-3)
+        assert frame.loc[row, "p_difference"] == pytest.approx(raw[row], rel=1e-3)
+        assert frame.loc[row, "corrected_p_difference"] == pytest.approx(largest, rel=1e-3)
     assert frame["verdict"].dropna().to_dict() == {row: v for row, v in verdicts.items() if v is not None}
     console = Console(width=250, record=True, file=io.StringIO())
     table2.show(table, console, table.rows, table.columns)
@@ -374,7 +386,7 @@ def test_what_only_the_correction_leaves_open_says_so(tmp_path: Path) -> None:
     cell = table.cells["BP", "mnist"]
     assert cell.comparison is not None
     assert (cell.comparison.verdict, cell.comparison.alone) == ("INCONCLUSIVE", "DIFFERENT")
-    assert cell.judged.startswith("INCONCLUSIVE (1 of 1 epochs; alone DIFFERENT; power ")
+    assert cell.judged == "INCONCLUSIVE (1 of 1 epochs; alone DIFFERENT)"
     assert "alone" not in table.cells["DRL", "mnist"].judged
     table2.write(table, tmp_path)
     frame = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).xs("mnist", level=1)
@@ -389,7 +401,7 @@ def test_incomplete_cells(tmp_path: Path) -> None:
     cells = {row: table.cells[row, "mnist"] for row in ("BP", "DTP", "DRL")}
     assert [cell.verdict for cell in cells.values()] == ["INCOMPLETE", "INCONCLUSIVE", "INCOMPLETE"]
     assert [cell.comparison is None for cell in cells.values()] == [True, False, True]
-    assert "over the 1 cells compared" in (table.verdicts or "")
+    assert "over the 1 cells of the paper that are compared" in (table.verdicts or "")
     text = written(chosen, tmp_path)["md"]
     assert "2.10 ± 0.14 (n=2, 1 diverged)<br>paper 1.85 ± 0.09, +0.25<br>INCOMPLETE" in text
     assert "| -<br>paper 9.00 ± 0.50<br>INCOMPLETE |" in text

@@ -295,7 +295,7 @@ def _less_sensitive(
 ) -> list[Finding]:
     ours, theirs = _both(evidence.accuracies, row, other, column)
     numbers = (
-        f"median shortfall from the method's best twentieth {shortfall(ours.to_numpy()):.2f} against "
+        f"mean shortfall from the method's best twentieth {shortfall(ours.to_numpy()):.2f} against "
         f"{shortfall(theirs.to_numpy()):.2f} points, {len(ours)} and {len(theirs)} configurations, "
         f"asked: less than {margin:g} more"
     )

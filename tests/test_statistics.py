@@ -307,9 +307,10 @@ def test_a_verdict_always_and_no_reproduction_from_silence(difference: float, eq
 
 
 def test_shortfall_by_hand() -> None:
-    """Of 0, 1, ..., 20: 19 is what one in twenty reaches, 10 the median."""
+    """Of 0, 1, ..., 20: 19 is what one in twenty reaches, 10 the mean."""
     accuracy = np.arange(21.0)
     assert shortfall(accuracy) == 9.0
+    assert shortfall(np.array([80.0] * 70 + [10.0] * 30)) == pytest.approx(21.0)  # three in ten do not train
     assert shortfall(np.stack([accuracy, 2 * accuracy]), 1).tolist() == [9.0, 18.0]
     low, high = shortfall_interval(accuracy)
     assert 4 < low < 9 < high < 14

@@ -60,7 +60,7 @@ NOTE = (
     "Test accuracy in % after the last epoch, one network a configuration, all from the same seed. Every "
     f"hyperparameter is drawn log-uniformly between 1/{FACTOR:g} and {FACTOR:g} times its value in the plan. "
     f"near best: share of a method's configurations within {NEAR:g} points of its own best. shortfall: how "
-    "far, in points, the median is behind what one configuration in twenty reaches, with its 95 % bootstrap "
+    "far, in points, their mean is behind what one configuration in twenty reaches, with its 95 % bootstrap "
     "interval. Importance: "
     "share of the variance of the accuracy that a hyperparameter explains by itself, relative to the others "
     "(fANOVA in the logarithms). Neither is "

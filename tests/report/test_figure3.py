@@ -89,7 +89,7 @@ def test_statistics_by_hand(tmp_path: Path) -> None:
 
 
 def test_shortfall_of_enough_configurations(tmp_path: Path) -> None:
-    """Of 0, 1, ..., 20 in any order: 19 is what one in twenty reaches, 10 the median."""
+    """Of 0, 1, ..., 20 in any order: 19 is what one in twenty reaches, 10 the mean."""
     chosen = select(tmp_path)
     fill(chosen, "DTP", np.random.default_rng(2).permutation(21.0 + np.arange(21)).tolist())
     figure = build(chosen, trials=21)

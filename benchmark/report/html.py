@@ -66,6 +66,8 @@ class Cell:
     """1: set in bold, 2: underlined."""
     absent: bool = False
     """There is no value; the text says why, and no verdict is needed."""
+    aside: bool = False
+    """Not in the paper: its verdict is not counted among those at a glance."""
 
     @property
     def tone(self) -> str | None:
@@ -153,7 +155,7 @@ class Exhibit:
     def tally(self) -> list[tuple[str, str, int]]:
         """Verdict, tone, and how many there are of it."""
         cells = [cell for row in self.table.rows for cell in row.cells] if self.table else []
-        counts = Counter(cell.verdict for cell in cells if cell.verdict is not None)
+        counts = Counter(cell.verdict for cell in cells if cell.verdict is not None and not cell.aside)
         order = [*TONES, *sorted(counts.keys() - TONES.keys())]
         return [(name, TONES.get(name, "none"), counts[name]) for name in order if counts[name]]
 
@@ -265,6 +267,7 @@ def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHre
         verdict=cell.verdict,
         rank=table.rank(row, column),
         absent=not cell.errors,
+        aside=table.plan.config.is_addition(row, column),
     )
 
 

@@ -390,6 +390,18 @@ def test_verdicts_are_counted() -> None:
     assert judged("a", "A", [("x", "SUPPORTED")]).complete
 
 
+def test_verdicts_on_what_is_not_in_the_paper_are_not_counted(tmp_path: Path) -> None:
+    chosen = select(
+        tmp_path, PLAN.replace("    addition: true\n", "    addition: true\n    paper_row: DRL\n")
+    )
+    fill(chosen)
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    assert table.cells[NASTY, "mnist"].verdict == "INCOMPLETE"
+    counted = sum(number for _, _, number in html.table2_exhibit(table, str).tally)
+    of_paper = [place for place, cell in table.cells.items() if cell.verdict and place[0] != NASTY]
+    assert counted == len(of_paper) > 0
+
+
 def test_verdicts_that_are_not_comparable_have_no_colour() -> None:
     shown = ["not comparable: SUPPORTED", "SUPPORTED", "not comparable: SUPPORTED"]
     exhibit = judged("a", "A", list(zip("abc", shown, strict=True)))

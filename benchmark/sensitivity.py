@@ -241,7 +241,8 @@ def command(
         for column, found in studied.items():
             waiting = []
             for design, study in zip(found, made[column], strict=True):
-                study.set_user_attr("trials", trials)
+                asked = max(trials, study.user_attrs.get("trials", 0), len(_done(study)))
+                study.set_user_attr("trials", asked)  # fewer now hide none of those before from a report
                 done = len(complete(design, study, trials))
                 nothing = ", nothing to train" if done == trials else ""
                 console.print(

@@ -277,6 +277,7 @@ def test_more_trials_later_and_fewer(command: Command, tmp_path: Path) -> None:
     assert code == 0
     assert "2 of 2 configurations complete" in out
     assert len(study(tmp_path / "results").trials) == 6
+    assert study(tmp_path / "results").user_attrs["trials"] == 6  # which a report goes by
 
 
 class Killed(BaseException):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.network import Network, initial_weights
+from benchmark.network import Network, initial_weights, weight_count
 
 Noise = Callable[[Tensor], Tensor]
 """Called with an activation (R, features, n): fresh eps ~ Normal(0, noise_std^2) of its shape."""
@@ -87,6 +87,11 @@ class Method:
     def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int | None:
         """Multiply-adds of matrix products that one `train_step` needs, per sample and replica, if known."""
         return None
+
+    @classmethod
+    def trained_weights(cls, dims: Sequence[int]) -> int:
+        """Weights that learning changes in one replica of widths `dims`; no decoder leads to the input."""
+        return weight_count(dims) + (weight_count(dims[1:]) if cls.learns_feedback else 0)
 
     def pretrain_step(self, x: Tensor, noise: Noise) -> None:
         """One update on a minibatch `x` (S, in, n) before training proper begins."""

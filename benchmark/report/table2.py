@@ -247,10 +247,8 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
         for column in plan.config.columns:
             dims = plan.config.dims(row, column, plan.datasets[column])
             method = METHODS[config.method]
-            encoders = weight_count(dims)
-            decoders = weight_count(dims[1:]) if method.learns_feedback else 0
-            counted = encoders * (2 if method.learns_feedback else 1)
-            params[row, column] = (counted, encoders + decoders)
+            counted = weight_count(dims) * (2 if method.learns_feedback else 1)
+            params[row, column] = (counted, method.trained_weights(dims))
             run = plan.run(row, column)
             cells_of_row = paper.cells.get(config.paper_row or row, {})
             printed = cells_of_row.get(column) if plan.config.comparable else None
@@ -314,8 +312,8 @@ def run_command(plan: Plan, row: str, column: str) -> str:
 
 
 def millions(weights: int) -> str:
-    """`0.53 M`."""
-    return f"{weights / 1e6:.2f} M"
+    """`0.53 M`; `0.0026 M` where two digits would say nothing."""
+    return f"{weights / 1e6:.{2 if weights >= 5000 else 4}f} M"
 
 
 def show(table: Table2, console: Console, rows: Sequence[str], columns: Sequence[str]) -> None:

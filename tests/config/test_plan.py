@@ -24,7 +24,7 @@ from benchmark.methods import METHODS
 
 ROWS = [
     *("BP", "BP (as released)", "FA", "FA (as released)", "TP", "DTP (half size)", "DTP"),
-    *("DRL (half size)", "DRL", "L-DRL (half size)", "L-DRL", "FW-DTP"),
+    *("DRL (half size)", "DRL", "L-DRL (half size)", "L-DRL", "FW-DTP", "Shallow"),
 ]
 Write = Callable[..., Path]
 LineOf = Callable[[pytest.ExceptionInfo[UserError]], str]
@@ -51,6 +51,7 @@ def test_table2(table2: PlanConfig) -> None:
     assert {name for name, row in table2.rows.items() if row.addition} == {
         "BP (as released)",
         "FA (as released)",
+        "Shallow",
     }
     assert {name for name, column in table2.columns.items() if column.addition} == {"cifar-10-jpeg"}
     for name, row in table2.rows.items():

@@ -164,14 +164,17 @@ def label(value: Any) -> str | None:
     return None
 
 
-def test_the_seven_learning_rules_are_found() -> None:
-    assert set(METHODS) == {"BP", "FA", "TP", "DTP", "DRL", "L-DRL", "FW-DTP"}
+def test_the_seven_learning_rules_and_the_floor_are_found() -> None:
+    assert set(METHODS) == {"BP", "FA", "TP", "DTP", "DRL", "L-DRL", "FW-DTP", "Shallow"}
 
 
 @pytest.mark.parametrize("shared", [1, 2])
-@pytest.mark.parametrize("name", ["BP", "FA"])
-def test_exact_bp_and_fa_against_autograd(name: str, shared: int) -> None:
-    """FA is autograd through a network whose backward pass sees M_l in the place of W_l."""
+@pytest.mark.parametrize("name", ["BP", "FA", "Shallow"])
+def test_gradient_methods_against_autograd(name: str, shared: int) -> None:
+    """FA is autograd through a network whose backward pass sees M_l in the place of W_l.
+
+    Of Shallow's gradient the output layer's is left.
+    """
 
     class Linear(torch.autograd.Function):
         @staticmethod
@@ -192,13 +195,15 @@ def test_exact_bp_and_fa_against_autograd(name: str, shared: int) -> None:
         W = {l: w.requires_grad_() for l, w in reference.W.items()}
         h = x[replica % shared]
         for l in range(1, DEPTH + 1):
-            a = W[l] @ h if name == "BP" else Linear.apply(h, W[l], reference.B.get(l, W[l]))
+            a = W[l] @ h if name != "FA" else Linear.apply(h, W[l], reference.B.get(l, W[l]))
             h = torch.tanh(a) if l < DEPTH else a
         torch.testing.assert_close(logits[replica], h.detach(), rtol=0, atol=1e-10)
         loss = functional.cross_entropy(h.T, y[replica].argmax(0), reduction="sum")
         loss.backward()
         for l, w in W.items():
             assert w.grad is not None
+            if name == "Shallow" and l < DEPTH:
+                w.grad.zero_()
             reference.W[l] = w.detach() - RATES["lr"][replica] / SAMPLES * w.grad
         assert_same(method, replica, reference)
 

@@ -542,6 +542,7 @@ def test_parameter_counts_of_the_paper(tmp_path: Path) -> None:
         for row in ("DTP", "DRL", "L-DRL"):
             assert table.params[row, column][0] == 2 * full
             assert table.params[f"{row} (half size)", column][0] == pytest.approx(full, rel=0.01)
+    assert [table2.millions(n) for n in table.params["Shallow", "mnist"]] == ["0.53 M", "0.0026 M"]
     assert table.params["BP", "cifar-10"][0] == 3072 * 1024 + 3 * 1024**2 + 10 * 1024
     assert [column for column in table.columns if table.heads_group(column)] == ["mnist", "cifar-10"]
 

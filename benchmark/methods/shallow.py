@@ -1,0 +1,36 @@
+"""Shallow learning (as in Frenkel, Lefebvre, and Bol 2021): only the output layer learns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from benchmark.methods.base import Method, Noise, cross_entropy_gradient
+from benchmark.network import weight_count
+
+
+class Shallow(Method):
+    """SGD on the cross-entropy of the output layer; the hidden layers stay as they were initialised.
+
+    The floor for the others: a method with a larger test error has gained nothing from its hidden layers.
+    """
+
+    name = "Shallow"
+
+    lr: Tensor
+
+    @classmethod
+    def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int:
+        """Activations of every layer, the weight gradient of the last."""
+        return weight_count(dims) + weight_count(dims[-2:])
+
+    @classmethod
+    def trained_weights(cls, dims: Sequence[int]) -> int:
+        return weight_count(dims[-2:])
+
+    def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+        h = self.network.pass_forward(x)
+        depth = self.network.depth
+        delta = cross_entropy_gradient(h[depth], y)
+        self.network.f(depth).descend(self.lr / x.shape[-1] * delta, h[depth - 1])
+        return h[depth]

@@ -1,6 +1,9 @@
 """DRL, difference reconstruction loss (Meulemans et al. 2020)."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from benchmark.methods.base import Noise
 from benchmark.methods.dtp import DTP
@@ -8,11 +11,20 @@ from benchmark.network import ForwardPass, weight_count
 
 
 class DRL(DTP):
-    """DTP whose decoders learn to bring a disturbance back from the *output* layer."""
+    """DTP whose decoders learn to bring a disturbance back from the *output* layer.
+
+    So it is defined. `as_released` reproduces the authors' code, whose loss compares what comes back with the
+    activation *without* the disturbance: decoders learn to let nothing of it through.
+    """
 
     name = "DRL"
-    options = {name: value for name, value in DTP.options.items() if name != "batch_norm"}
+    options: ClassVar[Mapping[str, Any]] = {
+        **{name: value for name, value in DTP.options.items() if name != "batch_norm"},
+        "as_released": True,
+    }
     batch_norm = False
+
+    as_released: bool
 
     @classmethod
     def feedback_multiply_adds(cls, dims: Sequence[int], updates: int) -> int:
@@ -21,19 +33,21 @@ class DRL(DTP):
         return updates * sweeps + (2 * updates + 1) * weight_count(dims[1:])
 
     def update_decoders(self, h: ForwardPass, noise: Noise) -> None:
-        """|| h_{l-1} - q ||^2, where q = h_{l-1} + eps goes up to the output and down again.
+        """|| h_{l-1} + eps - q ||^2, where q = h_{l-1} + eps goes up to the output and down again.
 
-        Down through the corrected decoders, those above l already updated in this sweep.
+        Down through the corrected decoders, those above l already updated in this sweep. As released,
+        || h_{l-1} - q ||^2.
         """
         f, g, depth = self.network.f, self.network.g, self.network.depth
         for l in reversed(range(2, depth + 1)):
-            q = h[l - 1] + noise(h[l - 1])
+            disturbed = q = h[l - 1] + noise(h[l - 1])
             for m in range(l, depth + 1):
                 q = f(m)(q)
             for m in reversed(range(l + 1, depth + 1)):
                 q = g(m)(q) + self.difference(m, h)
             down = g(l).trace(q)
-            error = down.output + self.difference(l, h) - h[l - 1]
+            wanted = h[l - 1] if self.as_released else disturbed
+            error = down.output + self.difference(l, h) - wanted
             half_gradient = g(l).backward(down, error)
             g(l).descend(half_gradient.mul_(2 * self.lr_feedback / q.shape[-1]), q)
             del h.differences[l]

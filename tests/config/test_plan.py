@@ -24,7 +24,15 @@ from benchmark.methods import METHODS
 
 ROWS = [
     *("BP", "BP (as released)", "FA", "FA (as released)", "TP", "DTP (half size)", "DTP"),
-    *("DRL (half size)", "DRL", "L-DRL (half size)", "L-DRL", "FW-DTP", "Shallow"),
+    *(
+        "DRL (half size)",
+        "DRL (as defined, half size)",
+        "DRL",
+        "L-DRL (half size)",
+        "L-DRL",
+        "FW-DTP",
+        "Shallow",
+    ),
 ]
 Write = Callable[..., Path]
 LineOf = Callable[[pytest.ExceptionInfo[UserError]], str]
@@ -51,13 +59,17 @@ def test_table2(table2: PlanConfig) -> None:
     assert {name for name, row in table2.rows.items() if row.addition} == {
         "BP (as released)",
         "FA (as released)",
+        "DRL (as defined, half size)",
         "Shallow",
     }
     assert {name for name, column in table2.columns.items() if column.addition} == {"cifar-10-jpeg"}
     for name, row in table2.rows.items():
         assert row.method == name.split(" (")[0]
         assert row.size == ("half" if "half size" in name else "full")
-        assert row.all_options.get("as_released", False) == ("as released" in name)
+        if "as_released" in row.all_options:
+            by_default = row.method == "DRL"
+            named = f"(as {'defined' if by_default else 'released'}" in name
+            assert row.all_options["as_released"] == (by_default ^ named)
     assert {row.method for row in table2.rows.values()} == set(METHODS)
 
 

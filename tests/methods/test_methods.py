@@ -29,6 +29,7 @@ TARGET_PROPAGATION = [
     ("DTP", {"feedback_updates": 2}),
     ("DTP", {"feedback_updates": 2, "batch_norm": True}),
     ("DRL", {"feedback_updates": 2}),
+    ("DRL", {"feedback_updates": 2, "as_released": False}),
     ("L-DRL", {"feedback_updates": 2}),
     ("FW-DTP", {"batch_norm": False}),
     ("FW-DTP", {"batch_norm": True}),
@@ -78,6 +79,7 @@ class Reference:
         self.name = name
         self.rate = {key: RATES[key][replica] for key in RATES}
         self.norm = getattr(method, "batch_norm", False)
+        self.as_released = getattr(method, "as_released", False)
         self.updates = getattr(method, "feedback_updates", 0) if method.learns_feedback else 0
         self.W = {l: network.f(l).weight[replica].clone() for l in range(1, DEPTH + 1)}
         self.B: Weights = {}
@@ -110,13 +112,13 @@ class Reference:
             q = below + next(eps)
             return ((self.g(l, self.f(l, q), b) - q) ** 2).sum()
         if self.name == "DRL":
-            q = below + next(eps)
+            disturbed = q = below + next(eps)
             for m in range(l, DEPTH + 1):
                 q = self.f(m, q)
             for m in range(DEPTH, l - 1, -1):
                 bracket = h[m - 1] - self.g(m, self.f(m, h[m - 1]))
                 q = self.g(m, q, b if m == l else None) + bracket
-            return ((below - q) ** 2).sum()
+            return (((below if self.as_released else disturbed) - q) ** 2).sum()
         c = below - self.g(l, self.f(l, below))
         q = below + next(eps)
         r = self.f(l, below) + next(eps)
@@ -160,7 +162,9 @@ def assert_same(method: Method, replica: int, reference: Reference) -> None:
 
 def label(value: Any) -> str | None:
     if isinstance(value, dict):
-        return "BN" if value.get("batch_norm") else "plain"
+        return (
+            "BN" if value.get("batch_norm") else "plain" if value.get("as_released", True) else "as defined"
+        )
     return None
 
 

@@ -239,6 +239,26 @@ def test_decoder_update_descends_the_feedback_loss(name: str, options: dict[str,
         assert_same(method, replica, reference)
 
 
+@pytest.mark.parametrize("as_released", [True, False])
+def test_released_drl_teaches_decoders_to_suppress_disturbances(as_released: bool) -> None:
+    """Of a disturbance of h_3 that went up to the output, how much comes back (fidelity note 16)."""
+    method = make("DRL", {"as_released": as_released})
+    x, _ = minibatch(2)
+    noise = RecordedNoise(method)
+    network = method.network
+    h3 = network.pass_forward(x)[3]
+    eps = 0.01 * normal(noise.draw, *h3.shape)
+
+    def share() -> float:
+        back = network.g(4)(network.f(4)(h3 + eps)) - network.g(4)(network.f(4)(h3))
+        return float((back * eps).sum() / eps.square().sum())
+
+    assert 0.1 < share() < 0.2
+    for _ in range(1000):
+        method.pretrain_step(x, noise)
+    assert share() < 0.01 if as_released else share() > 0.4
+
+
 @pytest.mark.parametrize("shared", [1, 2])
 @pytest.mark.parametrize(("name", "options"), TARGET_PROPAGATION, ids=label)
 def test_train_step_is_the_defined_iteration(name: str, options: dict[str, Any], shared: int) -> None:

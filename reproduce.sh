@@ -39,7 +39,7 @@ case $target in
 esac
 
 has_package() {
-    "$1" -c 'import sys, benchmark, torch, torchvision, typer; from pathlib import Path
+    "$1" -P -c 'import sys, benchmark, torch, torchvision, typer; from pathlib import Path
 sys.exit(Path(benchmark.__file__).resolve().parent.parent != Path(sys.argv[1]).resolve())' "$PWD" 2>/dev/null
 }
 
@@ -68,6 +68,7 @@ if [ "$target" = test ]; then
     exec "$python" -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal "$@"
 fi
 cd "$calling_folder" # paths among the options are meant from there
+export PYTHONSAFEPATH=1 # and no package of another clone that lies there
 case $target in
     quick) exec "$python" -m benchmark reproduce quick "$@" ;;
     all) exec "$python" -m benchmark reproduce paper "$@" ;;

@@ -337,9 +337,10 @@ def _measured(
     low, high = check.interval(margin)
     broken = int(np.sum(~np.isfinite(values.to_numpy())))
     remarks = (f", {broken} not finite" if broken else "") + evidence.remarks(row, column)
+    epochs = f" and {len(values)} epochs" if len(values) > 1 else ""
     numbers = (
         f"{what}: mean {np.mean(values):.4g}, {np.min(values):.4g} to {np.max(values):.4g} over "
-        f"{values.shape[1]} seeds{remarks}, asked: {_asked(low, high)}"
+        f"{values.shape[1]} seeds{epochs}{remarks}, asked of each: {_asked(low, high)}"
     )
     return [Finding("", numbers, holds=bool(np.all((values > low) & (values < high))))]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -122,7 +122,7 @@ def status_command(
     damaged = [found.detail for found in statuses if found.state is State.DAMAGED]
     problems = list(dict.fromkeys([*chosen.store.problems(), *damaged]))
     if problems:
-        raise UserError("; ".join(problems))
+        raise UserError(*problems)
     console.print(f"store intact: {len(chosen.store.folders())} complete runs")
 
 
@@ -154,8 +154,14 @@ def run(
     chosen = Selection(name, dataset, method, seeds, epochs, results, data_root, precision=precision)
     if needed_for is not None:
         chosen.narrow_to_measured(_measurement(needed_for))
+    if report or needed_for is not None:
+        chosen.refuse_unwritable()
     on = pick_device(device, chosen.precision)
-    _warn(chosen.store, [found.detail for found in chosen.statuses()])
+    statuses = chosen.statuses()
+    for found in statuses:
+        if found.state is State.STORED and found.detail:
+            print(f"warning: {found.run.row} on {found.run.column}: {found.detail}", file=sys.stderr)
+    _warn(chosen.store, [found.detail for found in statuses])
     failures: list[str] = []
     for column in chosen.columns:
         statuses = [status(run, chosen.store) for run in chosen.plan.runs(chosen.rows, [column])]
@@ -171,15 +177,15 @@ def run(
             else:
                 failures.append(str(error))
         except UserError as error:
-            failures.append(str(error))
+            failures += error.args
     if report or needed_for is not None:
         try:
             for file in REPORTS[needed_for or "table2"](chosen, console)[0]:
                 console.print(f"written: {file}", markup=False)
         except UserError as error:
-            failures.append(str(error))
+            failures += error.args
     if failures:
-        raise UserError("; ".join(dict.fromkeys(failures)))
+        raise UserError(*dict.fromkeys(failures))
 
 
 def _measurement(report: str) -> str:
@@ -299,13 +305,14 @@ def report_command(
         raise UserError("--open: goes with report all, which makes the page")
     if chosen.plan.changes and name in contents.WHATEVER:
         raise UserError(f"report {name}: {shlex.join(chosen.plan.changes)} found, it takes none of these")
-    if name not in ("all", *contents.available(chosen)):
+    if name != "all" and not contents.is_available(name, chosen):
         raise UserError(f"report: {chosen.plan.source} has nothing for {name} under these options")
     _refuse_nothing(chosen)
-    files = contents.report_all(chosen, console) if name == "all" else REPORTS[name](chosen, console)[0]
-    for file in files:
-        console.print(f"written: {file}", markup=False)
-    _warn(chosen.store)
+    chosen.refuse_unwritable()
+    with _warning(chosen.store):
+        files = contents.report_all(chosen, console) if name == "all" else REPORTS[name](chosen, console)[0]
+        for file in files:
+            console.print(f"written: {file}", markup=False)
     if open_page:
         html.open_page(files[-1])
 
@@ -331,9 +338,9 @@ def verify(
     chosen = Selection(
         plan or "table2", None, None, seeds, epochs, results, precision=precision, reading=True
     )
-    ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
-    claims_report.show(ledger, console)
-    _warn(chosen.store)
+    with _warning(chosen.store):
+        ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
+        claims_report.show(ledger, console)
     if ledger.failed:
         raise typer.Exit(NOT_SUPPORTED)
 
@@ -343,6 +350,19 @@ def _warn(store: Store, said: Sequence[str] = ()) -> None:
     for problem in store.problems():
         if problem not in said:
             print(f"warning: not read: {problem}", file=sys.stderr)
+
+
+@contextmanager
+def _warning(store: Store) -> Iterator[None]:
+    """`_warn` afterwards, also where the first damaged run was the end."""
+    said: Sequence[str] = ()
+    try:
+        yield
+    except UserError as error:
+        said = error.args
+        raise
+    finally:
+        _warn(store, said)
 
 
 @app.command()
@@ -357,6 +377,7 @@ def reproduce(
     if profile not in PROFILES:
         raise UserError(f"{profile!r} found, allowed: {', '.join(PROFILES)}")
     plan, failures = PROFILES[profile], list[str]()
+    Selection(plan, None, None, None, None, results).refuse_unwritable()
     steps: tuple[Callable[[], None], ...] = (
         lambda: run(plan, data_root=data_root, results=results, device=device),
         lambda: sensitivity.command(profile=profile, data_root=data_root, results=results, device=device),
@@ -367,9 +388,9 @@ def reproduce(
         try:
             step()
         except UserError as error:  # what is there is still shown
-            failures.append(str(error))
+            failures += error.args
     if failures:
-        raise UserError("; ".join(dict.fromkeys(failures)))
+        raise UserError(*dict.fromkeys(failures))
 
 
 @app.command("rerun")

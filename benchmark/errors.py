@@ -2,7 +2,10 @@
 
 
 class UserError(Exception):
-    """Bad input: the message says what was found, where, and what is allowed."""
+    """Bad input: a line a problem, which says what was found, where, and what is allowed."""
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
 
 
 class DataNotFound(UserError):

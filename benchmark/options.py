@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import torch
 import typer
@@ -109,8 +111,7 @@ class Selection:
             raise UserError(f"--method, --dataset: the plan {plan} has nothing for {chosen}")
         self.precision = self.plan.config.protocol.precision
         self.root = results / config.directory
-        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
-        if not there.is_dir():
+        if not (there := _existing(self.root)).is_dir():
             raise UserError(f"--results: {there} is not a folder")
         if reading and results != RESULTS and not results.exists():
             raise UserError(f"--results: {results} does not exist")
@@ -118,6 +119,11 @@ class Selection:
         drawn = FIGURES if results == RESULTS else results / "figures"
         self.figures = drawn / config.directory
         """Where a command draws: beside the results folder, or in one of the user's own."""
+
+    def refuse_unwritable(self) -> None:
+        """`UserError` where what a command makes could not be written, before it makes anything."""
+        refuse_unwritable(self.root)
+        refuse_unwritable(self.figures)
 
     def narrow_to_measured(self, measurement: str) -> None:
         """Keep the rows and columns of which the plan takes a measurement."""
@@ -130,6 +136,18 @@ class Selection:
 
     def statuses(self) -> list[Status]:
         return [status(run, self.store) for run in self.plan.runs(self.rows, self.columns)]
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """`UserError` where no file could be made in a folder, which need not be there yet."""
+    if not os.access(there := _existing(folder), os.W_OK | os.X_OK):
+        within = "" if there == folder else f" for {folder}"
+        raise UserError(f"{there} cannot be written to{within}")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the first above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _check_name(file: Path, plan: str, results: Path) -> None:
@@ -211,19 +229,28 @@ def pick_device(name: str, precision: Precision = Precision.HIGHEST) -> torch.de
 
 def run_app(application: typer.Typer) -> None:
     """Run a typer application with this project's manner of failing."""
+    stopped = signal.SIGINT
+
+    def stop(number: int, _: object) -> NoReturn:
+        nonlocal stopped
+        stopped = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)  # a batch system's Ctrl-C
     try:
         status = application(standalone_mode=False)
         if status == 130:  # typer's word for Ctrl-C
             raise KeyboardInterrupt
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for problem in error.args:
+            print(f"error: {problem}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # a full disk, a read-only folder
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         print(INTERRUPTED, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + stopped)
     except Exception as error:
         if ran_out(error):
             needs = "smaller networks or fewer replicas at once (--replicas-per-pass) need less"
@@ -235,4 +262,6 @@ def run_app(application: typer.Typer) -> None:
                 print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(status if isinstance(status, int) else 0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import inspect
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -40,6 +43,30 @@ def git_commit() -> str:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def code_of(kind: type) -> str:
+    """A short hash of the files that define a class and those it inherits from.
+
+    Comments and docstrings aside; empty for a class that is in no file.
+    """
+    try:
+        files = [inspect.getfile(base) for base in kind.__mro__[:-1]]
+        text = "".join(_code(file) for file in dict.fromkeys(files))
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@cache
+def _code(file: str) -> str:
+    """The code in a file, however it is laid out and explained."""
+    tree = ast.parse(Path(file).read_bytes())
+    for node in ast.walk(tree):
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() if ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def now() -> str:

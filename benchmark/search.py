@@ -320,6 +320,7 @@ def command(
         # Whatever wins can be written there.
         plan_patch(file, run.row, run.column, searches[-1].entry(dict.fromkeys(space.names, 1.0), ""))
     catalogue = chosen.plan.datasets
+    chosen.refuse_unwritable()
     data = {
         column: datasets.load(column, catalogue[column], data_root=data_root, device=on)
         for column in dict.fromkeys(run.column for run in runs)

@@ -228,6 +228,7 @@ def command(
     columns = chosen.columns if dataset is not None else [default_column(chosen.plan)]
     studied = {column: designs(chosen.plan, rows, column, epochs, seed) for column in columns}
     on = pick_device(device, chosen.precision)
+    chosen.refuse_unwritable()
     if storage is not None and optuna_storage.same(storage, default_storage(chosen.store)):
         storage = None
     if storage is None:

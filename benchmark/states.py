@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from benchmark import provenance
 from benchmark.assembly import stored_seeds
 from benchmark.errors import UserError
-from benchmark.results import Store, slug
+from benchmark.methods import METHODS
+from benchmark.results import Store, StoredRun, slug
 from benchmark.sweep import Run, differences
 
 
@@ -46,8 +48,8 @@ def status(run: Run, store: Store) -> Status:
 
 
 def _status(run: Run, store: Store) -> Status:
-    if store.load(run.key) is not None:
-        return Status(run, State.STORED, epochs_done=run.total_epochs)
+    if (stored := store.load(run.key)) is not None:
+        return Status(run, State.STORED, _other_code(run, stored), epochs_done=run.total_epochs)
     partial = _partial(run, store)
     if run.measure and store.folder(run.unmeasured.key) is not None:
         without = f"stored without {', '.join(run.measure)}"
@@ -65,6 +67,15 @@ def _status(run: Run, store: Store) -> Status:
             if _same_protocol(stored.spec, run.spec):
                 return Status(run, State.STALE, f"stored with {differences(stored.spec, run.spec)}")
     return Status(run, State.MISSING)
+
+
+def _other_code(run: Run, stored: StoredRun) -> str:
+    """What to say where another state of the method's code has trained it, as far as its record tells."""
+    now = provenance.code_of(METHODS[run.method])
+    before = {sitting.get("method_code") or now for sitting in stored.record["sittings"]}
+    if before == {now}:
+        return ""
+    return f"{run.method} has changed since; if its numbers have, raise its `version` to train anew"
 
 
 def _partial(run: Run, store: Store) -> Status | None:

@@ -35,6 +35,7 @@ from benchmark.options import (
     console,
     parse_numbers,
     pick_device,
+    refuse_unwritable,
     run_app,
 )
 from benchmark.precision import Precision, computing
@@ -291,6 +292,8 @@ def command(
         raise UserError(f"--csv: {csv} exists already; name another file")
     if csv is not None and not csv.parent.is_dir():
         raise UserError(f"--csv: the folder {csv.parent} does not exist")
+    if csv is not None:
+        refuse_unwritable(csv.parent)
     table = Table(*HEADS, title=provenance.device_name(on))
     if compile is Compile.OFF and on.type == "cuda":
         raise UserError("--compile: off is not measured on a GPU, allowed: auto, on")
@@ -325,6 +328,7 @@ def _measure_and_report(
     if profile not in PROFILES:
         raise UserError(f"--profile: {profile!r} found, allowed: {', '.join(PROFILES)}")
     chosen = Selection(PROFILES[profile].plan, None, None, None, None, results)
+    chosen.refuse_unwritable()
     plan = chosen.plan
     file = costs.file_of(chosen.root, kind, provenance.device_name(device))
     if file.exists() and not again:

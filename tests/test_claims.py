@@ -315,7 +315,7 @@ def test_every_seed_is_within_bounds(chosen: Selection) -> None:
     store(chosen, "TP", [79.0, 80.0, 78.0, 81.0, 52.0])
     found = judged(chosen, {**FAILS, "above": 50})
     assert found.verdict is Verdict.SUPPORTED
-    assert found.parts[0].numbers == "test error: mean 74, 52 to 81 over 5 seeds, asked: > 50"
+    assert found.parts[0].numbers == "test error: mean 74, 52 to 81 over 5 seeds, asked of each: > 50"
     assert (found.parts[0].kept, found.parts[0].late) == (20, 20)
     assert judged(chosen, {**FAILS, "above": 53}).verdict is Verdict.NOT_SUPPORTED
     assert judged(chosen, {**FAILS, "above": 53}, margin=2).verdict is Verdict.SUPPORTED
@@ -335,7 +335,7 @@ def test_every_epoch_is_within_bounds(chosen: Selection) -> None:
     assert [part.where for part in found.parts] == ["MNIST: DTP, encoder 2", "MNIST: DTP, last encoder"]
     assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NOT_SUPPORTED]
     assert found.parts[1].numbers == (
-        "epochs 11 to 20: mean 0.988, 0.5 to 0.998 over 5 seeds, asked: > 0.995"
+        "epochs 11 to 20: mean 0.988, 0.5 to 0.998 over 5 seeds and 10 epochs, asked of each: > 0.995"
     )
     earlier = judged(chosen, {**check, "from_epoch": 10}, margin=0.005)
     assert earlier.parts[0].verdict is Verdict.NOT_SUPPORTED
@@ -351,7 +351,7 @@ def test_numbers_that_are_not_finite_do_not_hold(chosen: Selection) -> None:
     )
     check = {**SPECTRUM, "of": "trace", "from_epoch": 1, "above": 0}
     assert judged(chosen, check).verdict is Verdict.NOT_SUPPORTED
-    assert "over 5 seeds, 1 not finite, asked" in judged(chosen, check).parts[0].numbers
+    assert "over 5 seeds and 20 epochs, 1 not finite, asked of each" in judged(chosen, check).parts[0].numbers
     assert "not finite" not in judged(chosen, {**check, "from_epoch": 6}).parts[0].numbers
     assert judged(chosen, {**check, "from_epoch": 6}).verdict is Verdict.SUPPORTED
     rising = {**check, "trend": True, "above": 0.9}

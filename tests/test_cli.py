@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -325,7 +326,7 @@ def test_run_tidies_what_a_kill_has_left(command: Command, tmp_path: Path) -> No
     assert store(tmp_path / "results") == before
 
 
-def test_all_failures_in_one_line(command: Command, tmp_path: Path) -> None:
+def test_every_failure_has_a_line(command: Command, tmp_path: Path) -> None:
     assert command(*RUN, "--method", "BP")[0] == 0
     (folder,) = Path("results").glob("runs/*/*")
     (folder / "epochs.csv").write_text("")
@@ -337,8 +338,9 @@ def test_all_failures_in_one_line(command: Command, tmp_path: Path) -> None:
     )
     claimed = f"run {fa.key} is being trained by another process"
     with chosen.store.claim(fa.key):
-        assert fails(command(*RUN)) == f"error: {damage}; {claimed}\n"
-        assert fails(command(*RUN, "--report")) == f"error: {damage}; {claimed}\n"
+        for options in ([], ["--report"]):
+            code, _, err = command(*RUN, *options)
+            assert (code, err) == (1, f"error: {damage}\nerror: {claimed}\n")
 
 
 @pytest.mark.parametrize(
@@ -434,6 +436,51 @@ def test_damaged_store(command: Command, tmp_path: Path) -> None:
     new = sorted(set(after) - set(before))
     assert [Path(name).name for name in new] == ["epochs.csv", "run.yaml"]
     assert all(Path(name).parent.name.startswith("fa-") for name in new), "the other run was not trained"
+
+
+def test_every_damaged_run_is_named_on_a_line_of_its_own(command: Command, tmp_path: Path) -> None:
+    assert command(*RUN)[0] == 0
+    folders = sorted((tmp_path / "results").glob("runs/*/*"))
+    assert len(folders) == 2
+    for folder in folders:
+        (folder / "epochs.csv").unlink()
+    for arguments in (("status", "tiny.yaml"), ("verify", "--plan", "tiny.yaml"), ("report", "tiny.yaml")):
+        code, _, err = command(*arguments, "--results", "results")
+        lines = err.splitlines()
+        assert (code, len(lines)) == (1, 2)
+        assert all(line.startswith(("error: ", "warning: not read: ")) for line in lines)
+        assert lines[-1].startswith("error: ")
+        assert all(sum(folder.name in line for line in lines) == 1 for folder in folders)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "tiny.yaml"],
+        ["report", "all", "--plan", "tiny.yaml"],
+        ["run", "tiny.yaml", "--report"],
+        ["search", "--plan", "tiny.yaml", "--method", "BP"],
+        ["sensitivity", "--profile", "tiny.yaml", "--methods", "BP"],
+        ["reproduce", "quick"],
+        ["timing", "--table3", "--profile", "quick"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_folder_that_cannot_be_written_is_refused_at_once(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    assert command(*RUN)[0] == 0
+    before = store(tmp_path)
+    real = os.access
+    read_only = tmp_path / "results"
+    monkeypatch.setattr(
+        "os.access", lambda path, mode: real(path, mode) and not (Path(path) == read_only and mode & os.W_OK)
+    )
+    code, out, err = command(*arguments, "--results", str(read_only))
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {read_only} cannot be written to")
+    assert err.count("\n") == 1
+    assert store(tmp_path) == before
 
 
 def test_damaged_checkpoint(command: Command, tmp_path: Path) -> None:
@@ -691,6 +738,21 @@ def test_the_device_is_the_current_one(
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
     assert str(pick_device(asked)) == expected
     assert list(map(str, current)) == ([] if expected == "cpu" else [expected])
+
+
+def test_a_batch_systems_signal_is_like_ctrl_c(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminated(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(executor, "train", terminated)
+        code, _, err = command(*RUN)
+    assert (code, err) == (128 + signal.SIGTERM, INTERRUPTED + "\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert command(*RUN)[0] == 0
 
 
 def test_ctrl_c_while_starting() -> None:

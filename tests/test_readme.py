@@ -44,7 +44,12 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_adding_a_method(project: Path) -> None:
-    for file in ("benchmark/methods/sign_symmetry.py", "paper_configs/mine.yaml"):
+    files = (
+        "benchmark/methods/sign_symmetry.py",
+        "paper_configs/mine.yaml",
+        "paper_configs/mine-search.yaml",
+    )
+    for file in files:
         (project / file).write_text(example(file))
     command = 'python -m benchmark run mine --report --method "Sign symmetry" --epochs 2'
     assert "python -m benchmark run mine --report" in README
@@ -54,6 +59,11 @@ def test_adding_a_method(project: Path) -> None:
     line = next(line for line in table.splitlines() if line.startswith("Sign symmetry"))
     error = float(line.split(",")[6])
     assert 15 < error < 60, line
+    (command,) = re.findall(r"^python -m benchmark\.search --plan mine .*", README, re.MULTILINE)
+    result = run(command, project)
+    assert result.returncode == 0, result.stderr
+    patch = project / "results/mine/search/fashion-mnist-mini/sign-symmetry.patch"
+    assert "source: search" in patch.read_text()
 
 
 def test_adding_a_data_set(project: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ MAKES_VENV = """
 case "$*" in
     "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     "-m pip "*) echo "pip: $*"; PIP ;;
-    "-m "*) echo "ran: $*"; echo "in: $PWD" ;;
+    "-m "*) echo "ran: $*"; echo "in: $PWD${PYTHONSAFEPATH:+, from the installation}" ;;
     "-V") echo Python 3.11.0 ;;
 esac
 """
@@ -113,7 +114,7 @@ def test_installs_once_and_passes_options_on(copy: Path, tmp_path: Path) -> None
     done = call(copy, "quick", "--results", "a b", PYTHON=python)
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
-        ["ran: -m benchmark reproduce quick --results a b", f"in: {tmp_path}"],
+        ["ran: -m benchmark reproduce quick --results a b", f"in: {tmp_path}, from the installation"],
     )
     for target, ran, where in (
         ("all", "-m benchmark reproduce paper", tmp_path),
@@ -127,7 +128,22 @@ def test_installs_once_and_passes_options_on(copy: Path, tmp_path: Path) -> None
     ):
         done = call(copy, target, PYTHON="not needed any more")
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines() == [f"ran: {ran}", f"in: {where}"]
+        installation = "" if target == "test" else ", from the installation"
+        assert done.stdout.splitlines() == [f"ran: {ran}", f"in: {where}{installation}"]
     with open(copy.parent / "pyproject.toml", "a") as stream:
         stream.write("# other dependencies\n")
     assert "pip: -m pip install" in call(copy, "status", PYTHON=python).stderr
+
+
+def test_an_active_environment_of_another_clone_is_not_taken(copy: Path, tmp_path: Path) -> None:
+    """Where the folder itself, first on the path, would pass for what is installed."""
+    (copy.parent / "benchmark").mkdir()
+    (copy.parent / "benchmark" / "__init__.py").touch()
+    active = tmp_path / "other" / "bin"
+    active.mkdir(parents=True)
+    (active / "python").symlink_to(sys.executable)
+    path = f"{active}:{os.environ['PATH']}"
+    python = stub(tmp_path, MAKES_VENV.replace("PIP", "exit 0"))
+    done = call(copy, "status", PATH=path, VIRTUAL_ENV=str(active.parent), PYTHON=python)
+    assert done.stdout.splitlines()[0] == "ran: -m benchmark status"
+    assert "installing into .venv" in done.stderr

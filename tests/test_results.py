@@ -78,6 +78,7 @@ def test_files_are_readable(chosen: Selection, data: Dataset) -> None:
         "device",
         "execution",
         "from_epoch",
+        "method_code",
         "replicas_per_pass",
         "started",
         "versions",

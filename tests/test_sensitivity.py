@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -705,6 +706,9 @@ def test_missing_driver_of_a_database_is_named(command: Command, monkeypatch: py
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     line = fails(command("--storage", "postgresql+psycopg2://me:secret@127.0.0.1:9/x"))
     assert "the Python package psycopg2 is needed and not installed" in line
+    failure = ModuleNotFoundError("No module named 'lost'", name="lost")
+    monkeypatch.setattr(optuna_storage, "RDBStorage", Mock(side_effect=failure))
+    assert "the Python package lost is needed" in fails(command("--storage", "sqlite:///other.db"))
 
 
 def test_profiles() -> None:

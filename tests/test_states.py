@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmark import executor
+from benchmark import executor, provenance
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.samples import Dataset
@@ -37,6 +37,28 @@ def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) 
     assert found.detail == "1 of 3 epochs"
     assert found.seconds_per_epoch is not None
     assert found.seconds_per_epoch > 0
+
+
+def test_a_stored_run_of_other_code_says_so(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = select(tmp_path)
+    train(chosen, data)
+    assert status(picked(chosen, "BP"), chosen.store).detail == ""
+    monkeypatch.setattr(provenance, "code_of", lambda method: "of today")
+    found = status(picked(chosen, "BP"), chosen.store)
+    assert found.state is State.STORED
+    assert found.detail == "BP has changed since; if its numbers have, raise its `version` to train anew"
+
+
+def test_a_record_that_names_no_code_says_nothing(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "code_of", lambda method: "")
+    chosen = select(tmp_path)
+    train(chosen, data)
+    monkeypatch.undo()
+    assert status(picked(chosen, "BP"), chosen.store).detail == ""
 
 
 def test_stale_names_every_difference(tmp_path: Path, data: Dataset) -> None:

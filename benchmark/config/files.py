@@ -114,7 +114,10 @@ def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, *above:
     """The first problem: file, key path (below `above`), what was found and what is allowed."""
     problems = error.errors()
     first = problems[0]
-    where = ".".join(str(p) for p in (*above, *first["loc"]) if p != "__pydantic_extra__")
+    where, *others = (
+        ".".join(str(p) for p in (*above, *problem["loc"]) if p != "__pydantic_extra__")
+        for problem in problems
+    )
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         allowed = _keys(kind, first["loc"][:-1])
@@ -123,7 +126,8 @@ def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, *above:
         message = f"{first['input']!r} found; {message[0].lower()}{message[1:]}"
     elif first["type"] == "missing":
         message = "this key is required"
-    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    listed = f"{', '.join(others[:5])}{', ...' * (len(others) > 5)}"
+    more = f" (and {len(others)} more problem{'s' * (len(others) > 1)}: {listed})" if others else ""
     line = f"{where + ': ' if where else ''}{message}{more}"
     return UserError(f"{file}: {' '.join(line.split())}")
 

@@ -219,10 +219,16 @@ def plan_file(plan: str) -> Path:
         return Path(plan)
     file = CONFIGS / f"{plan}.yaml"
     if not file.is_file():
-        plans = (path for path in CONFIGS.glob("*.yaml") if {"base", "columns"} & set(read_mapping(path)))
-        known = sorted(path.stem for path in plans)
+        known = sorted(path.stem for path in CONFIGS.glob("*.yaml") if _may_hold_plan(path))
         raise UserError(f"unknown plan {plan!r}, allowed: {', '.join(known)}, or a path ending in .yaml")
     return file
+
+
+def _may_hold_plan(file: Path) -> bool:
+    try:
+        return bool({"base", "columns"} & set(read_mapping(file)))
+    except UserError:  # said to whoever asks for this one
+        return True
 
 
 def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -206,17 +206,21 @@ WHATEVER = ("figure3", "table3", "scaling")
 
 def available(chosen: Selection) -> list[str]:
     """The reports that the selection's plan has anything to say to."""
-    config = chosen.plan.config
-    costed = any(profile.plan == chosen.plan.source for profile in PROFILES.values())
-    studies = stored(chosen.plan, default_storage(chosen.store))
-    needs = {
-        "table1": "conditions" in config.measure,
-        "figure2": "jacobian" in config.measure,
-        "figure3": not chosen.plan.changes and (_has_own_figure3(chosen) or bool(studies)),
-        "table3": costed and not chosen.plan.changes,
-        "scaling": costed and not chosen.plan.changes,
-    }
-    return [name for name in REPORTS if needs.get(name, True)]
+    return [name for name in REPORTS if is_available(name, chosen)]
+
+
+def is_available(name: str, chosen: Selection) -> bool:
+    """Whether the selection's plan has anything to say to a report."""
+    measured = {"table1": "conditions", "figure2": "jacobian"}
+    if name in measured:
+        return measured[name] in chosen.plan.config.measure
+    if name in WHATEVER and chosen.plan.changes:
+        return False
+    if name == "figure3":
+        return _has_own_figure3(chosen) or bool(stored(chosen.plan, default_storage(chosen.store)))
+    if name in ("table3", "scaling"):
+        return any(profile.plan == chosen.plan.source for profile in PROFILES.values())
+    return True
 
 
 def report_all(chosen: Selection, console: Console) -> list[Path]:

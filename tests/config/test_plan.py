@@ -19,6 +19,7 @@ from benchmark.config import (
     merge,
     read_yaml,
 )
+from benchmark.config import plan as plan_module
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 
@@ -450,7 +451,7 @@ def test_more_than_one_problem_is_counted(
     write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf
 ) -> None:
     file = write(merge(PLAN, {"protocol": {"epochs": 0, "batch_size": 0}, "colour": 1}))
-    with pytest.raises(UserError, match=r"\(and 2 more problems\)$") as error:
+    with pytest.raises(UserError, match=r"\(and 2 more problems: protocol\.batch_size, colour\)$") as error:
         load_plan(str(file), datasets)
     line_of(error)
 
@@ -528,6 +529,16 @@ def test_a_bad_base_is_the_file_that_is_named(
     with pytest.raises(UserError) as error:
         load_plan(str(write({"base": "bad.yaml"})), datasets)
     assert line_of(error).startswith(f"{bad}: not valid YAML")
+
+
+def test_an_unreadable_file_does_not_stand_before_an_unknown_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "CONFIGS", tmp_path)
+    (tmp_path / "broken.yaml").write_bytes(b"\xff")
+    (tmp_path / "other.yaml").write_text("a: 1")
+    with pytest.raises(UserError, match=r"unknown plan 'mine', allowed: broken, or a path ending in \.yaml"):
+        plan_module.plan_file("mine")
 
 
 @pytest.mark.parametrize("name", ["tabel2", "", "../table2", "TABLE2", "table2.yaml.bak"])

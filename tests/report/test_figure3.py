@@ -369,6 +369,15 @@ def test_a_plan_without_the_papers_figure_shows_what_it_has(tmp_path: Path) -> N
     assert exhibited(chosen)[1] == ["figure3-dtp-mnist-5-epochs"]
 
 
+def test_a_broken_database_stops_no_other_report(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    (tmp_path / "results").mkdir(exist_ok=True)
+    (chosen.root / "sensitivity.db").write_bytes(b"no database" * 100)
+    assert contents.is_available("table3", chosen)
+    with pytest.raises(UserError, match=r"sensitivity\.db"):
+        contents.report_figure3(chosen, Console())
+
+
 def test_mixed_data_are_refused(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     fill(chosen, "DTP", [40.0])

@@ -18,11 +18,13 @@ def text(table: Table2) -> str:
     of_paper = {
         place: cell for place, cell in table.cells.items() if cell.paper and not rows[place[0]].addition
     }
-    there = [row for (row, _), cell in of_paper.items() if cell.errors]
-    absent = [row for row in dict.fromkeys(row for row, _ in of_paper) if row not in there]
+    there = [place for place, cell in of_paper.items() if cell.errors]
+    no_row = dict.fromkeys(row for row, _ in of_paper if row not in {row for row, _ in there})
+    no_column = dict.fromkeys(c for _, c in of_paper if c not in {column for _, column in there})
+    absent = [f"none yet of {', '.join(no_row)}"] if no_row else []
+    absent += [f"none on {', '.join(map(table.title, no_column))}"] if no_column else []
     lines = [
-        f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2"
-        + (f"; none yet of {', '.join(absent)}." if absent else "."),
+        "; ".join([f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2", *absent]) + ".",
         "",
         "| method | data set | test error (%) | paper | difference, 95 % interval | verdict |",
         "|---" * 6 + "|",

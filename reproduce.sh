@@ -38,6 +38,7 @@ case $target in
     *) fail "unknown target '$target', allowed: quick table1 table2 table3 figure2 figure3 all status test" 2 ;;
 esac
 
+unset PYTHONPATH # may lead to the package of another clone
 has_package() {
     "$1" -P -c 'import sys, benchmark, torch, torchvision, typer; from pathlib import Path
 sys.exit(Path(benchmark.__file__).resolve().parent.parent != Path(sys.argv[1]).resolve())' "$PWD" 2>/dev/null

@@ -159,8 +159,8 @@ def run(
     on = pick_device(device, chosen.precision)
     statuses = chosen.statuses()
     for found in statuses:
-        if found.state is State.STORED and found.detail:
-            print(f"warning: {found.run.row} on {found.run.column}: {found.detail}", file=sys.stderr)
+        if found.other_code:
+            print(f"warning: {found.run.row} on {found.run.column}: {found.other_code}", file=sys.stderr)
     _warn(chosen.store, [found.detail for found in statuses])
     failures: list[str] = []
     for column in chosen.columns:
@@ -355,14 +355,12 @@ def _warn(store: Store, said: Sequence[str] = ()) -> None:
 @contextmanager
 def _warning(store: Store) -> Iterator[None]:
     """`_warn` afterwards, also where the first damaged run was the end."""
-    said: Sequence[str] = ()
     try:
         yield
     except UserError as error:
-        said = error.args
+        _warn(store, error.args)
         raise
-    finally:
-        _warn(store, said)
+    _warn(store)
 
 
 @app.command()
@@ -486,5 +484,5 @@ def duration(seconds: float) -> str:
 
 
 def main() -> None:
-    """Run a command; a `UserError` becomes one line and exit status 1."""
+    """Run a command; a `UserError` becomes a line a problem and exit status 1."""
     run_app(app)

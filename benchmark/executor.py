@@ -154,7 +154,7 @@ def _train(
             "device": provenance.device_name(device),
             "execution": how.value,
             "replicas_per_pass": min(size, len(run.seeds)),
-            "method_code": provenance.code_of(METHODS[run.method]),
+            "method_code": METHODS[run.method].code,
             "versions": provenance.versions(),
         }
     )

@@ -263,5 +263,5 @@ def run_app(application: typer.Typer) -> None:
             sys.exit(2)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     sys.exit(status if isinstance(status, int) else 0)

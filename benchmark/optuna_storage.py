@@ -209,7 +209,9 @@ def _open(url: str) -> RDBStorage:
     except NoSuchModuleError as error:
         raise UserError(f"{_shown(url)}: unknown kind of database: {error}") from None
     except ImportError as error:
-        package = getattr(error.__cause__, "name", None) or error.name or error
+        package = getattr(error.__cause__, "name", None) or error
+        if isinstance(error, ModuleNotFoundError):
+            package = error.name or package
         raise UserError(f"{_shown(url)}: the Python package {package} is needed and not installed") from None
     except RuntimeError as error:  # tables of another version of Optuna
         raise UserError(f"{_shown(url)}: {' '.join(str(error).split())}") from None

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -45,27 +46,28 @@ def git_commit() -> str:
         return "unknown"
 
 
-def code_of(kind: type) -> str:
-    """A short hash of the files that define a class and those it inherits from.
+def code_of(kinds: Iterable[type]) -> str:
+    """A short hash of the files that define these classes; empty where one is in no file.
 
-    Comments and docstrings aside; empty for a class that is in no file.
+    Comments and docstrings aside. It begins with the version of Python, which writes code out in its own way.
     """
     try:
-        files = [inspect.getfile(base) for base in kind.__mro__[:-1]]
+        files = [inspect.getfile(kind) for kind in kinds]
         text = "".join(_code(file) for file in dict.fromkeys(files))
-    except (OSError, TypeError):
+    except (OSError, TypeError, ValueError, SyntaxError):
         return ""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    version = ".".join(platform.python_version_tuple()[:2])
+    return f"{version}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 @cache
 def _code(file: str) -> str:
-    """The code in a file, however it is laid out and explained."""
+    """The code in a file as it was when first asked for, however it is laid out and explained."""
     tree = ast.parse(Path(file).read_bytes())
     for node in ast.walk(tree):
-        match node:
-            case ast.Module() | ast.ClassDef() | ast.FunctionDef() if ast.get_docstring(node) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(body := getattr(node, "body", None), list):
+            texts = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+            node.body = [n for n in body if n not in texts] or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from benchmark import provenance
 from benchmark.assembly import stored_seeds
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
-from benchmark.results import Store, StoredRun, slug
+from benchmark.results import Store, slug
 from benchmark.sweep import Run, differences
 
 
@@ -37,6 +36,8 @@ class Status:
     """Of a partial run, as measured so far."""
     epochs_done: int = 0
     """Pre-training included."""
+    other_code: str = ""
+    """What to say of it where another state of its method's code has trained it, or some of it."""
 
 
 def status(run: Run, store: Store) -> Status:
@@ -49,7 +50,8 @@ def status(run: Run, store: Store) -> Status:
 
 def _status(run: Run, store: Store) -> Status:
     if (stored := store.load(run.key)) is not None:
-        return Status(run, State.STORED, _other_code(run, stored), epochs_done=run.total_epochs)
+        other = _other_code(run, [stored.record])
+        return Status(run, State.STORED, other, epochs_done=run.total_epochs, other_code=other)
     partial = _partial(run, store)
     if run.measure and store.folder(run.unmeasured.key) is not None:
         without = f"stored without {', '.join(run.measure)}"
@@ -69,11 +71,12 @@ def _status(run: Run, store: Store) -> Status:
     return Status(run, State.MISSING)
 
 
-def _other_code(run: Run, stored: StoredRun) -> str:
-    """What to say where another state of the method's code has trained it, as far as its record tells."""
-    now = provenance.code_of(METHODS[run.method])
-    before = {sitting.get("method_code") or now for sitting in stored.record["sittings"]}
-    if before == {now}:
+def _other_code(run: Run, records: Iterable[Mapping[str, Any]]) -> str:
+    """What to say where another state of the method's code has trained, as far as these records tell."""
+    now = METHODS[run.method].code
+    before = {sitting.get("method_code") for record in records for sitting in record.get("sittings", [])}
+    known = {code for code in before if code and code.partition("-")[0] == now.partition("-")[0]}
+    if known <= {now}:
         return ""
     return f"{run.method} has changed since; if its numbers have, raise its `version` to train anew"
 
@@ -95,7 +98,11 @@ def _partial(run: Run, store: Store) -> Status | None:
         details.append(f"{int(reached)} of {run.total_epochs} epochs")
         done += (1 - share) * reached
         pace = begun["log"]["seconds"] / ((1 - share) * reached) if reached else None
-    return Status(run, State.PARTIAL, ", ".join(details), pace, int(done))
+    if other := _other_code(
+        run, [*(source.record for source in found.values()), (begun or {}).get("log", {})]
+    ):
+        details.append(other)
+    return Status(run, State.PARTIAL, ", ".join(details), pace, int(done), other)
 
 
 def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:

@@ -470,17 +470,33 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     assert command(*RUN)[0] == 0
+    results = tmp_path / "results"
+    (results / "figures").mkdir(exist_ok=True)
     before = store(tmp_path)
     real = os.access
-    read_only = tmp_path / "results"
-    monkeypatch.setattr(
-        "os.access", lambda path, mode: real(path, mode) and not (Path(path) == read_only and mode & os.W_OK)
-    )
-    code, out, err = command(*arguments, "--results", str(read_only))
-    assert (code, out) == (1, "")
-    assert err.startswith(f"error: {read_only} cannot be written to")
-    assert err.count("\n") == 1
+    for read_only in (results, results / "figures"):
+        for missing in (os.W_OK, os.X_OK):
+
+            def access(path: Path, mode: int, where: Path = read_only, lacks: int = missing) -> bool:
+                return real(path, mode) and not (Path(path) == where and mode & lacks)
+
+            with monkeypatch.context() as patch:
+                patch.setattr("os.access", access)
+                code, out, err = command(*arguments, "--results", str(results))
+            below = f" for {read_only / 'quick'}" if "quick" in arguments else ""
+            assert (code, out, err) == (1, "", f"error: {read_only} cannot be written to{below}\n")
     assert store(tmp_path) == before
+
+
+def test_changed_code_of_a_method_is_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(*RUN)[0] == 0
+    monkeypatch.setattr(BP, "code", f"{BP.code}, changed")
+    said = "BP has changed since; if its numbers have, raise its `version` to train anew"
+    code, _, err = command(*RUN)
+    assert (code, err) == (0, f"warning: BP on {MINI}: {said}\n")
+    code, out, _ = command("status", "tiny.yaml", "--results", "results")
+    assert (code, out.count("has changed since")) == (0, 1)
+    assert "store intact" in out
 
 
 def test_damaged_checkpoint(command: Command, tmp_path: Path) -> None:

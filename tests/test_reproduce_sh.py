@@ -1,6 +1,7 @@
 """`reproduce.sh`: its targets and how it fails; nothing is installed."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -135,15 +136,40 @@ def test_installs_once_and_passes_options_on(copy: Path, tmp_path: Path) -> None
     assert "pip: -m pip install" in call(copy, "status", PYTHON=python).stderr
 
 
-def test_an_active_environment_of_another_clone_is_not_taken(copy: Path, tmp_path: Path) -> None:
-    """Where the folder itself, first on the path, would pass for what is installed."""
+@pytest.mark.parametrize("theirs", [False, True])
+def test_an_active_environment_of_another_clone_is_not_taken(
+    copy: Path, tmp_path: Path, theirs: bool
+) -> None:
+    """Though the folder itself, were it on the path, would pass for what is installed."""
     (copy.parent / "benchmark").mkdir()
     (copy.parent / "benchmark" / "__init__.py").touch()
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for name in ("torch", "torchvision", "typer"):
+        (packages / f"{name}.py").touch()
+    if not theirs:  # then it is this clone's
+        (packages / "benchmark").symlink_to(copy.parent / "benchmark")
     active = tmp_path / "other" / "bin"
     active.mkdir(parents=True)
-    (active / "python").symlink_to(sys.executable)
+    start = f"import sys; sys.path.append({str(packages)!r}); "
+    (active / "python").write_text(
+        f"""#!/usr/bin/env bash
+case "$1 $2" in
+    "-P -c") exec {sys.executable} -S -P -c {shlex.quote(start)}"$3" "${{@:4}}" ;;
+    "-c "*) exec {sys.executable} -S -c {shlex.quote(start)}"$2" "${{@:3}}" ;;
+    *) echo "active ran: $*" ;;
+esac
+"""
+    )
+    (active / "python").chmod(0o755)
     path = f"{active}:{os.environ['PATH']}"
     python = stub(tmp_path, MAKES_VENV.replace("PIP", "exit 0"))
     done = call(copy, "status", PATH=path, VIRTUAL_ENV=str(active.parent), PYTHON=python)
-    assert done.stdout.splitlines()[0] == "ran: -m benchmark status"
-    assert "installing into .venv" in done.stderr
+    assert done.stdout.splitlines()[0] == f"{'ran' if theirs else 'active ran'}: -m benchmark status"
+    assert ("installing into .venv" in done.stderr) == theirs
+
+
+def test_a_path_to_another_package_is_not_followed(copy: Path, tmp_path: Path) -> None:
+    python = stub(tmp_path, MAKES_VENV.replace("PIP", "exit 0").replace("in: $PWD", "in: $PYTHONPATH"))
+    done = call(copy, "status", PYTHON=python, PYTHONPATH=str(tmp_path))
+    assert done.stdout.splitlines()[1] == "in: , from the installation"

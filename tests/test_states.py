@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmark import executor, provenance
+from benchmark import executor
 from benchmark.errors import UserError
 from benchmark.executor import execute
+from benchmark.methods import METHODS
 from benchmark.samples import Dataset
 from benchmark.states import State, status
 from tests.tiny import CPU, MINI, PLAN, picked, select, states, train
@@ -39,26 +40,47 @@ def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) 
     assert found.seconds_per_epoch > 0
 
 
-def test_a_stored_run_of_other_code_says_so(
+CHANGED = "BP has changed since; if its numbers have, raise its `version` to train anew"
+
+
+def test_a_run_of_other_code_says_so(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = select(tmp_path, PLAN.replace("seeds: [1, 2]", "seeds: [1]"))
+    train(chosen, data)
+    whole = select(tmp_path)
+    version, _, _ = METHODS["BP"].code.partition("-")
+    for code, said in (
+        (METHODS["BP"].code, ""),
+        (f"{version}-other", CHANGED),
+        ("2.7-other", ""),
+        ("", ""),
+    ):
+        monkeypatch.setattr(METHODS["BP"], "code", code)
+        found = status(picked(chosen, "BP"), chosen.store)
+        assert (found.state, found.detail, found.other_code) == (State.STORED, said, said)
+        found = status(picked(whole, "BP"), whole.store)  # which takes that seed
+        assert (found.state, found.other_code) == (State.PARTIAL, said)
+        assert found.detail == ", ".join(["1 of 2 seeds stored", *([said] if said else [])])
+
+
+def test_a_run_of_two_codes_says_so(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = METHODS["BP"].code
+    for seeds, code in (("1", f"{now}-before"), ("1, 2", now)):
+        monkeypatch.setattr(METHODS["BP"], "code", code)
+        chosen = select(tmp_path, PLAN.replace("seeds: [1, 2]", f"seeds: [{seeds}]"))
+        train(chosen, data)
+    assert status(picked(chosen, "BP"), chosen.store).detail == CHANGED
+
+
+def test_a_record_without_sittings_says_nothing(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = select(tmp_path)
     train(chosen, data)
-    assert status(picked(chosen, "BP"), chosen.store).detail == ""
-    monkeypatch.setattr(provenance, "code_of", lambda method: "of today")
-    found = status(picked(chosen, "BP"), chosen.store)
-    assert found.state is State.STORED
-    assert found.detail == "BP has changed since; if its numbers have, raise its `version` to train anew"
-
-
-def test_a_record_that_names_no_code_says_nothing(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(provenance, "code_of", lambda method: "")
-    chosen = select(tmp_path)
-    train(chosen, data)
-    monkeypatch.undo()
-    assert status(picked(chosen, "BP"), chosen.store).detail == ""
+    stored = chosen.store.load(picked(chosen, "BP").key)
+    assert stored is not None
+    del stored.record["sittings"]
+    monkeypatch.setattr(chosen.store, "load", lambda *keys: stored)
+    assert status(picked(chosen, "BP"), chosen.store).state is State.STORED
 
 
 def test_stale_names_every_difference(tmp_path: Path, data: Dataset) -> None:

@@ -73,7 +73,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
-def test_csv(command: Command, tmp_path: Path) -> None:
+def test_csv(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "timing.csv"
     arguments = ("--method", "BP,FW-DTP", "--replicas", "1-2", "--seconds", "0", "--device", "cpu")
     code, out, err = command(*arguments, "--csv", str(file))
@@ -100,6 +100,9 @@ def test_csv(command: Command, tmp_path: Path) -> None:
     code, _, err = command(*arguments, "--csv", str(file))
     assert (code, err) == (1, f"error: --csv: {file} exists already; name another file\n")
     assert file.read_bytes() == written
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    code, out, err = command(*arguments, "--csv", str(tmp_path / "other.csv"))
+    assert (code, out, err) == (1, "", f"error: {tmp_path} cannot be written to\n")
 
 
 @pytest.mark.parametrize(

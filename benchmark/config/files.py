@@ -111,7 +111,7 @@ def _keys(kind: Any, path: Sequence[str | int]) -> str:
 
 
 def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, *above: str) -> UserError:
-    """The first problem: file, key path (below `above`), what was found and what is allowed."""
+    """The first problem: file, key path (below `above`), what was found and is allowed; where others are."""
     problems = error.errors()
     first = problems[0]
     where, *others = (

@@ -219,16 +219,16 @@ def plan_file(plan: str) -> Path:
         return Path(plan)
     file = CONFIGS / f"{plan}.yaml"
     if not file.is_file():
-        known = sorted(path.stem for path in CONFIGS.glob("*.yaml") if _may_hold_plan(path))
+        known = sorted(path.stem for path in CONFIGS.glob("*.yaml") if _holds_plan(path))
         raise UserError(f"unknown plan {plan!r}, allowed: {', '.join(known)}, or a path ending in .yaml")
     return file
 
 
-def _may_hold_plan(file: Path) -> bool:
+def _holds_plan(file: Path) -> bool:
     try:
         return bool({"base", "columns"} & set(read_mapping(file)))
-    except UserError:  # said to whoever asks for this one
-        return True
+    except UserError:  # said to whoever names this one
+        return False
 
 
 def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmark import provenance
 from benchmark.network import Network, initial_weights, weight_count
 
 Noise = Callable[[Tensor], Tensor]
@@ -27,6 +28,8 @@ class Method:
     """As printed in Table 2."""
     version: ClassVar[int] = 1
     """Part of every run's key: raise it when a change to the method changes its numbers."""
+    code: ClassVar[str] = ""
+    """Of the method's files, this one aside, as they were when imported: see `provenance.code_of`."""
     hyperparameters: ClassVar[tuple[str, ...]] = ("lr",)
     """Positive numbers, one a replica."""
     options: ClassVar[Mapping[str, Any]] = {}
@@ -65,6 +68,8 @@ class Method:
                 given.bind(*asked.parameters)
             except TypeError:
                 raise TypeError(f"{cls.__name__}.{step.__name__}{given} found, {asked} expected") from None
+        own = (kind for kind in cls.__mro__ if issubclass(kind, Method) and kind is not Method)
+        cls.code = provenance.code_of(own)
 
     def part(self, replicas: slice) -> Self:
         """The same rule for some of the replicas, on the same weights in memory."""

@@ -13,8 +13,9 @@ from benchmark.network import ForwardPass, weight_count
 class DRL(DTP):
     """DTP whose decoders learn to bring a disturbance back from the *output* layer.
 
-    So it is defined. `as_released` reproduces the authors' code, whose loss compares what comes back with the
-    activation *without* the disturbance: decoders learn to let nothing of it through.
+    `as_released` reproduces the authors' code, whose loss compares what comes back with the activation
+    *without* the disturbance: decoders learn to let nothing of it through. Otherwise the loss is the
+    reconstruction term of Meulemans et al. (fidelity note 16).
     """
 
     name = "DRL"
@@ -33,7 +34,7 @@ class DRL(DTP):
         return updates * sweeps + (2 * updates + 1) * weight_count(dims[1:])
 
     def update_decoders(self, h: ForwardPass, noise: Noise) -> None:
-        """|| h_{l-1} + eps - q ||^2, where q = h_{l-1} + eps goes up to the output and down again.
+        """|| d - q ||^2, where d = h_{l-1} + eps, and q is d sent up to the output and down again.
 
         Down through the corrected decoders, those above l already updated in this sweep. As released,
         || h_{l-1} - q ||^2.

@@ -12,7 +12,7 @@ from benchmark.network import weight_count
 class Shallow(Method):
     """SGD on the cross-entropy of the output layer; the hidden layers stay as they were initialised.
 
-    The floor for the others: a method with a larger test error has gained nothing from its hidden layers.
+    A baseline: a method with a larger test error has shown no gain from training its hidden layers.
     """
 
     name = "Shallow"

@@ -447,11 +447,26 @@ def test_keys_that_are_not_text(
         line_of(error)
 
 
+@pytest.mark.parametrize(
+    ("delta", "more"),
+    [
+        ({"epochs": 0, "batch_size": 0}, r"\(and 1 more problem: protocol\.batch_size\)$"),
+        (
+            {"epochs": 0, "batch_size": 0, "a": 1},
+            r"\(and 2 more problems: protocol\.batch_size, protocol\.a\)$",
+        ),
+        (
+            {"epochs": 0, "batch_size": 0, **dict.fromkeys("abcde", 1)},
+            r"\(and 6 more problems: protocol\.batch_size(, protocol\.[a-d]){4}, \.\.\.\)$",
+        ),
+    ],
+    ids=len,
+)
 def test_more_than_one_problem_is_counted(
-    write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf
+    write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf, delta: dict[str, int], more: str
 ) -> None:
-    file = write(merge(PLAN, {"protocol": {"epochs": 0, "batch_size": 0}, "colour": 1}))
-    with pytest.raises(UserError, match=r"\(and 2 more problems: protocol\.batch_size, colour\)$") as error:
+    file = write(merge(PLAN, {"protocol": delta}))
+    with pytest.raises(UserError, match=more) as error:
         load_plan(str(file), datasets)
     line_of(error)
 
@@ -537,7 +552,8 @@ def test_an_unreadable_file_does_not_stand_before_an_unknown_plan(
     monkeypatch.setattr(plan_module, "CONFIGS", tmp_path)
     (tmp_path / "broken.yaml").write_bytes(b"\xff")
     (tmp_path / "other.yaml").write_text("a: 1")
-    with pytest.raises(UserError, match=r"unknown plan 'mine', allowed: broken, or a path ending in \.yaml"):
+    (tmp_path / "whole.yaml").write_text("base: quick.yaml")
+    with pytest.raises(UserError, match=r"unknown plan 'mine', allowed: whole, or a path ending in \.yaml"):
         plan_module.plan_file("mine")
 
 

@@ -168,7 +168,7 @@ def label(value: Any) -> str | None:
     return None
 
 
-def test_the_seven_learning_rules_and_the_floor_are_found() -> None:
+def test_the_seven_learning_rules_and_a_baseline_are_found() -> None:
     assert set(METHODS) == {"BP", "FA", "TP", "DTP", "DRL", "L-DRL", "FW-DTP", "Shallow"}
 
 
@@ -241,7 +241,7 @@ def test_decoder_update_descends_the_feedback_loss(name: str, options: dict[str,
 
 @pytest.mark.parametrize("as_released", [True, False])
 def test_released_drl_teaches_decoders_to_suppress_disturbances(as_released: bool) -> None:
-    """Of a disturbance of h_3 that went up to the output, how much comes back (fidelity note 16)."""
+    """Of a disturbance of h_3 that went up to the output, how much the last decoder brings back."""
     method = make("DRL", {"as_released": as_released})
     x, _ = minibatch(2)
     noise = RecordedNoise(method)

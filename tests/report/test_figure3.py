@@ -369,7 +369,7 @@ def test_a_plan_without_the_papers_figure_shows_what_it_has(tmp_path: Path) -> N
     assert exhibited(chosen)[1] == ["figure3-dtp-mnist-5-epochs"]
 
 
-def test_a_broken_database_stops_no_other_report(tmp_path: Path) -> None:
+def test_table3_does_not_ask_a_broken_database(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     (tmp_path / "results").mkdir(exist_ok=True)
     (chosen.root / "sensitivity.db").write_bytes(b"no database" * 100)

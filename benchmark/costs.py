@@ -20,6 +20,7 @@ from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.precision import Precision
 from benchmark.results import atomic_file, slug
+from benchmark.statistics import Estimate
 from benchmark.sweep import Run
 
 Implementation = Literal["replica axis", "compiled", "eager", "eager as released"]
@@ -114,6 +115,11 @@ class Cost(BaseModel):
     @property
     def seconds_per_epoch_and_replica(self) -> float | None:
         return None if self.seconds_per_epoch is None else self.seconds_per_epoch / self.replicas
+
+    @property
+    def time(self) -> Estimate | None:
+        """Seconds per epoch of all replicas; None where it was not measured."""
+        return None if self.seconds_per_epoch is None else Estimate(self.seconds_per_epoch, self.std or 0.0)
 
     @property
     def _flops_per_epoch(self) -> float | None:

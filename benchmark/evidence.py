@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from benchmark import costs, timing_points
+from benchmark import cells, costs, timing_points
 from benchmark.config import PaperTable
 from benchmark.errors import UserError
-from benchmark.report import figure3, table2, table3
 from benchmark.results import Store, StoredRun
-from benchmark.sensitivity_design import default_rows
+from benchmark.sensitivity_design import TRIALS, default_rows, study_command
+from benchmark.sensitivity_samples import read_samples
+from benchmark.statistics import Estimate
 from benchmark.sweep import Plan, Run
 
 
@@ -33,9 +34,9 @@ class Evidence:
         """`UserError` for damaged runs, and for a data set whose runs saw different images."""
         self.plan = plan
         self.store = store
-        self.warning = table2.warning(plan)
+        self.warning = cells.warning(plan)
         """Why nothing here may be held against the paper, if so."""
-        self.cells = table2.build(plan, store, paper).cells
+        self.cells = cells.read_cells(plan, store, paper)
         self._runs: dict[str, StoredRun] = {}
         self._back = 0
 
@@ -48,7 +49,7 @@ class Evidence:
     @property
     def late(self) -> int:
         """How many of the last epochs a verdict is tried at."""
-        return min(table2.LATE_EPOCHS, self.plan.config.protocol.epochs)
+        return min(cells.LATE_EPOCHS, self.plan.config.protocol.epochs)
 
     def columns(self, claimed: Sequence[str]) -> list[str]:
         """Where to check a claim: on its data sets, or on all of a plan that has none of them."""
@@ -92,21 +93,24 @@ class Evidence:
         # Together, so that studies of different images are refused.
         together = [other for other in default_rows(self.plan) if self.plan.run(other, column) is not None]
         rows = together if row in together else [row]
-        figure = figure3.build(self.plan, self.store, rows=rows, column=column)
-        sample = next(sample for sample in figure.samples if sample.row == row)
-        if len(sample.trials) < figure.trials:
-            there = f"{len(sample.trials)} of {figure.trials} configurations"
-            raise NoData(f"{there} of {row} on {self.title(column)} are stored", figure.command(sample))
+        samples = read_samples(self.plan, self.store, rows, column)
+        sample = next(sample for sample in samples if sample.row == row)
+        if len(sample.trials) < TRIALS:
+            there = f"{len(sample.trials)} of {TRIALS} configurations"
+            raise NoData(
+                f"{there} of {row} on {self.title(column)} are stored",
+                study_command(self.plan, sample.design),
+            )
         return sample.accuracy
 
-    def seconds(self, row: str, column: str) -> dict[str, table3.Measured]:
+    def seconds(self, row: str, column: str) -> dict[str, Estimate]:
         """Seconds that an epoch of one replica takes, by device, as in Table 3."""
         run = self._planned(row, column)
         found = {
-            device: table3.Measured(cost.seconds_per_epoch, cost.std or 0.0)
+            device: cost.time
             for device, measured in costs.read_all(self.store.root, "table3").items()
             for cost in measured
-            if cost.fits(run) and cost.replicas == 1 and cost.seconds_per_epoch is not None
+            if cost.fits(run) and cost.replicas == 1 and cost.time is not None
         }
         if not found:
             try:

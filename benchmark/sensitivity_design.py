@@ -4,6 +4,7 @@ Sensitivity"), enumerated from a seed, and the Optuna study that keeps them."""
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,6 +131,20 @@ def default_epochs(plan: Plan) -> int:
 def default_storage(store: Store) -> str:
     """The URL of the SQLite file beside the store's runs."""
     return optuna_storage.sqlite_url(store.root / "sensitivity.db")
+
+
+def study_command(plan: Plan, design: Design, trials: int = TRIALS, shared_storage: bool = False) -> str:
+    """What trains the configurations of a design that are missing."""
+    run = design.run
+    words = ["--method", run.row, "--dataset", run.column]
+    words += [] if plan.source == "table2" else ["--profile", plan.source]
+    words += [] if trials == TRIALS else ["--trials", str(trials)]
+    words += [] if run.epochs == default_epochs(plan) else ["--epochs", str(run.epochs)]
+    words += [] if run.seeds == [SEED] else ["--seed", str(run.seeds[0])]
+    words += ["--storage", "URL"] if shared_storage else []
+    if "--precision" in plan.changes and run.precision is not Precision.HIGHEST:
+        words += ["--precision", run.precision.value]
+    return "python -m benchmark.sensitivity " + shlex.join([*words, *plan.options])
 
 
 def open_study(design: Design, storage: RDBStorage, replicas_per_pass: int) -> optuna.Study:

@@ -44,6 +44,22 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A number and its spread."""
+
+    value: float
+    std: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.std:.2f}"
+
+    def over(self, other: Estimate) -> Estimate:
+        """The ratio, the spreads of two independent numbers propagated to first order."""
+        ratio = self.value / other.value
+        return Estimate(ratio, ratio * math.hypot(self.std / self.value, other.std / other.value))
+
+
+@dataclass(frozen=True)
 class Sample:
     """What is known of `n` >= 2 values."""
 

@@ -24,9 +24,9 @@ from benchmark.evidence import Evidence, NoData
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as report
 from benchmark.report import contents
-from benchmark.report.table3 import Measured
 from benchmark.results import EPOCH_COLUMNS
 from benchmark.sensitivity_design import designs, open_study
+from benchmark.statistics import Estimate
 
 CPU = torch.device("cpu")
 PAPER = load_paper_values()["table2"]
@@ -392,11 +392,11 @@ RATIO = {"kind": "time_ratio", "rows": ["DTP"], "against": ["FW-DTP"], "columns"
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Measured]]:
+def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Estimate]]:
     """Seconds by row and device, to be filled."""
-    seconds: dict[str, dict[str, Measured]] = {}
+    seconds: dict[str, dict[str, Estimate]] = {}
 
-    def find(self: Evidence, row: str, column: str) -> dict[str, Measured]:
+    def find(self: Evidence, row: str, column: str) -> dict[str, Estimate]:
         if row not in seconds:
             raise NoData(f"{row} was not timed", "time it")
         return seconds[row]
@@ -405,10 +405,10 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Measured]]:
     return seconds
 
 
-def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Measured]]) -> None:
+def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Estimate]]) -> None:
     assert judged(chosen, {**RATIO, "above": 3.7}).parts[0].commands == ("time it", "time it")
-    timed["DTP"] = {"a GPU": Measured(8, 0.3), "a CPU": Measured(6, 0.3), "only one": Measured(1, 0.1)}
-    timed["FW-DTP"] = {"a CPU": Measured(2, 0.1), "a GPU": Measured(2, 0.1)}
+    timed["DTP"] = {"a GPU": Estimate(8, 0.3), "a CPU": Estimate(6, 0.3), "only one": Estimate(1, 0.1)}
+    timed["FW-DTP"] = {"a CPU": Estimate(2, 0.1), "a GPU": Estimate(2, 0.1)}
     found = judged(chosen, {**RATIO, "above": 3.7})
     assert [(part.where, part.verdict) for part in found.parts] == [
         ("MNIST: DTP against FW-DTP on a GPU", Verdict.SUPPORTED),
@@ -417,7 +417,7 @@ def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Mea
     assert found.parts[0].numbers == "8 / 2 s = 4.00 ± 0.25, asked, at either end of it: > 3.7"
     assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.76).verdict is Verdict.SUPPORTED
     assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.74).verdict is Verdict.NOT_SUPPORTED
-    timed["FW-DTP"] = {"another": Measured(1, 0.1)}
+    timed["FW-DTP"] = {"another": Estimate(1, 0.1)}
     assert judged(chosen, {**RATIO, "above": 3.7}).parts[0].numbers == "no device has timed both"
 
 
@@ -431,10 +431,10 @@ def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Mea
     ],
 )
 def test_a_time_ratio_must_hold_with_its_spread(
-    chosen: Selection, timed: dict[str, dict[str, Measured]], bound: dict[str, float], verdict: Verdict
+    chosen: Selection, timed: dict[str, dict[str, Estimate]], bound: dict[str, float], verdict: Verdict
 ) -> None:
     """4 ± 0.25: relative spreads of 0.3 / 8 and 0.1 / 2, added in squares."""
-    timed |= {"DTP": {"a CPU": Measured(8, 0.3)}, "FW-DTP": {"a CPU": Measured(2, 0.1)}}
+    timed |= {"DTP": {"a CPU": Estimate(8, 0.3)}, "FW-DTP": {"a CPU": Estimate(2, 0.1)}}
     assert judged(chosen, {**RATIO, **bound}).verdict is verdict
 
 

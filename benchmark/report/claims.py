@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from benchmark.cells import LATE_EPOCHS, heading
 from benchmark.claims import Ledger, Verdict
-from benchmark.report.table2 import LATE_EPOCHS, heading
 from benchmark.results import atomic_file
 from benchmark.statistics import ALPHA
 

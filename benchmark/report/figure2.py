@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from benchmark.cells import NOT_COMPARABLE, warning
 from benchmark.report import drawing
 from benchmark.report.measured import Measured, read
-from benchmark.report.table2 import NOT_COMPARABLE, warning
 from benchmark.results import Store, atomic_file
 from benchmark.sweep import Plan
 

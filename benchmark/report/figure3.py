@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import math
-import shlex
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from optuna.distributions import FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import create_trial
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark import optuna_storage
+from benchmark.cells import NOT_COMPARABLE
 from benchmark.errors import UserError
 from benchmark.precision import Precision
 from benchmark.report import drawing
-from benchmark.report.table2 import NOT_COMPARABLE
 from benchmark.results import Store, atomic_file, slug
 from benchmark.sensitivity_design import (
     COLUMN,
@@ -37,25 +31,19 @@ from benchmark.sensitivity_design import (
     ROWS,
     SEED,
     TRIALS,
-    Design,
     check,
-    complete,
     default_column,
     default_epochs,
     default_rows,
     default_storage,
-    designs,
     stored,
+    study_command,
 )
-from benchmark.statistics import shortfall, shortfall_interval
+from benchmark.sensitivity_samples import FEWEST, NEAR, Sample, read_samples
 from benchmark.sweep import Plan
 
 BIN_WIDTH = 2.0
 """Of the histogram, in points of test accuracy."""
-NEAR = 2.0
-"""Points below a method's best within which a configuration counts as about as good."""
-FEWEST = 10
-"""Configurations from which on importances and intervals mean something."""
 NOTE = (
     "Test accuracy in % after the last epoch, one network a configuration, all from the same seed. Every "
     f"hyperparameter is drawn log-uniformly between 1/{FACTOR:g} and {FACTOR:g} times its value in the plan. "
@@ -67,47 +55,6 @@ NOTE = (
     f"given for fewer than {FEWEST} configurations. Diverged configurations count, with the chance-level "
     "accuracy they end at."
 )
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One method's configurations."""
-
-    design: Design
-    trials: pd.DataFrame
-    """One row a complete configuration: index, every hyperparameter, accuracy (in %), diverged."""
-
-    @cached_property
-    def importances(self) -> dict[str, float]:
-        """By hyperparameter, summing to one; empty where the accuracies do not tell. Takes seconds."""
-        return _importances(self.design, self.trials) if len(self.trials) >= FEWEST else {}
-
-    @property
-    def row(self) -> str:
-        return self.design.run.row
-
-    @property
-    def accuracy(self) -> pd.Series[float]:
-        return self.trials["accuracy"]
-
-    @property
-    def quartiles(self) -> tuple[float, float, float]:
-        """First quartile, median, third quartile."""
-        first, median, third = self.accuracy.quantile([0.25, 0.5, 0.75])
-        return first, median, third
-
-    @property
-    def near_best(self) -> float:
-        """Share within `NEAR` points of the best."""
-        return float((self.accuracy >= self.accuracy.max() - NEAR).mean())
-
-    @cached_property
-    def shortfall(self) -> tuple[float, float, float] | None:
-        """See `statistics.shortfall`, and its interval; None for too few configurations."""
-        if len(self.trials) < FEWEST:
-            return None
-        accuracy = self.accuracy.to_numpy()
-        return float(shortfall(accuracy)), *shortfall_interval(accuracy)
 
 
 @dataclass(frozen=True)
@@ -204,15 +151,7 @@ class Figure3:
 
     def command(self, sample: Sample) -> str:
         """What trains the configurations of a method that are missing."""
-        source = self.plan.source
-        words = ["--method", sample.row, "--dataset", self.column]
-        words += [] if source == "table2" else ["--profile", source]
-        words += [] if self.trials == TRIALS else ["--trials", str(self.trials)]
-        words += [] if self.epochs == default_epochs(self.plan) else ["--epochs", str(self.epochs)]
-        words += [] if self.seed == SEED else ["--seed", str(self.seed)]
-        words += ["--storage", "URL"] if self.shared_storage else []
-        words += ["--precision", *self._precision] if "--precision" in self.plan.changes else []
-        return "python -m benchmark.sensitivity " + shlex.join([*words, *self.plan.options])
+        return study_command(self.plan, sample.design, self.trials, self.shared_storage)
 
     def frame(self) -> pd.DataFrame:
         """One row a method: number, best, median and other statistics of its accuracies, importances."""
@@ -265,17 +204,16 @@ def build(
     `UserError` for studies of another design, for foreign trials, and for methods trained on different data.
     """
     column = column or default_column(plan)
-    samples = []
-    contents: dict[str, str] = {}
-    asked = designs(plan, rows or default_rows(plan), column, epochs, seed)
-    studies = optuna_storage.read_studies(storage or default_storage(store), [d.name for d in asked])
-    for design, study in zip(asked, studies, strict=True):
-        samples.append(_sample(design, study, trials))
-        if study is not None and "data" in study.user_attrs:
-            contents[study.user_attrs["data"]] = design.run.row
-    if len(contents) > 1:
-        listed = ", ".join(f"{row} on {digest[:12]}..." for digest, row in contents.items())
-        raise UserError(f"{column}: the studies were trained on different data: {listed}")
+    samples = read_samples(
+        plan,
+        store,
+        rows or default_rows(plan),
+        column,
+        epochs=epochs,
+        seed=seed,
+        trials=trials,
+        storage=storage,
+    )
     return Figure3(plan, column, trials, samples, storage is not None)
 
 
@@ -314,41 +252,6 @@ def build_others(plan: Plan, store: Store) -> tuple[list[Figure3], list[str]]:
             except UserError as error:
                 left_out.append(str(error))
     return figures, left_out
-
-
-def _sample(design: Design, study: optuna.Study | None, trials: int) -> Sample:
-    found = {}
-    if study is not None:
-        check(design, study)
-        found = complete(design, study, trials)
-    rows = [
-        {"index": index, **trial.params, "accuracy": trial.value, "diverged": trial.user_attrs["diverged"]}
-        for index, trial in found.items()
-    ]
-    table = pd.DataFrame(rows, columns=["index", *design.centre, "accuracy", "diverged"])
-    table["accuracy"] = table["accuracy"].astype(float).round(6)  # 100 - 57.1 is not quite 42.9
-    return Sample(design, table)
-
-
-def _importances(design: Design, table: pd.DataFrame) -> dict[str, float]:
-    """fANOVA's importances, with respect to the logarithms: the design is uniform in them."""
-    if table["accuracy"].nunique() < 2:
-        return {}
-    bounds = {
-        name: FloatDistribution(math.log(value / FACTOR), math.log(value * FACTOR))
-        for name, value in design.centre.items()
-    }
-    logarithmic = optuna.create_study(direction="maximize")
-    for trial in table.to_dict("records"):
-        drawn = {name: _within(math.log(trial[name]), bounds[name]) for name in bounds}
-        logarithmic.add_trial(create_trial(params=drawn, distributions=bounds, value=trial["accuracy"]))  # type: ignore[arg-type]
-    evaluator = FanovaImportanceEvaluator(seed=0)
-    found = get_param_importances(logarithmic, evaluator=evaluator)
-    return {name: float(found[name]) for name in bounds}
-
-
-def _within(value: float, bounds: FloatDistribution) -> float:
-    return min(max(value, bounds.low), bounds.high)
 
 
 def show(figure: Figure3, console: Console) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmark.cells import LATE_EPOCHS
 from benchmark.config import PROJECT
-from benchmark.report.table2 import LATE_EPOCHS, Table2
+from benchmark.report.table2 import Table2
 from benchmark.results import atomic_file
 
 README = PROJECT / "README.md"

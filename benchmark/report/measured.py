@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from benchmark.cells import run_command
 from benchmark.errors import UserError
-from benchmark.report.table2 import run_command
 from benchmark.results import Store, check_same_images
 from benchmark.sweep import Plan
 

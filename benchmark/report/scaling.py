@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from benchmark import costs
+from benchmark.cells import NOT_COMPARABLE
 from benchmark.costs import Cost
 from benchmark.methods import METHODS
-from benchmark.report import drawing, table2
+from benchmark.report import drawing
 from benchmark.results import Store, atomic_file
 from benchmark.sweep import Plan
 from benchmark.timing_points import AXES, BASELINE_ROWS, REPLICAS, ROWS, command, profile_of
@@ -68,7 +69,7 @@ class Scaling:
     @property
     def warning(self) -> str | None:
         """Why the numbers may not stand beside the paper's, if so."""
-        return None if self.plan.config.comparable else table2.NOT_COMPARABLE
+        return None if self.plan.config.comparable else NOT_COMPARABLE
 
     def line(self, device: str, method: str, axis: str) -> list[Cost]:
         """The method's measurements along an axis, in rising order, without those that were skipped."""

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from benchmark.cells import warning
 from benchmark.jacobian import CONDITIONS_SAMPLES
 from benchmark.report.measured import Measured, read
-from benchmark.report.table2 import tex, warning
+from benchmark.report.table2 import tex
 from benchmark.results import Store, atomic_file
 from benchmark.sweep import Plan
 

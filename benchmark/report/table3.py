@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,14 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from benchmark import costs
+from benchmark.cells import NOT_COMPARABLE, Cell, read_cells
 from benchmark.config import PaperCell, PaperTable
 from benchmark.costs import Cost
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.report import table2
-from benchmark.report.table2 import Cell
 from benchmark.results import Store, atomic_file
+from benchmark.statistics import Estimate
 from benchmark.sweep import Plan, Run
 from benchmark.timing_points import ROWS, command, profile_of
 
@@ -36,22 +36,6 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A number and its spread."""
-
-    value: float
-    std: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ± {self.std:.2f}"
-
-    def over(self, other: Measured) -> Measured:
-        """The ratio, the spreads of two independent numbers propagated to first order."""
-        ratio = self.value / other.value
-        return Measured(ratio, ratio * math.hypot(self.std / self.value, other.std / other.value))
-
-
-@dataclass(frozen=True)
 class Line:
     """One method on one device."""
 
@@ -60,16 +44,14 @@ class Line:
     """One replica."""
     amortised: dict[int, Cost | None]
     """By replicas."""
-    ratio: Measured | None
+    ratio: Estimate | None
     """To the first method."""
     predicted: float | None
 
     @property
-    def time(self) -> Measured | None:
+    def time(self) -> Estimate | None:
         """Seconds per epoch of one replica."""
-        if self.alone is None or self.alone.seconds_per_epoch is None:
-            return None
-        return Measured(self.alone.seconds_per_epoch, self.alone.std or 0.0)
+        return None if self.alone is None else self.alone.time
 
 
 @dataclass(frozen=True)
@@ -102,7 +84,7 @@ class Table3:
     @property
     def warning(self) -> str | None:
         """Why the numbers may not stand beside the paper's, if so."""
-        return None if self.plan.config.comparable else table2.NOT_COMPARABLE
+        return None if self.plan.config.comparable else NOT_COMPARABLE
 
     @property
     def note(self) -> str:
@@ -198,7 +180,7 @@ def build(plan: Plan, store: Store, paper: Mapping[str, PaperTable]) -> Table3:
             "columns": {name: plan.config.columns[name] for name in (column, *stand_ins)},
         }
     )
-    cells = table2.build(replace(plan, config=narrowed), store, paper["table3-error"]).cells
+    cells = read_cells(replace(plan, config=narrowed), store, paper["table3-error"])
     shown = [column, *(n for n in stand_ins if any(cells[row, n].errors for row in ROWS))]
     updates = max(costs.feedback_updates(run) for run in runs.values())
     errors = {(row, name): cells[row, name] for name in shown for row in ROWS}
@@ -236,7 +218,7 @@ def _lines(
             predicted=needed / reference if needed is not None and reference else None,
         )
         if line.time is not None and first is not None:
-            ratio = Measured(1.0, 0.0) if row == ROWS[0] else line.time.over(first)
+            ratio = Estimate(1.0, 0.0) if row == ROWS[0] else line.time.over(first)
             line = replace(line, ratio=ratio)
         lines.append(line)
     return lines

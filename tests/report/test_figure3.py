@@ -3,7 +3,6 @@
 import io
 import re
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,40 +22,14 @@ from benchmark.options import Selection
 from benchmark.report import contents, figure3
 from benchmark.report.figure3 import Figure3
 from benchmark.report.html import Exhibit
+from benchmark.sensitivity_samples import FEWEST
+from tests.made_up import fill_study
 
 METHODS = ["DTP", "FW-DTP"]
 
 
 def select(folder: Path, plan: str = "table2") -> Selection:
     return Selection(plan, None, None, None, None, folder / "results")
-
-
-def fill(
-    chosen: Selection,
-    row: str,
-    accuracies: Sequence[float],
-    diverged: Sequence[int] = (),
-    data: str = "d" * 64,
-    storage: str | None = None,
-    **options: Any,
-) -> optuna.Study:
-    """A study whose configurations reached these accuracies."""
-    column = options.pop("column", sensitivity_design.default_column(chosen.plan))
-    (made,) = sensitivity_design.designs(chosen.plan, [row], column, **options)
-    chosen.root.mkdir(parents=True, exist_ok=True)
-    opened = optuna.storages.RDBStorage(storage or sensitivity_design.default_storage(chosen.store))
-    study = sensitivity_design.open_study(made, opened, 25)
-    study.set_user_attr("data", data)
-    for index, accuracy in enumerate(accuracies):
-        study.add_trial(
-            create_trial(
-                params=made.configuration(index),
-                distributions=made.distributions,
-                value=accuracy,
-                user_attrs={"index": index, "diverged": index in diverged},
-            )
-        )
-    return study
 
 
 def build(chosen: Selection, **options: Any) -> Figure3:
@@ -70,8 +43,8 @@ def written(figure: Figure3, folder: Path) -> dict[str, bytes]:
 
 def test_statistics_by_hand(tmp_path: Path) -> None:
     chosen = select(tmp_path)
-    fill(chosen, "DTP", [10.0, 20.0, 48.0, 50.0], diverged=[0])
-    fill(chosen, "FW-DTP", [49.0, 50.0, 50.5, 51.0, 42.9])
+    fill_study(chosen, "DTP", [10.0, 20.0, 48.0, 50.0], diverged=[0])
+    fill_study(chosen, "FW-DTP", [49.0, 50.0, 50.5, 51.0, 42.9])
     figure = build(chosen, trials=5)
     dtp, fw = figure.samples
     assert dtp.quartiles == (17.5, 34.0, 48.5)
@@ -91,7 +64,7 @@ def test_statistics_by_hand(tmp_path: Path) -> None:
 def test_shortfall_of_enough_configurations(tmp_path: Path) -> None:
     """Of 0, 1, ..., 20 in any order: 19 is what one in twenty reaches, 10 the mean."""
     chosen = select(tmp_path)
-    fill(chosen, "DTP", np.random.default_rng(2).permutation(21.0 + np.arange(21)).tolist())
+    fill_study(chosen, "DTP", np.random.default_rng(2).permutation(21.0 + np.arange(21)).tolist())
     figure = build(chosen, trials=21)
     line = figure.frame().set_index("method").loc["DTP"]
     assert line["shortfall"] == 9.0
@@ -99,26 +72,10 @@ def test_shortfall_of_enough_configurations(tmp_path: Path) -> None:
     assert f"9.00 [{line['shortfall_low']:.2f}, {line['shortfall_high']:.2f}]" in figure3._markdown(figure)
 
 
-@pytest.mark.parametrize("decisive", ["lr", "stepsize"])
-def test_importance_finds_what_matters(tmp_path: Path, decisive: str) -> None:
-    chosen = select(tmp_path)
-    (made,) = sensitivity_design.designs(chosen.plan, ["FW-DTP"], "cifar-10")
-    accuracies = [
-        30.0 + 5.0 * np.log(made.configuration(index)[decisive] / made.centre[decisive])
-        for index in range(60)
-    ]
-    fill(chosen, "FW-DTP", accuracies)
-    (sample,) = build(chosen, rows=["FW-DTP"]).samples
-    assert list(sample.importances) == ["lr", "stepsize"]
-    assert sum(sample.importances.values()) == pytest.approx(1.0)
-    assert sample.importances[decisive] > 0.95
-    assert build(chosen, rows=["FW-DTP"]).samples[0].importances == sample.importances
-
-
 @pytest.mark.parametrize("accuracies", [[], [50.0], [10.0] * 10], ids=len)
 def test_accuracies_that_do_not_tell(tmp_path: Path, accuracies: list[float]) -> None:
     chosen = select(tmp_path)
-    fill(chosen, "FW-DTP", accuracies)
+    fill_study(chosen, "FW-DTP", accuracies)
     figure = build(chosen)
     assert figure.samples[1].importances == {}
     line = next(line for line in figure3._markdown(figure).splitlines() if line.startswith("| FW-DTP"))
@@ -145,9 +102,9 @@ def test_nothing_stored_is_said_and_nothing_made(tmp_path: Path) -> None:
 
 def test_missing_trials_are_said(tmp_path: Path) -> None:
     chosen = select(tmp_path)
-    study = fill(chosen, "DTP", [40.0, 45.0])
+    study = fill_study(chosen, "DTP", [40.0, 45.0])
     study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"index": 2}))
-    fill(chosen, "FW-DTP", [40.0, 45.0, 50.0])
+    fill_study(chosen, "FW-DTP", [40.0, 45.0, 50.0])
     figure = build(chosen, trials=3)
     assert [figure.label(sample) for sample in figure.samples] == ["DTP (2 of 3)", "FW-DTP (n=3)"]
     (command,) = figure.missing()
@@ -162,7 +119,7 @@ def test_missing_trials_are_said(tmp_path: Path) -> None:
 def test_files_are_the_same_bytes_again(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     for row in METHODS:
-        fill(chosen, row, [40.0, 45.5, 51.0, 20.0])
+        fill_study(chosen, row, [40.0, 45.5, 51.0, 20.0])
     first = written(build(chosen, trials=4), tmp_path / "a")
     assert first == written(build(chosen, trials=4), tmp_path / "b")
     name = "figure3-4-trials"
@@ -179,8 +136,8 @@ def test_files_are_the_same_bytes_again(tmp_path: Path) -> None:
 
 def test_every_trial_is_in_the_csv(tmp_path: Path) -> None:
     chosen = select(tmp_path)
-    fill(chosen, "DTP", [100 - 57.1, 10.0], diverged=[1])
-    fill(chosen, "FW-DTP", [51.0])
+    fill_study(chosen, "DTP", [100 - 57.1, 10.0], diverged=[1])
+    fill_study(chosen, "FW-DTP", [51.0])
     figure = build(chosen, trials=2)
     written(figure, tmp_path)
     table = pd.read_csv(tmp_path / "tables" / "figure3-2-trials-configurations.csv")
@@ -203,7 +160,7 @@ def test_histogram_is_laid_out_as_in_the_paper(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     found = {"DTP": [10.0, 31.0, 31.5, 44.1], "FW-DTP": [44.0, 48.2, 49.9, 49.0]}
     for row, accuracies in found.items():
-        fill(chosen, row, accuracies)
+        fill_study(chosen, row, accuracies)
     axes, marks = axes_of(build(chosen), figure3._histogram)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("test accuracy (%)", "count")
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
@@ -226,7 +183,7 @@ def test_histogram_is_laid_out_as_in_the_paper(tmp_path: Path) -> None:
 def test_cumulative_distribution(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     for row, accuracies in {"DTP": [10.0, 31.0], "FW-DTP": [44.0, 48.0, 49.0, 50.0]}.items():
-        fill(chosen, row, accuracies)
+        fill_study(chosen, row, accuracies)
     axes, _ = axes_of(build(chosen), figure3._cumulative)
     curves = [line for line in axes.lines if len(line.get_xdata())]
     ends = sorted((tuple(line.get_xdata()[1:]), tuple(line.get_ydata()[1:])) for line in curves)
@@ -235,7 +192,7 @@ def test_cumulative_distribution(tmp_path: Path) -> None:
 
 def test_quick_is_watermarked(tmp_path: Path) -> None:
     chosen = select(tmp_path, "quick")
-    fill(chosen, "DTP", [40.0])
+    fill_study(chosen, "DTP", [40.0])
     figure = build(chosen)
     assert (figure.column, figure.epochs, figure.name) == ("fashion-mnist-mini", 2, "figure3")
     _, marks = axes_of(figure, figure3._histogram)
@@ -278,7 +235,7 @@ def test_another_study_has_another_name_and_says_so(
 
 def test_a_study_of_another_plan_is_refused(tmp_path: Path) -> None:
     chosen = select(tmp_path)
-    study = fill(chosen, "DTP", [40.0])
+    study = fill_study(chosen, "DTP", [40.0])
     study.set_user_attr("design", {**study.user_attrs["design"], "factor": 4.0})
     with pytest.raises(UserError, match=r"was made with factor 4\.0 instead of 5\.0"):
         build(chosen)
@@ -294,10 +251,10 @@ def exhibited(chosen: Selection) -> tuple[list[Exhibit], list[str], str]:
 def test_every_study_of_the_store_is_drawn(tmp_path: Path) -> None:
     """Those of other data sets, lengths, seeds and methods, behind the plan's own."""
     chosen = select(tmp_path)
-    fill(chosen, "DTP", [40.0, 41.0])
+    fill_study(chosen, "DTP", [40.0, 41.0])
     for row in METHODS:
-        fill(chosen, row, [80.0, 81.0, 82.0], column="fashion-mnist", epochs=3)
-    fill(chosen, "DRL", [50.0], seed=7)
+        fill_study(chosen, row, [80.0, 81.0, 82.0], column="fashion-mnist", epochs=3)
+    fill_study(chosen, "DRL", [50.0], seed=7)
     storage = optuna.storages.RDBStorage(sensitivity_design.default_storage(chosen.store))
     for name in (
         "somebody else's",
@@ -325,17 +282,17 @@ def test_every_study_of_the_store_is_drawn(tmp_path: Path) -> None:
 def test_a_method_beside_the_papers_two_has_a_figure_of_its_own(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     for row in (*METHODS, "DRL"):
-        fill(chosen, row, [40.0, 41.0])
+        fill_study(chosen, row, [40.0, 41.0])
     _, files, _ = exhibited(chosen)
     assert files == ["figure3", "figure3-dtp-drl-fw-dtp"]
     for row in (*METHODS, "DRL"):
-        fill(chosen, row, [40.0, 41.0], column="mnist")
+        fill_study(chosen, row, [40.0, 41.0], column="mnist")
     assert exhibited(chosen)[1] == [*files, "figure3-mnist", "figure3-dtp-drl-fw-dtp-mnist"]
 
 
 def test_configurations_that_were_asked_for_are_counted(tmp_path: Path) -> None:
     chosen = select(tmp_path)
-    fill(chosen, "DTP", [40.0, 41.0], column="mnist").set_user_attr("trials", 3)
+    fill_study(chosen, "DTP", [40.0, 41.0], column="mnist").set_user_attr("trials", 3)
     exhibits, files, _ = exhibited(chosen)
     assert files[1] == "figure3-mnist-3-trials"
     assert exhibits[1].table is not None
@@ -345,8 +302,8 @@ def test_configurations_that_were_asked_for_are_counted(tmp_path: Path) -> None:
 def test_a_study_of_the_plan_as_it_was_is_left_out(tmp_path: Path) -> None:
     """And no other one with it."""
     chosen = select(tmp_path)
-    fill(chosen, "DTP", [90.0], column="mnist", epochs=5)
-    stale = fill(chosen, "FW-DTP", [90.0], column="mnist", epochs=5)
+    fill_study(chosen, "DTP", [90.0], column="mnist", epochs=5)
+    stale = fill_study(chosen, "FW-DTP", [90.0], column="mnist", epochs=5)
     stale.set_user_attr("design", {**stale.user_attrs["design"], "factor": 4.0})
     exhibits, files, text = exhibited(chosen)
     assert files == ["figure3", "figure3-dtp-mnist-5-epochs"]
@@ -364,7 +321,7 @@ def test_a_plan_without_the_papers_figure_shows_what_it_has(tmp_path: Path) -> N
     chosen = select(tmp_path)
     chosen.plan = plan
     assert "figure3" not in contents.available(chosen)
-    fill(chosen, "DTP", [90.0], column="mnist", epochs=5)
+    fill_study(chosen, "DTP", [90.0], column="mnist", epochs=5)
     assert "figure3" in contents.available(chosen)
     assert exhibited(chosen)[1] == ["figure3-dtp-mnist-5-epochs"]
 
@@ -378,18 +335,10 @@ def test_table3_does_not_ask_a_broken_database(tmp_path: Path) -> None:
         contents.report_figure3(chosen, Console())
 
 
-def test_mixed_data_are_refused(tmp_path: Path) -> None:
-    chosen = select(tmp_path)
-    fill(chosen, "DTP", [40.0])
-    fill(chosen, "FW-DTP", [40.0], data="e" * 64)
-    with pytest.raises(UserError, match=r"cifar-10: the studies were trained on different data"):
-        build(chosen)
-
-
 def test_another_storage(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     elsewhere = optuna_storage.sqlite_url(tmp_path / "elsewhere.db")
-    fill(chosen, "DTP", [40.0], storage=elsewhere)
+    fill_study(chosen, "DTP", [40.0], storage=elsewhere)
     figure = build(chosen, storage=elsewhere)
     assert [len(sample.trials) for sample in figure.samples] == [1, 0]
     assert all("--storage URL" in command for command in figure.missing())
@@ -399,7 +348,7 @@ def test_another_storage(tmp_path: Path) -> None:
 
 def test_labels_are_escaped_for_latex(tmp_path: Path) -> None:
     chosen = select(tmp_path)
-    fill(chosen, "DTP", [40.0 + index for index in range(figure3.FEWEST)])
+    fill_study(chosen, "DTP", [40.0 + index for index in range(FEWEST)])
     tex = figure3._latex(build(chosen))
     assert r"lr\_feedback" in tex
     assert r"\%" in tex

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from benchmark.cells import NOT_COMPARABLE
 from benchmark.config import PaperCell, PaperTable
 from benchmark.errors import UserError
 from benchmark.options import Selection
@@ -321,9 +322,9 @@ def test_power_stands_by_an_inconclusive_cell(tmp_path: Path) -> None:
 def test_what_is_not_comparable_is_said_first(tmp_path: Path) -> None:
     text = build(tmp_path, PLAN.replace("comparable: true", "comparable: false")).read_text()
     head, rest = text.split("<nav")
-    assert head.count(table2.NOT_COMPARABLE) == 1
+    assert head.count(NOT_COMPARABLE) == 1
     assert '<a href="#table-2">Table 2</a>, <a href="#verdicts">Verdicts</a>.' in head
-    assert rest.count(table2.NOT_COMPARABLE) == 2, "above each table that it concerns"
+    assert rest.count(NOT_COMPARABLE) == 2, "above each table that it concerns"
     assert "1.85" not in text
 
 

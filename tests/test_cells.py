@@ -1,0 +1,108 @@
+"""The store's test errors beside made-up numbers of the paper, and their verdicts."""
+
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmark.cells import Cell, read_cells, run_command
+from benchmark.config import PaperCell, PaperTable
+from benchmark.errors import UserError
+from benchmark.options import RESULTS, Selection
+from benchmark.results import EPOCH_COLUMNS
+from benchmark.sweep import Run
+from tests.made_up import MARGINS, PAPER, fill, select
+
+
+def read(chosen: Selection, paper: PaperTable = PAPER) -> dict[str, Cell]:
+    """The cells of MNIST by row."""
+    cells = read_cells(chosen.plan, chosen.store, paper)
+    return {row: cell for (row, column), cell in cells.items() if column == "mnist"}
+
+
+def test_what_only_the_correction_leaves_open_says_so(tmp_path: Path) -> None:
+    """A difference of p between ALPHA / 2 and ALPHA, beside one that says nothing."""
+    paper = PaperTable(
+        n=5,
+        spread="-",
+        unit="-",
+        cells={
+            "BP": {"mnist": PaperCell(mean=1.85, std=0.1)},
+            "DRL": {"mnist": PaperCell(mean=9.0, std=0.5)},
+        },
+    )
+    chosen = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1, 2, 3, 4, 5]"))
+    fill(chosen, {"BP": [3.45, 2.45, 3.95, 2.95, 1.95], "DRL": [9.0, 8.0, 10.0, 9.5, 8.0]})
+    cells = read(chosen, paper)
+    compared = {row: cells[row].comparison for row in ("BP", "DRL")}
+    found = {row: (c.verdict, c.alone) for row, c in compared.items() if c is not None}
+    assert found == {"BP": ("INCONCLUSIVE", "DIFFERENT"), "DRL": ("INCONCLUSIVE", "INCONCLUSIVE")}
+    assert cells["BP"].judged == "INCONCLUSIVE (1 of 1 epochs; alone DIFFERENT)"
+    assert "alone" not in cells["DRL"].judged
+
+
+def test_a_verdict_is_tried_at_the_last_epochs(tmp_path: Path) -> None:
+    """Thirty epochs of which the last three, and one too early to count, put BP at the paper's value."""
+    chosen = select(tmp_path, MARGINS.replace("epochs: 1,", "epochs: 30,"))
+    run = chosen.plan.run("BP", "mnist")
+    assert isinstance(run, Run)
+    lines = [
+        [epoch, seed, 0.5, (1.85 if epoch > 27 or epoch == 10 else 9.0) + 0.001 * seed, False]
+        for epoch in range(1, 31)
+        for seed in run.seeds
+    ]
+    record = {"row": "BP", "spec": run.spec, "data": {"checksum": "d" * 64}}
+    chosen.store.commit("BP", record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+    cell = read(chosen)["BP"]
+    assert (cell.kept, len(cell.late)) == (3, 20)
+    assert cell.late_mean == pytest.approx((3 * 1.85 + 17 * 9.0) / 20 + 0.0015)
+    assert cell.judged == "EQUIVALENT (3 of 20 epochs)"
+
+
+def test_incomplete_cells(tmp_path: Path) -> None:
+    """A diverged seed, two good ones, and nothing."""
+    chosen = select(tmp_path, MARGINS)
+    fill(chosen, {"BP": [2.0, 2.2]}, diverged=1)
+    fill(chosen, {"DTP": [2.0, 2.2]})
+    cells = read(chosen)
+    found = {row: (cells[row].verdict, cells[row].comparison is None) for row in ("BP", "DTP", "DRL")}
+    assert found == {
+        "BP": ("INCOMPLETE", True),
+        "DTP": ("INCONCLUSIVE", False),
+        "DRL": ("INCOMPLETE", True),
+    }
+    one = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1]"))
+    fill(one, {"DTP": [2.5]})
+    assert read(one)["DTP"].verdict == "INCOMPLETE"
+
+
+def test_only_the_last_epoch_counts(tmp_path: Path) -> None:
+    chosen = select(tmp_path, epochs=3)
+    fill(chosen, {"DTP": [3.0, 4.0]})
+    cell = read(chosen)["DTP"]
+    assert (cell.errors, cell.value) == ((3.0, 4.0), "3.50 ± 0.71")
+
+
+def test_mixed_data_are_refused(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    fill(chosen, {"DTP": [3.0, 4.0]})
+    fill(chosen, {"DRL": [3.0, 4.0]}, data="e" * 64)
+    with pytest.raises(UserError, match="mnist: stored runs were trained on different images") as error:
+        read(chosen)
+    assert "\n" not in str(error.value)
+
+
+def test_commands_survive_blanks(tmp_path: Path) -> None:
+    for row, cell in read(select(tmp_path, seeds="3,4")).items():
+        words = shlex.split(cell.command)
+        assert words[:4] == ["python", "-m", "benchmark", "run"]
+        assert words[4] == str(tmp_path / "made up.yaml")
+        results = ["--results", str(tmp_path / "results")]
+        assert words[5:] == ["--method", row, "--dataset", "mnist", "--seeds", "3,4", *results]
+        assert cell.command == "python -m benchmark run " + shlex.join(words[4:])
+
+
+def test_commands_name_no_results_folder_unless_given() -> None:
+    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    assert run_command(plan, "BP", "mnist") == "python -m benchmark run table2 --method BP --dataset mnist"

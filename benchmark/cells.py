@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,20 +14,20 @@ from benchmark.sweep import Plan
 
 LATE_EPOCHS = 20
 """At how many of the last epochs a verdict is tried again: test errors go up and down between epochs."""
-NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: another data set, network or protocol."
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row on one data set."""
+    """A row's test errors on a data set over its seeds, beside the paper's number (Tables 2 and 3)."""
 
     planned: bool
     command: str
     """What would train it."""
     key: str | None = None
+    """Of the stored run; None where nothing is stored, as all numbers are absent then."""
     late: tuple[tuple[float, ...], ...] = ()
-    """The test error of every seed, in per cent, after each of the last `LATE_EPOCHS` epochs, in their order;
-    empty where nothing is stored."""
+    """The test error of every seed, in per cent, after each of the last `LATE_EPOCHS` epochs, in their order:
+    (epochs, seeds)."""
     diverged: int = 0
     """Seeds whose numbers ended up not finite; they count like the others."""
     paper: PaperCell | None = None
@@ -40,12 +39,12 @@ class Cell:
 
     @property
     def errors(self) -> tuple[float, ...]:
-        """The final test error of every seed, in per cent; empty where nothing is stored."""
+        """The final test error of every seed, in per cent."""
         return self.late[-1] if self.late else ()
 
     @property
     def late_mean(self) -> float:
-        """Over the seeds and the last epochs."""
+        """Over the seeds and the last epochs, in per cent."""
         return float(np.mean(self.late))
 
     @property
@@ -54,12 +53,12 @@ class Cell:
 
     @property
     def std(self) -> float:
-        """Sample standard deviation (n - 1); NaN for one seed."""
+        """Sample standard deviation (n - 1) over the seeds, in points; NaN for one seed."""
         return float(pd.Series(self.errors).std(ddof=1))
 
     @property
     def value(self) -> str:
-        """`2.81 ± 0.07`, or `-`."""
+        """`2.81 ± 0.07`, `-` of what is not stored, `·` of what the plan does not have."""
         if not self.errors:
             return "-" if self.planned else "·"
         return f"{self.mean:.2f}" + (f" ± {self.std:.2f}" if len(self.errors) > 1 else "")
@@ -71,7 +70,7 @@ class Cell:
 
     @property
     def beside(self) -> list[str]:
-        """The paper's value and our difference to it with its interval, and the verdict: lines of text."""
+        """Lines: the paper's value, our difference to it with its interval, the verdict, its power."""
         if self.paper is None:
             return []
         line = f"paper {self.paper.mean:.2f} ± {self.paper.std:.2f}"
@@ -80,47 +79,39 @@ class Cell:
         if self.comparison is not None:
             low, high = self.comparison.interval
             line += f" [{low:+.2f}, {high:+.2f}]"
-        return [line, *([self.judged] if self.verdict else [])]
+        return [line, *([self.said] if self.verdict else []), *([self.power] if self.power else [])]
 
     @property
-    def judged(self) -> str:
+    def said(self) -> str:
         """The verdict, and how firm it is."""
         firmness = f" ({'; '.join(self.firmness)})" if self.firmness else ""
         return f"{self.verdict or ''}{firmness}"
 
     @property
     def firmness(self) -> list[str]:
-        """How many of the last epochs bear the verdict out, what it would be without the correction if that
-        is another, and of one that says nothing even so the power."""
+        """How many of the last epochs bear the verdict out; what it would be without the correction, if that
+        is another."""
         if self.comparison is None:
             return []
-        details = [f"{self.kept} of {len(self.late)} epochs"]
-        if self.comparison.alone is not self.verdict:
-            details.append(f"alone {self.comparison.alone}")
-        if self.verdict is Verdict.INCONCLUSIVE and self.comparison.alone is not Verdict.DIFFERENT:
-            power, corrected = self.comparison.power, self.comparison.corrected_power
-            details.append(f"power to show equivalence {power:.0%}, corrected {corrected:.0%}")
-        return details
+        kept, alone = f"{self.kept} of {len(self.late)} epochs", self.comparison.alone
+        return [kept] if alone is self.verdict else [kept, f"alone {alone}"]
 
-
-def heading(plan: Plan) -> str:
-    """A plan's title and protocol."""
-    protocol = plan.config.protocol
-    seeds = ", ".join(map(str, sorted(protocol.seeds)))
-    return f"{plan.config.title}: {protocol.epochs} epochs, seeds {seeds}"
-
-
-def warning(plan: Plan) -> str | None:
-    """Why a plan's numbers may not stand beside the paper's, if so."""
-    if not plan.config.comparable:
-        return NOT_COMPARABLE
-    if plan.changes:
-        return f"NOT THE PAPER'S PROTOCOL: {shlex.join(plan.changes)}"
-    return None
+    @property
+    def power(self) -> str | None:
+        """Of a verdict that says nothing even without the correction."""
+        if self.verdict is not Verdict.INCONCLUSIVE or self.comparison is None:
+            return None
+        if self.comparison.alone is Verdict.DIFFERENT:
+            return None
+        by_itself, corrected = self.comparison.power, self.comparison.corrected_power
+        return f"power to show equivalence {by_itself:.0%}, corrected {corrected:.0%}"
 
 
 def read_cells(plan: Plan, store: Store, paper: PaperTable) -> dict[tuple[str, str], Cell]:
-    """Every cell of the plan, by row and column; `UserError` for a damaged run or mixed data."""
+    """Every cell of the plan, by row and column, not judged, beside the numbers of one of the paper's tables.
+
+    `UserError` for a damaged run or mixed data.
+    """
     cells = {}
     found: dict[str, list[StoredRun]] = {}
     for row, config in plan.config.rows.items():
@@ -129,7 +120,7 @@ def read_cells(plan: Plan, store: Store, paper: PaperTable) -> dict[tuple[str, s
             cells_of_row = paper.cells.get(config.paper_row or row, {})
             printed = cells_of_row.get(column) if plan.config.comparable else None
             stored = store.load(run.key, run.unmeasured.key) if run is not None else None
-            command = run_command(plan, row, column)
+            command = plan.run_command(row, column)
             if run is None or stored is None:
                 cells[row, column] = Cell(run is not None, command, paper=printed)
                 continue
@@ -144,20 +135,23 @@ def read_cells(plan: Plan, store: Store, paper: PaperTable) -> dict[tuple[str, s
             )
     for runs in found.values():
         check_same_images(runs)
-    return _judged(cells, plan, paper.n)
+    return cells
 
 
-def _judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dict[tuple[str, str], Cell]:
-    """The cells with comparisons and verdicts, where the plan's numbers may stand beside the paper's."""
-    if warning(plan):
+def judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dict[tuple[str, str], Cell]:
+    """The cells with comparisons and verdicts, where the plan's numbers may stand beside the paper's.
+
+    Corrected over all of them, the paper's and those that are not in the paper apart; `paper_n` seeds are
+    behind the paper's.
+    """
+    if plan.warning:
         return cells
     margins = plan.config.margins
-    places = [place for place, cell in cells.items() if cell.planned and cell.paper and place[1] in margins]
+    papers = {p: cell.paper for p, cell in cells.items() if cell.planned and cell.paper and p[1] in margins}
     beside_us = {}
-    for place in places:
-        cell = cells[place]
-        if cell.paper and len(cell.errors) > 1 and not cell.diverged:
-            beside_us[place] = (Sample(cell.paper.mean, cell.paper.std, paper_n), margins[place[1]])
+    for place, paper in papers.items():
+        if len(cells[place].errors) > 1 and not cells[place].diverged:
+            beside_us[place] = (Sample(paper.mean, paper.std, paper_n), margins[place[1]])
     is_addition = plan.config.is_addition
     families = [[place for place in beside_us if is_addition(*place) is ours] for ours in (False, True)]
     by_epoch: list[dict[tuple[str, str], Comparison]] = []
@@ -166,22 +160,16 @@ def _judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dic
         by_epoch.append({})
         for family in families:
             by_epoch[-1] |= compare({place: pairs[place] for place in family})
-    judged = {}
-    for place in places:
+    found = {}
+    for place in papers:
         comparison = by_epoch[0].get(place)
         verdict = comparison.verdict if comparison else Verdict.INCOMPLETE
         kept = sum(other[place].verdict is verdict for other in by_epoch) if comparison else 0
-        judged[place] = replace(cells[place], comparison=comparison, verdict=verdict, kept=kept)
-    return {**cells, **judged}
+        found[place] = replace(cells[place], comparison=comparison, verdict=verdict, kept=kept)
+    return {**cells, **found}
 
 
 def _late(stored: StoredRun) -> tuple[tuple[float, ...], ...]:
     """See `Cell.late`."""
     errors = stored.epochs.pivot(index="epoch", columns="seed", values="test_error").tail(LATE_EPOCHS)
     return tuple(tuple(map(float, line)) for line in errors.to_numpy())
-
-
-def run_command(plan: Plan, row: str, column: str) -> str:
-    """What trains a row on a column."""
-    words = [plan.source, "--method", row, "--dataset", column, *plan.changes, *plan.options]
-    return "python -m benchmark run " + shlex.join(words)

@@ -46,6 +46,8 @@ class Verdict(StrEnum):
     SUPPORTED = "SUPPORTED"
     NOT_SUPPORTED = "NOT SUPPORTED"
     """Not shown; the contrary need not be shown either."""
+    INCOMPLETE = "INCOMPLETE"
+    """Of a claim: some of its parts are without data, and the others do not decide it."""
     NO_DATA = "NO DATA"
 
 
@@ -87,14 +89,16 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        """Where all parts must hold, one that does not decides; else NO DATA if one part has none."""
+        """Where all parts must hold, one that does not decides; where one must, one that does."""
         found = {part.verdict for part in self.parts}
         decides, otherwise = Verdict.NOT_SUPPORTED, Verdict.SUPPORTED
         if self.claim.need == "any":
             decides, otherwise = otherwise, decides
         if decides in found:
             return decides
-        return Verdict.NO_DATA if Verdict.NO_DATA in found else otherwise
+        if Verdict.NO_DATA in found:
+            return Verdict.NO_DATA if len(found) == 1 else Verdict.INCOMPLETE
+        return otherwise
 
 
 @dataclass(frozen=True)

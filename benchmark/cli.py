@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,10 +17,11 @@ from rich.table import Column, Table
 
 from benchmark import claims, datasets, provenance, replay, rerun, search, sensitivity, timing
 from benchmark.compilation import Compile, execution
-from benchmark.config import CONFIGS, load_paper_values
+from benchmark.config import CONFIGS, known_plans, load_paper_values
 from benchmark.errors import DataNotFound, UserError
 from benchmark.executor import collect, execute
 from benchmark.options import (
+    MOST_EPOCHS,
     RESULTS,
     CompileSetting,
     DataRoot,
@@ -35,6 +37,7 @@ from benchmark.options import (
     Results,
     Seeds,
     Selection,
+    check_number,
     console,
     pick_device,
     run_app,
@@ -91,6 +94,9 @@ def plan(
     where = f"measured here on {provenance.device_name(on)}"
     if untimed and on.type == "cpu":
         where += "; runs of minutes are compiled, which makes them faster"
+    for column in dict.fromkeys(found.run.column for found in statuses if found.state is not State.STORED):
+        if chosen.plan.datasets[column].train_samples is None:
+            where += f"; {column} taken to have {timing.USUAL_SAMPLES} training images (its train_samples)"
     console.print(f"time left: about {duration(sum(left))}, {where}", markup=False)
 
 
@@ -123,7 +129,11 @@ def status_command(
     problems = list(dict.fromkeys([*chosen.store.problems(), *damaged]))
     if problems:
         raise UserError(*problems)
-    console.print(f"store intact: {len(chosen.store.folders())} complete runs")
+    counts = Counter(found.state for found in statuses)
+    states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    complete = len(chosen.store.folders())
+    console.print(f"of these: {states}", markup=False)
+    console.print(f"store intact: {complete} complete run{'s' * (complete != 1)} in all", markup=False)
 
 
 def _state_cells(found: Status) -> tuple[str, str, str, str]:
@@ -149,8 +159,7 @@ def run(
     ] = None,
 ) -> None:
     """Train what is missing of a plan; interrupted runs go on where they stopped."""
-    if replicas_per_pass is not None and replicas_per_pass < 1:
-        raise UserError(f"--replicas-per-pass: {replicas_per_pass} found, must be 1 or more")
+    check_number("--replicas-per-pass", replicas_per_pass)
     chosen = Selection(name, dataset, method, seeds, epochs, results, data_root, precision=precision)
     if needed_for is not None:
         chosen.narrow_to_measured(_measurement(needed_for))
@@ -293,7 +302,9 @@ def report_command(
         if plan is not None:
             raise UserError(f"report: {name!r} found, allowed: {', '.join(REPORTS)}, all")
         if not name.endswith((".yaml", ".yml")) and not (CONFIGS / f"{name}.yaml").is_file():
-            raise UserError(f"report: {name!r} found, allowed: {', '.join(REPORTS)}, all, or a plan")
+            raise UserError(
+                f"report: {name!r} found, allowed: {', '.join(REPORTS)}, all; or a plan: {known_plans()}"
+            )
         name, plan = "table2", name
     for option, given in (("--dataset", dataset), ("--method", method)):
         if given is not None and name != "table2":
@@ -405,14 +416,12 @@ def rerun_command(
     device: DeviceName = "auto",
 ) -> None:
     """Train stored runs once more, and say whether the same comes out; nothing is stored."""
-    if count is not None and count < 1:
-        raise UserError(f"--random: {count} found, must be 1 or more")
+    check_number("--random", count)
+    check_number("--epochs", epochs, most=MOST_EPOCHS)
     for option, given in (("--random", count), ("--seed", seed)):
         if keys and given is not None:
             raise UserError(f"{option}: goes without keys, {', '.join(keys)} given")
     chosen = Selection(plan or "table2", None, None, None, None, results, data_root, reading=True)
-    if epochs is not None and epochs < 1:
-        raise UserError(f"--epochs: {epochs} found, must be 1 or more")
     on = pick_device(device)
     table = Table("row", "data set", "key", "epochs", "train loss", "test error", "")
     differing = []

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch._dynamo.exc import BackendCompilerFailed
 
 from benchmark.methods import Method, Noise
 
@@ -87,8 +86,14 @@ class Compiled:
         if not self.failed:
             try:
                 return self._compiled(method, *tensors)
-            except BackendCompilerFailed as error:  # before anything ran
-                self.failed = True
+            except Exception as error:
+                from torch._dynamo.exc import (
+                    BackendCompilerFailed,  # there by now; by itself it takes a second
+                )
+
+                if not isinstance(error, BackendCompilerFailed):
+                    raise
+                self.failed = True  # before anything ran
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"not compiled, training goes on without: {reason}", stacklevel=2)
         return on_tensors(method, *tensors)

@@ -118,7 +118,8 @@ class Cost(BaseModel):
 
     @property
     def time(self) -> Estimate | None:
-        """Seconds per epoch of all replicas; None where it was not measured."""
+        """Seconds per epoch of all replicas: median and deviation over blocks of iterations, scaled to
+        an epoch; None where it was not measured."""
         return None if self.seconds_per_epoch is None else Estimate(self.seconds_per_epoch, self.std or 0.0)
 
     @property

@@ -20,9 +20,7 @@ from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image
-from torchvision import datasets as torchvision_datasets
-from torchvision.datasets import mnist
+from PIL import Image, UnidentifiedImageError
 
 from benchmark.config import DatasetConfig
 from benchmark.errors import DataNotFound, UserError
@@ -124,6 +122,10 @@ def _not_found(name: str, looked: Sequence[str], advice: str) -> UserError:
 
 
 def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
+    from torchvision import (
+        datasets as torchvision_datasets,  # takes a second, which most commands need not wait
+    )
+
     reader = getattr(torchvision_datasets, str(config.torchvision))
     # MNIST-like readers use their class name as folder, the CIFAR ones a fixed one.
     folder = getattr(reader, "base_folder", str(config.torchvision))
@@ -172,6 +174,8 @@ def _download(name: str, reader: Callable[..., object], root: Path, place: Path)
 
 def _damage(folder: Path, error: Exception) -> str:
     """What `error` found wrong, with the first of MNIST's files that cannot be read, if it is one."""
+    from torchvision.datasets import mnist
+
     for file in sorted(folder.glob("raw/*-ubyte")):
         read = mnist.read_label_file if "idx1" in file.name else mnist.read_image_file
         try:
@@ -316,7 +320,8 @@ def _decode(
         try:
             rows[path] = _pixels(stream, config)
         except Exception as error:  # a damaged PNG raises SyntaxError or ValueError, too
-            reason = _reason(error)
+            known = not isinstance(error, UnidentifiedImageError)
+            reason = _reason(error) if known else "of no kind that Pillow knows"
             raise UserError(f"data set {name}: {place / path} is not a readable image: {reason}") from None
     arrays = []
     for paths in parts.values():

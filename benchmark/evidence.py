@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from benchmark import cells, costs, timing_points
+from benchmark import costs, timing_points
+from benchmark.cells import LATE_EPOCHS, read_cells
 from benchmark.config import PaperTable
 from benchmark.errors import UserError
 from benchmark.results import Store, StoredRun
@@ -34,9 +35,9 @@ class Evidence:
         """`UserError` for damaged runs, and for a data set whose runs saw different images."""
         self.plan = plan
         self.store = store
-        self.warning = cells.warning(plan)
+        self.warning = plan.warning
         """Why nothing here may be held against the paper, if so."""
-        self.cells = cells.read_cells(plan, store, paper)
+        self.cells = read_cells(plan, store, paper)
         self._runs: dict[str, StoredRun] = {}
         self._back = 0
 
@@ -49,7 +50,7 @@ class Evidence:
     @property
     def late(self) -> int:
         """How many of the last epochs a verdict is tried at."""
-        return min(cells.LATE_EPOCHS, self.plan.config.protocol.epochs)
+        return min(LATE_EPOCHS, self.plan.config.protocol.epochs)
 
     def columns(self, claimed: Sequence[str]) -> list[str]:
         """Where to check a claim: on its data sets, or on all of a plan that has none of them."""

@@ -60,6 +60,10 @@ PlanOption = Annotated[
 ]
 OpenPage = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
 
+MOST = 10_000
+"""Seeds, or configurations, that a command takes: mistyped, more would only fill the memory."""
+MOST_EPOCHS = 1_000_000
+
 RESULTS = PROJECT / "results"
 FIGURES = PROJECT / "figures"
 
@@ -85,8 +89,7 @@ class Selection:
 
         `reading`: it only reads the store, so that a `--results` which is not there is a mistyped one.
         """
-        if epochs is not None and epochs < 1:
-            raise UserError(f"--epochs: {epochs} found, must be 1 or more")
+        check_number("--epochs", epochs, most=MOST_EPOCHS)
         catalogue = load_datasets()
         file = plan_file(plan)
         if file.resolve() == (CONFIGS / f"{file.stem}.yaml").resolve():
@@ -138,6 +141,12 @@ class Selection:
         return [status(run, self.store) for run in self.plan.runs(self.rows, self.columns)]
 
 
+def check_number(option: str, value: int | None, *, least: int = 1, most: int = MOST) -> None:
+    """`UserError` for an option's number outside of what anybody can mean; None was not given."""
+    if value is not None and not least <= value <= most:
+        raise UserError(f"{option}: {value} found, must be from {least} to {most}")
+
+
 def refuse_unwritable(folder: Path) -> None:
     """`UserError` where no file could be made in a folder, which need not be there yet."""
     if not os.access(there := _existing(folder), os.W_OK | os.X_OK):
@@ -177,17 +186,17 @@ def _check_labels(file: Path, rows: list[str]) -> None:
 def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:
     """`1,2,3` or `1-5` or both; each number once and none below `least`."""
     numbers: list[int] = []
-    allowed = f"at most 10000 whole numbers from {least}, of up to nine digits, each once: 1,2,3 or 1-5"
+    allowed = f"at most {MOST} whole numbers from {least}, of up to nine digits, each once: 1,2,3 or 1-5"
     wrong = UserError(f"{option}: {text!r} found, allowed: {allowed}")
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
         if match is None:
             raise wrong
         first, last = int(match[1]), int(match[2] or match[1])
-        if not least <= first <= last < first + 10_000:
+        if not least <= first <= last < first + MOST:
             raise wrong
         numbers += range(first, last + 1)
-    if len(set(numbers)) != len(numbers) or len(numbers) > 10_000:
+    if len(set(numbers)) != len(numbers) or len(numbers) > MOST:
         raise wrong
     return numbers
 
@@ -246,7 +255,8 @@ def run_app(application: typer.Typer) -> None:
             print(f"error: {problem}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # a full disk, a read-only folder
-        print(f"error: {error}", file=sys.stderr)
+        named = error.filename is not None and error.filename2 is None
+        print(f"error: {f'{error.filename}: {error.strerror}' if named else error}", file=sys.stderr)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         print(INTERRUPTED, file=sys.stderr)

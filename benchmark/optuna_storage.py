@@ -101,11 +101,12 @@ def _check_sqlite(file: Path) -> None:
     if not file.exists():
         return
     # Not read-only, which could not take back what a kill has left half written.
-    with closing(sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=rw", uri=True)) as database:
-        try:
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=rw", uri=True)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{file}: no database of Optuna ({error}); left as it is, move it away") from None
+    except sqlite3.DatabaseError as error:
+        reason = "a folder" if file.is_dir() else error
+        raise UserError(f"{file}: no database of Optuna ({reason}); left as it is, move it away") from None
     if tables and not tables & {"studies", "version_info", "alembic_version"}:
         raise UserError(f"{file}: a database, but not Optuna's; left as it is, move it away")
 

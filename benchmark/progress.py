@@ -1,15 +1,22 @@
-"""The progress bar of everything that trains."""
+"""The progress bar of everything that trains; in a file, a line now and then."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+LINE_SECONDS = 60
+"""How often a line at most, where there is no terminal to draw a bar on."""
+
 
 @contextmanager
 def progress_bar(console: Console, label: str, epochs: int) -> Iterator[Callable[[int, str], None]]:
     """A bar of so many epochs; call what it yields with the epochs done and a remark."""
+    if not console.is_terminal:
+        yield _lines(console, label, epochs)
+        return
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -21,3 +28,16 @@ def progress_bar(console: Console, label: str, epochs: int) -> Iterator[Callable
     ) as bar:
         task = bar.add_task(label, total=epochs, remark="")
         yield lambda done, remark: bar.update(task, completed=done, remark=remark)
+
+
+def _lines(console: Console, label: str, epochs: int) -> Callable[[int, str], None]:
+    said = time.monotonic()
+
+    def say(done: int, remark: str) -> None:
+        nonlocal said
+        if time.monotonic() >= said + LINE_SECONDS:
+            said = time.monotonic()
+            line = f"  {time.strftime('%H:%M')} {label}: epoch {done}/{epochs}  {remark}"
+            console.print(line.rstrip(), markup=False)
+
+    return say

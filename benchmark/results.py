@@ -229,18 +229,25 @@ class Store:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Any]:
-    """A binary stream whose content replaces `target` as a whole, or not at all."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as new:
-        try:
-            yield new
-            new.flush()
-            os.fsync(new.fileno())
-            os.chmod(new.name, 0o644)
-            os.replace(new.name, target)
-        except BaseException:
-            os.unlink(new.name)
-            raise
-    _sync(target.parent)
+    """A binary stream whose content replaces `target` as a whole, or not at all.
+
+    `OSError` names `target` where it cannot be written: a full disk, a folder of that name.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as new:
+            try:
+                yield new
+                new.flush()
+                os.fsync(new.fileno())
+                os.chmod(new.name, 0o644)
+                os.replace(new.name, target)
+            except BaseException:
+                os.unlink(new.name)
+                raise
+        _sync(target.parent)
+    except OSError as error:
+        what = f"cannot be written: {error.strerror or error}; what was stored before is kept"
+        raise OSError(error.errno, what, str(target)) from error
 
 
 def _sync(folder: Path) -> None:
@@ -326,7 +333,8 @@ def _record(folder: Path) -> dict[str, Any]:
 def _checked(folder: Path) -> StoredRun:
     record = _record(folder)
     data = record.get("data")
-    if not isinstance(data, dict) or not isinstance(data.get("checksum"), str):
+    checksums = [data.get("checksum") if isinstance(data, dict) else None, record.get("epochs_sha256")]
+    if not all(isinstance(checksum, str) for checksum in checksums):
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
     try:
         key = key_of(record["spec"])
@@ -336,7 +344,7 @@ def _checked(folder: Path) -> StoredRun:
         raise UserError(f"{folder / 'run.yaml'}: the specification is not complete")
     if key is None or record.get("key") != key:
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
-    epochs = _table(folder / "epochs.csv", record.get("epochs_sha256"))
+    epochs = _table(folder / "epochs.csv", record["epochs_sha256"])
     digests = record.get("measured_sha256", {})
     spec = record["spec"]
     if not isinstance(digests, dict) or set(digests) != set(spec.get("measure", {})):

@@ -37,6 +37,7 @@ from benchmark.options import (
     Methods,
     Results,
     Selection,
+    check_number,
     console,
     pick_device,
     run_app,
@@ -289,10 +290,8 @@ def command(
     """Search hyperparameters of a plan's rows on held-out training samples; write a patch of the plan."""
     chosen = Selection(plan, dataset, method, None, None, results, data_root, empty_cells=True)
     config = load_search(spaces)
-    if trials is not None and trials < 1:
-        raise UserError(f"--trials: {trials} found, must be 1 or more")
-    if seed is not None and not 0 <= seed <= LAST_SEED:
-        raise UserError(f"--seed: {seed} found, must be from 0 to {LAST_SEED}")
+    check_number("--trials", trials)
+    check_number("--seed", seed, least=0, most=LAST_SEED)
     file = plan_file(plan)
     on = pick_device(device, chosen.precision)
     rows = chosen.rows

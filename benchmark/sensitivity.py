@@ -26,6 +26,7 @@ from benchmark.config import LAST_SEED
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.options import (
+    MOST_EPOCHS,
     RESULTS,
     DataRoot,
     Datasets,
@@ -35,6 +36,7 @@ from benchmark.options import (
     ReplicasPerPass,
     Results,
     Selection,
+    check_number,
     console,
     pick_device,
     run_app,
@@ -210,16 +212,10 @@ def command(
     profile: Annotated[str, typer.Option(help="paper (the plan table2), or another plan.")] = "paper",
 ) -> None:
     """Train random configurations around a method's hyperparameters; draw Figure 3."""
-    for option, value, least in (
-        ("--trials", trials, 1),
-        ("--epochs", epochs, 1),
-        ("--seed", seed, 0),
-        ("--replicas-per-pass", replicas_per_pass, 1),
-    ):
-        if value is not None and value < least:
-            raise UserError(f"{option}: {value} found, must be {least} or more")
-    if seed > LAST_SEED:
-        raise UserError(f"--seed: {seed} found, must be from 0 to {LAST_SEED}")
+    check_number("--trials", trials)
+    check_number("--epochs", epochs, most=MOST_EPOCHS)
+    check_number("--seed", seed, least=0, most=LAST_SEED)
+    check_number("--replicas-per-pass", replicas_per_pass)
     if storage == "":
         raise UserError("--storage: '' found, allowed: the URL of a database, such as sqlite:///study.db")
     plan = PROFILES.get(profile, profile)
@@ -235,6 +231,11 @@ def command(
         chosen.root.mkdir(parents=True, exist_ok=True)
     url = storage or default_storage(chosen.store)
     with optuna_storage.driver(url) as opened:
+        data = {}  # before a study is made
+        for column, found in studied.items():
+            if not all(_is_complete(design, opened, trials) for design in found):
+                config = chosen.plan.datasets[column]
+                data[column] = datasets.load(column, config, data_root=data_root, device=on)
         made = {
             column: [_study(design, opened, replicas_per_pass, on) for design in found]
             for column, found in studied.items()
@@ -251,18 +252,16 @@ def command(
                 )
                 if done < trials:
                     waiting.append((design, study))
-            if waiting:
-                data = datasets.load(column, chosen.plan.datasets[column], data_root=data_root, device=on)
             for design, study in waiting:
-                trained_on = study.user_attrs.get("data")
+                trained_on, checksum = study.user_attrs.get("data"), data[column].checksum
                 if trained_on is None:
-                    study.set_user_attr("data", data.checksum)
-                elif trained_on != data.checksum:
+                    study.set_user_attr("data", checksum)
+                elif trained_on != checksum:
                     raise UserError(
                         f"the study {study.study_name!r} was begun on data with checksum "
-                        f"{trained_on[:12]}..., {data.checksum[:12]}... found now"
+                        f"{trained_on[:12]}..., {checksum[:12]}... found now"
                     )
-                Conductor(design, study, opened, chosen.store, data, on).conduct(trials)
+                Conductor(design, study, opened, chosen.store, data[column], on).conduct(trials)
         if storage is not None:
             for found in studied.values():
                 _keep(found, opened, chosen.store)
@@ -281,6 +280,15 @@ def command(
         figure3.show(figure, console)
         for file in figure3.write(figure, chosen.figures, chosen.root / "tables"):
             console.print(f"written: {file}", markup=False)
+
+
+def _is_complete(design: Design, storage: RDBStorage, trials: int) -> bool:
+    """Whether the study has all that is asked for; `UserError` if it was made for another design."""
+    if design.name not in optuna.get_all_study_names(storage):
+        return False
+    study = optuna.load_study(study_name=design.name, storage=storage)
+    check(design, study)
+    return len(complete(design, study, trials)) == trials
 
 
 def _keep(found: list[Design], elsewhere: RDBStorage, store: Store) -> None:

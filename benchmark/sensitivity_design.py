@@ -133,8 +133,11 @@ def default_storage(store: Store) -> str:
     return optuna_storage.sqlite_url(store.root / "sensitivity.db")
 
 
-def study_command(plan: Plan, design: Design, trials: int = TRIALS, shared_storage: bool = False) -> str:
-    """What trains the configurations of a design that are missing."""
+def study_command(plan: Plan, design: Design, *, trials: int = TRIALS, shared_storage: bool = False) -> str:
+    """What trains those of the first `trials` configurations of a design that are missing.
+
+    Of a storage other than the store's own its URL is left out, which may hold a password.
+    """
     run = design.run
     words = ["--method", run.row, "--dataset", run.column]
     words += [] if plan.source == "table2" else ["--profile", plan.source]
@@ -142,8 +145,7 @@ def study_command(plan: Plan, design: Design, trials: int = TRIALS, shared_stora
     words += [] if run.epochs == default_epochs(plan) else ["--epochs", str(run.epochs)]
     words += [] if run.seeds == [SEED] else ["--seed", str(run.seeds[0])]
     words += ["--storage", "URL"] if shared_storage else []
-    if "--precision" in plan.changes and run.precision is not Precision.HIGHEST:
-        words += ["--precision", run.precision.value]
+    words += ["--precision", run.precision.value] if "--precision" in plan.changes else []
     return "python -m benchmark.sensitivity " + shlex.join([*words, *plan.options])
 
 

@@ -1,4 +1,5 @@
-"""What the store has of the sensitivity study: each method's configurations and their test accuracies."""
+"""What the store has of the sensitivity study (Figure 3, Section "Hyperparameter Sensitivity"): each method's
+configurations and their test accuracies."""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ from functools import cached_property
 import optuna
 import pandas as pd
 from optuna.distributions import FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
 from benchmark import optuna_storage
@@ -45,7 +45,8 @@ class Sample:
 
     @cached_property
     def importances(self) -> dict[str, float]:
-        """By hyperparameter, summing to one; empty where the accuracies do not tell. Takes seconds."""
+        """Shares of the variance by hyperparameter (fANOVA, Hutter et al. 2014), summing to one; empty where
+        the accuracies do not tell. Takes seconds."""
         return _importances(self.design, self.trials) if len(self.trials) >= FEWEST else {}
 
     @property
@@ -64,12 +65,12 @@ class Sample:
 
     @property
     def near_best(self) -> float:
-        """Share within `NEAR` points of the best."""
+        """Share, 0 to 1, of the configurations within `NEAR` points of the best."""
         return float((self.accuracy >= self.accuracy.max() - NEAR).mean())
 
     @cached_property
     def shortfall(self) -> tuple[float, float, float] | None:
-        """See `statistics.shortfall`, and its interval; None for too few configurations."""
+        """See `statistics.shortfall`, in points, and the ends of its 95 % interval; None for too few."""
         if len(self.trials) < FEWEST:
             return None
         accuracy = self.accuracy.to_numpy()
@@ -89,6 +90,7 @@ def read_samples(
 ) -> list[Sample]:
     """The first `trials` configurations of each row's study, by default of those beside the store's runs.
 
+    One sample a row, in their order; without configurations where there is no study.
     `UserError` for studies of another design, for foreign trials, and for methods trained on different data.
     """
     samples = []
@@ -123,6 +125,11 @@ def _importances(design: Design, table: pd.DataFrame) -> dict[str, float]:
     """fANOVA's importances, with respect to the logarithms: the design is uniform in them."""
     if table["accuracy"].nunique() < 2:
         return {}
+    from optuna.importance import (  # scikit-learn takes a second
+        FanovaImportanceEvaluator,
+        get_param_importances,
+    )
+
     bounds = {
         name: FloatDistribution(math.log(value / FACTOR), math.log(value * FACTOR))
         for name, value in design.centre.items()

@@ -45,7 +45,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its spread."""
+    """A measured number, and by how much single measurements spread about it: no standard error.
+
+    `value` and `std`, a sample standard deviation (n - 1), have the same unit.
+    """
 
     value: float
     std: float
@@ -54,7 +57,7 @@ class Estimate:
         return f"{self.value:.2f} ± {self.std:.2f}"
 
     def over(self, other: Estimate) -> Estimate:
-        """The ratio, the spreads of two independent numbers propagated to first order."""
+        """The ratio of two numbers above zero; spreads propagated to first order, as independent ones."""
         ratio = self.value / other.value
         return Estimate(ratio, ratio * math.hypot(self.std / self.value, other.std / other.value))
 

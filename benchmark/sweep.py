@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,6 +109,9 @@ CHANGED = re.compile(r"(^|-)(seeds-\d[\da-f-]*|\d+-epochs|" + "|".join(Precision
 """How they end where a command changes the protocol: see `Plan.with_protocol`."""
 
 
+NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: another data set, network or protocol."
+
+
 @dataclass(frozen=True)
 class Plan:
     """A plan under the settings of one command."""
@@ -129,6 +133,29 @@ class Plan:
         written = Path(self.source).stem
         owner = Path(self.config.directory).name or "table2"
         return "" if written == owner else written
+
+    @property
+    def protocol(self) -> str:
+        """`100 epochs, seeds 1, 2, 3`."""
+        protocol = self.config.protocol
+        return f"{protocol.epochs} epochs, seeds {', '.join(map(str, sorted(protocol.seeds)))}"
+
+    @property
+    def heading(self) -> str:
+        """Title and protocol."""
+        return f"{self.config.title}: {self.protocol}"
+
+    @property
+    def warning(self) -> str | None:
+        """Why its numbers may not stand beside the paper's, if so."""
+        if not self.config.comparable:
+            return NOT_COMPARABLE
+        return f"NOT THE PAPER'S PROTOCOL: {shlex.join(self.changes)}" if self.changes else None
+
+    def run_command(self, row: str, column: str) -> str:
+        """What trains a row on a column."""
+        words = [self.source, "--method", row, "--dataset", column, *self.changes, *self.options]
+        return "python -m benchmark run " + shlex.join(words)
 
     def file_name(self, report: str) -> str:
         """A report's name among the files of its folder: no other plan's, and of this protocol alone."""

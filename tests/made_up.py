@@ -86,6 +86,19 @@ def fill(
         chosen.store.commit(row, record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
 
 
+def fill_late(chosen: Selection) -> None:
+    """Thirty epochs of BP on MNIST: the tenth and the last three at the paper's 1.85 %, the others at 9 %."""
+    run = chosen.plan.run("BP", "mnist")
+    assert isinstance(run, Run)
+    lines = [
+        [epoch, seed, 0.5, (1.85 if epoch > 27 or epoch == 10 else 9.0) + 0.001 * seed, False]
+        for epoch in range(1, 31)
+        for seed in run.seeds
+    ]
+    record = {"row": "BP", "spec": run.spec, "data": {"checksum": "d" * 64}}
+    chosen.store.commit("BP", record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+
+
 def fill_study(
     chosen: Selection,
     row: str,

@@ -3,21 +3,18 @@
 import shlex
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from benchmark.cells import Cell, read_cells, run_command
+from benchmark.cells import Cell, judged, read_cells
 from benchmark.config import PaperCell, PaperTable
 from benchmark.errors import UserError
-from benchmark.options import RESULTS, Selection
-from benchmark.results import EPOCH_COLUMNS
-from benchmark.sweep import Run
-from tests.made_up import MARGINS, PAPER, fill, select
+from benchmark.options import Selection
+from tests.made_up import MARGINS, PAPER, fill, fill_late, select
 
 
 def read(chosen: Selection, paper: PaperTable = PAPER) -> dict[str, Cell]:
     """The cells of MNIST by row."""
-    cells = read_cells(chosen.plan, chosen.store, paper)
+    cells = judged(read_cells(chosen.plan, chosen.store, paper), chosen.plan, paper.n)
     return {row: cell for (row, column), cell in cells.items() if column == "mnist"}
 
 
@@ -38,26 +35,20 @@ def test_what_only_the_correction_leaves_open_says_so(tmp_path: Path) -> None:
     compared = {row: cells[row].comparison for row in ("BP", "DRL")}
     found = {row: (c.verdict, c.alone) for row, c in compared.items() if c is not None}
     assert found == {"BP": ("INCONCLUSIVE", "DIFFERENT"), "DRL": ("INCONCLUSIVE", "INCONCLUSIVE")}
-    assert cells["BP"].judged == "INCONCLUSIVE (1 of 1 epochs; alone DIFFERENT)"
-    assert "alone" not in cells["DRL"].judged
+    assert cells["BP"].said == "INCONCLUSIVE (1 of 1 epochs; alone DIFFERENT)"
+    assert "alone" not in cells["DRL"].said
+    assert cells["BP"].power is None, "a difference, were it the only cell"
+    assert (cells["DRL"].power or "").startswith("power to show equivalence 0%, corrected")
 
 
 def test_a_verdict_is_tried_at_the_last_epochs(tmp_path: Path) -> None:
     """Thirty epochs of which the last three, and one too early to count, put BP at the paper's value."""
     chosen = select(tmp_path, MARGINS.replace("epochs: 1,", "epochs: 30,"))
-    run = chosen.plan.run("BP", "mnist")
-    assert isinstance(run, Run)
-    lines = [
-        [epoch, seed, 0.5, (1.85 if epoch > 27 or epoch == 10 else 9.0) + 0.001 * seed, False]
-        for epoch in range(1, 31)
-        for seed in run.seeds
-    ]
-    record = {"row": "BP", "spec": run.spec, "data": {"checksum": "d" * 64}}
-    chosen.store.commit("BP", record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+    fill_late(chosen)
     cell = read(chosen)["BP"]
     assert (cell.kept, len(cell.late)) == (3, 20)
     assert cell.late_mean == pytest.approx((3 * 1.85 + 17 * 9.0) / 20 + 0.0015)
-    assert cell.judged == "EQUIVALENT (3 of 20 epochs)"
+    assert cell.said == "EQUIVALENT (3 of 20 epochs)"
 
 
 def test_incomplete_cells(tmp_path: Path) -> None:
@@ -101,8 +92,3 @@ def test_commands_survive_blanks(tmp_path: Path) -> None:
         results = ["--results", str(tmp_path / "results")]
         assert words[5:] == ["--method", row, "--dataset", "mnist", "--seeds", "3,4", *results]
         assert cell.command == "python -m benchmark run " + shlex.join(words[4:])
-
-
-def test_commands_name_no_results_folder_unless_given() -> None:
-    plan = Selection("table2", None, None, None, None, RESULTS).plan
-    assert run_command(plan, "BP", "mnist") == "python -m benchmark run table2 --method BP --dataset mnist"

@@ -1,6 +1,8 @@
 """The ledger of claims, on stores made up for it."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -257,7 +259,7 @@ def test_a_claim_on_two_data_sets_with_data_for_one(chosen: Selection) -> None:
     store(chosen, "FW-DTP", LOW)
     store(chosen, "DTP", HIGH)
     found = judged(chosen, both)
-    assert found.verdict is Verdict.NO_DATA
+    assert found.verdict is Verdict.INCOMPLETE
     assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NO_DATA]
     store(chosen, "FW-DTP", HIGH, "fashion-mnist")
     store(chosen, "DTP", LOW, "fashion-mnist")
@@ -276,12 +278,14 @@ def test_one_that_fails_decides_whatever_is_missing(chosen: Selection) -> None:
     ("need", "verdicts", "verdict"),
     [
         ("all", "SS", "SUPPORTED"),
-        ("all", "SD", "NO DATA"),
+        ("all", "SD", "INCOMPLETE"),
+        ("all", "DD", "NO DATA"),
         ("all", "SN", "NOT SUPPORTED"),
         ("all", "SND", "NOT SUPPORTED"),
         ("any", "SND", "SUPPORTED"),
         ("any", "NN", "NOT SUPPORTED"),
-        ("any", "ND", "NO DATA"),
+        ("any", "ND", "INCOMPLETE"),
+        ("any", "DD", "NO DATA"),
     ],
 )
 def test_all_or_any(chosen: Selection, need: Any, verdicts: str, verdict: str) -> None:
@@ -591,17 +595,17 @@ def test_files_and_terminal(chosen: Selection, tmp_path: Path) -> None:
     markdown, terminal = files["claims-made up.md"], shown(found)
     for text in (markdown, terminal):
         assert "2.75 against 3.18 %, difference -0.43" in text
-        assert "1 NO DATA" in text
+        assert "1 INCOMPLETE" in text
         assert "--method FW-DTP --dataset fashion-mnist" in text
     assert markdown.startswith(
-        "# Claims of the paper: 1 NO DATA\n\nMade up: 20 epochs, seeds 1, 2, 3, 4, 5\n"
+        "# Claims of the paper: 1 INCOMPLETE\n\nMade up: 20 epochs, seeds 1, 2, 3, 4, 5\n"
     )
-    assert "| it | **NO DATA** | SUPPORTED on 1 of 2, NO DATA on 1 of 2 |" in markdown
+    assert "| it | **INCOMPLETE** | SUPPORTED on 1 of 2, NO DATA on 1 of 2 |" in markdown
     assert "> B\n" in markdown
     assert "no data: F-MNIST: FW-DTP against DTP" in terminal
     frame = pd.read_csv(tmp_path / "tables" / "claims-made up.csv", keep_default_na=False)
     assert frame["verdict"].tolist() == ["SUPPORTED", "NO DATA"]
-    assert frame["claim_verdict"].tolist() == ["NO DATA"] * 2
+    assert frame["claim_verdict"].tolist() == ["INCOMPLETE"] * 2
     assert frame[["kept", "late"]].to_numpy().tolist() == [["1", "20"], ["", ""]]
     assert "| MNIST: FW-DTP against DTP | SUPPORTED (1 of 20 epochs) | 2.75" in markdown
     assert "SUPPORTED (1 of 20 epochs). 2.75" in terminal.replace("\n", " ")
@@ -770,3 +774,10 @@ def test_claims_that_are_no_mapping(chosen: Selection) -> None:
         verify(
             chosen.plan, chosen.store, PaperTable(n=5, spread="-", unit="-", cells={}), CONFIGS / "none.yaml"
         )
+
+
+def test_judging_needs_no_report() -> None:
+    """Data flow from the store to claims and on to reports, never back."""
+    code = "import benchmark.claims, sys; print([name for name in sys.modules if 'benchmark.report' in name])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

@@ -95,8 +95,8 @@ def test_run_status_report(command: Command, tmp_path: Path) -> None:
     assert out.count("over 2 seeds") >= 2
     code, out, err = command("status", "tiny.yaml", "--results", "results")
     assert (code, err) == (0, "")
-    assert out.count("stored") == 2
-    assert "store intact: 2 complete runs" in out
+    assert out.count("stored") == 3
+    assert "of these: 2 stored\nstore intact: 2 complete runs in all\n" in out
     before = store(tmp_path / "results")
     assert {"tables/tiny.md", "tables/tiny.csv", "tables/tiny.tex"} <= set(before)
     code, out, _ = command(*RUN, "--report")
@@ -170,10 +170,11 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
             (["--seeds", "1-100000000"], "--seeds: '1-100000000'"),
             (["--epochs", "0"], "--epochs: 0"),
             (["--epochs", "-1"], "--epochs: -1"),
+            (["--epochs", "9" * 20], "must be from 1 to 1000000"),
             (["--epochs", "x"], "--epochs"),
             (["--epochs", "1.5"], "--epochs"),
             (["--precision", "tf32", "--device", "cpu"], "--precision: tf32 found, which needs a CUDA"),
-            (["--replicas-per-pass", "0"], "--replicas-per-pass: 0 found, must be 1 or more"),
+            (["--replicas-per-pass", "0"], "--replicas-per-pass: 0 found, must be from 1 to 10000"),
             (["--precision", "half"], "'half' is not one of 'highest', 'tf32'"),
             (["--data-root", "missing"], "--data-root: missing is not a folder"),
             (["--data-root", "tiny.yaml"], "--data-root: tiny.yaml is not a folder"),
@@ -196,6 +197,7 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
           for option, words in (
               ("--data-root", "--data-root: bogus is not a folder"), ("--device", "--device: 'bogus'"))),
         (["report", "tabel2"], "report: 'tabel2' found, allowed: table2, figure2"),
+        (["report", "tabel2"], "all; or a plan: quick, table2, or a path ending in .yaml"),
         (["report", "tabel2", "--plan", "quick"], "report: 'tabel2' found, allowed: table2, figure2"),
         (["report", "table2", "--plan", "bogus"], "unknown plan 'bogus'"),
         (["report", "table2", "--open"], "--open: goes with report all"),
@@ -512,6 +514,14 @@ def test_damaged_checkpoint(command: Command, tmp_path: Path) -> None:
     assert fails(command(*RUN)) == line
     assert file.read_bytes() == b"damaged"
     assert [folder.name[:3] for folder in chosen.store.folders()] == ["fa-"]
+
+
+def test_a_folder_in_the_place_of_a_table_is_named(command: Command, tmp_path: Path) -> None:
+    command(*RUN, "--method", "BP")
+    (tmp_path / "results" / "tables" / "tiny.md").mkdir(parents=True)
+    line = fails(command("report", "tiny.yaml", "--results", "results"))
+    file, kept = "results/tables/tiny.md", "what was stored before is kept"
+    assert line.strip() == f"error: {file}: cannot be written: Is a directory; {kept}"
 
 
 def test_partial_runs_never_reach_a_table(

@@ -772,6 +772,7 @@ def test_corrupt_image(root: Path) -> None:
         file.write_bytes(content)
         line = refusal("mine", folder_entry(), data_root=root)
         assert "train/b/1.png is not a readable image" in line
+        assert "<" not in line
 
 
 def test_no_corrupt_image_escapes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,12 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path, content: bytes
     assert file.read_bytes() == content
 
 
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "study.db").mkdir()
+    _is_refused(tmp_path / "study.db", r"no database of Optuna \(a folder\)")
+    assert (tmp_path / "study.db").is_dir()
+
+
 def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "study.db"
     with closing(sqlite3.connect(file)) as database:

@@ -271,6 +271,7 @@ def test_damage_is_refused_in_one_line(chosen: Selection, data: Dataset) -> None
         ("run.yaml", yaml_text.replace("key: ", "key: f")),
         ("run.yaml", yaml_text[: len(yaml_text) // 2]),
         ("run.yaml", yaml_text.replace("\ndata:\n", "\nother:\n")),
+        ("run.yaml", yaml_text.replace("\nepochs_sha256:", "\nother:")),
         ("run.yaml", "[1, 2"),
         ("run.yaml", "- 1\n"),
         ("run.yaml", ""),

@@ -277,6 +277,7 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path):
     ("text", "options", "message"),
     [
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"trials": 0}, "--trials: 0 found"),
+        ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"trials": 10**11}, "must be from 1 to 10000"),
         ("{BP: {grid: {lr: [0.01, 1]}, rungs: [1]}}", {"trials": 1}, "searched on a grid, always whole"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"seed": -1}, "--seed: -1 found, must be from 0"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}", {"seed": 2**31}, "--seed: 2147483648 found"),

@@ -25,14 +25,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmark import executor, memory, optuna_storage, sensitivity, sweep
+from benchmark import executor, memory, optuna_storage, sensitivity, sensitivity_samples, sweep
 from benchmark.config import PROJECT, load_datasets
 from benchmark.datasets import load
-from benchmark.errors import INTERRUPTED, UserError
+from benchmark.errors import INTERRUPTED, DataNotFound, UserError
 from benchmark.methods import METHODS
-from benchmark.options import Selection, run_app
-from benchmark.report import drawing, figure3
-from benchmark.sensitivity_design import Design, complete, designs, enqueue, open_study
+from benchmark.options import RESULTS, Selection, run_app
+from benchmark.precision import Precision
+from benchmark.report import drawing
+from benchmark.sensitivity_design import (
+    Design,
+    complete,
+    default_column,
+    designs,
+    enqueue,
+    open_study,
+    study_command,
+)
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -70,7 +79,7 @@ def plan(tmp_path: Path) -> Path:
 def command(plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`python -m benchmark.sensitivity` on the tiny plan, nothing drawn: exit status, stdout, stderr."""
     monkeypatch.chdir(plan.parent)
-    monkeypatch.setattr(figure3, "_importances", lambda design, table: {})
+    monkeypatch.setattr(sensitivity_samples, "_importances", lambda design, table: {})
     monkeypatch.setattr(drawing, "save", lambda figure, folder, name: [folder / f"{name}.png"])
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -660,6 +669,17 @@ def test_other_data_are_refused(command: Command, monkeypatch: pytest.MonkeyPatc
     assert "was begun on data with checksum" in line
 
 
+def test_absent_data_add_no_study(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("--methods", "FW-DTP", "--trials", "1")[0] == 0
+    url = optuna_storage.sqlite_url(tmp_path / "results" / "sensitivity.db")
+    before = optuna_storage.study_names(url)
+    monkeypatch.setattr(sensitivity.datasets, "load", Mock(side_effect=DataNotFound("data set nowhere")))
+    assert "data set nowhere" in fails(command("--methods", "DTP", "--trials", "1"))
+    assert optuna_storage.study_names(url) == before
+    assert len(before) == 1
+    assert command("--methods", "FW-DTP", "--trials", "1")[0] == 0, "complete, and needs none"
+
+
 def test_another_pass_size_is_refused(command: Command) -> None:
     assert command("--methods", "FW-DTP", "--trials", "2", "--replicas-per-pass", "2")[0] == 0
     line = fails(command("--methods", "FW-DTP", "--trials", "2", "--replicas-per-pass", "3"))
@@ -667,16 +687,38 @@ def test_another_pass_size_is_refused(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("plan", "precision", "designed", "asked", "words"),
+    [
+        ("table2", None, {}, {}, "--method DTP --dataset cifar-10"),
+        ("table2", None, {"epochs": 3, "seed": 7}, {"trials": 9}, "--trials 9 --epochs 3 --seed 7"),
+        ("table2", Precision.TF32, {}, {}, "--precision tf32"),
+        ("table2", None, {}, {"shared_storage": True}, "--storage URL"),
+        ("quick", None, {}, {}, f"--method DTP --dataset {MINI} --profile quick"),
+    ],
+)
+def test_the_command_that_trains_what_is_missing(
+    plan: str, precision: Precision | None, designed: dict[str, int], asked: dict[str, Any], words: str
+) -> None:
+    """The words are all that it holds beyond the row and the data set."""
+    chosen = Selection(plan, None, None, None, None, RESULTS, precision=precision).plan
+    (design,) = designs(chosen, ["DTP"], default_column(chosen), **designed)
+    said = study_command(chosen, design, **asked).removeprefix("python -m benchmark.sensitivity ")
+    basic = f"--method DTP --dataset {design.run.column}"
+    assert said == (words if words.startswith(basic) else f"{basic} {words}")
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--trials", "0"], "--trials: 0 found, must be 1 or more"),
-        (["--trials", "-5"], "--trials: -5 found, must be 1 or more"),
+        (["--trials", "0"], "--trials: 0 found, must be from 1 to 10000"),
+        (["--trials", "-5"], "--trials: -5 found, must be from 1 to 10000"),
+        (["--trials", "10001"], "--trials: 10001 found, must be from 1 to 10000"),
         (["--trials", "x"], "Invalid value for '--trials'"),
-        (["--epochs", "0"], "--epochs: 0 found, must be 1 or more"),
+        (["--epochs", "0"], "--epochs: 0 found, must be from 1 to 1000000"),
         (["--seed", "99999999999999999999"], "found, must be from 0 to 2147483647"),
         (["--storage", ""], "--storage: '' found"),
-        (["--seed", "-1"], "--seed: -1 found, must be 0 or more"),
-        (["--replicas-per-pass", "0"], "--replicas-per-pass: 0 found, must be 1 or more"),
+        (["--seed", "-1"], "--seed: -1 found, must be from 0 to 2147483647"),
+        (["--replicas-per-pass", "0"], "--replicas-per-pass: 0 found, must be from 1 to 10000"),
         (["--methods", "unknown"], "'unknown' found, allowed: DTP, FW-DTP"),
         (["--dataset", "unknown"], f"'unknown' found, allowed: {MINI}"),
         (["--precision", "half"], "Invalid value for '--precision'"),

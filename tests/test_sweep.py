@@ -8,8 +8,9 @@ import pytest
 
 from benchmark import sweep
 from benchmark.methods import METHODS
-from benchmark.options import Selection
+from benchmark.options import RESULTS, Selection
 from benchmark.precision import Precision
+from benchmark.sweep import NOT_COMPARABLE
 from tests.tiny import MINI, PLAN, picked, select
 
 
@@ -114,3 +115,18 @@ def test_a_changed_protocol_has_a_name_that_no_plan_may_have(tmp_path: Path) -> 
     assert not any(
         sweep.CHANGED.search(name) for name in ("table2", "quick", "mine", "seeds", "epochs-20", "tf32-mine")
     )
+
+
+def test_what_is_said_of_a_plan() -> None:
+    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    assert plan.heading == "Table 2: 100 epochs, seeds 1, 2, 3, 4, 5"
+    assert plan.warning is None
+    assert plan.run_command("BP", "mnist") == "python -m benchmark run table2 --method BP --dataset mnist"
+    changed = plan.with_protocol([3, 1], 7)
+    assert changed.protocol == "7 epochs, seeds 1, 3"
+    assert changed.warning == "NOT THE PAPER'S PROTOCOL: --seeds 3,1 --epochs 7"
+    assert changed.run_command("DTP (half size)", "mnist").endswith(
+        "--method 'DTP (half size)' --dataset mnist --seeds 3,1 --epochs 7"
+    )
+    quick = Selection("quick", None, None, None, None, RESULTS).plan
+    assert quick.warning == NOT_COMPARABLE

@@ -15,6 +15,7 @@ from benchmark.config.paper import PaperCell, PaperTable, load_paper_values
 from benchmark.config.plan import (
     Hyperparameters,
     PlanConfig,
+    known_plans,
     load_plan,
     plan_file,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "SearchSpace",
     "TimeRatio",
     "dump_yaml",
+    "known_plans",
     "load_claims",
     "load_datasets",
     "load_paper_values",

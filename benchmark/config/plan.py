@@ -219,9 +219,14 @@ def plan_file(plan: str) -> Path:
         return Path(plan)
     file = CONFIGS / f"{plan}.yaml"
     if not file.is_file():
-        known = sorted(path.stem for path in CONFIGS.glob("*.yaml") if _holds_plan(path))
-        raise UserError(f"unknown plan {plan!r}, allowed: {', '.join(known)}, or a path ending in .yaml")
+        raise UserError(f"unknown plan {plan!r}, allowed: {known_plans()}")
     return file
+
+
+def known_plans() -> str:
+    """What a plan may be called by."""
+    known = sorted(path.stem for path in CONFIGS.glob("*.yaml") if _holds_plan(path))
+    return f"{', '.join(known)}, or a path ending in .yaml"
 
 
 def _holds_plan(file: Path) -> bool:
@@ -245,6 +250,9 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not parent.is_file():
         raise UserError(f"{file}: base: {parent} does not exist; a path from this file's folder expected")
     below = _resolved(parent, (*above, file.resolve()))
+    if unknown := [key for key in content if key not in PlanConfig.model_fields]:
+        allowed = ", ".join([*PlanConfig.resolved, *PlanConfig.model_fields])
+        raise UserError(f"{file}: {unknown[0]}: unknown key, allowed: {allowed}")
     for path, there in removes_nothing(below, content):
         what = f"there is none in {base}" + (f", which has {', '.join(there)}" if there else "")
         raise UserError(f"{file}: {path}: null removes what the base has, and {what}")

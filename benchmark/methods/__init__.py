@@ -9,20 +9,21 @@ from benchmark.methods.base import Method, Noise, build
 METHODS: dict[str, type[Method]] = {}
 """Every learning rule by its name in Table 2."""
 
+_classes: dict[type[Method], str] = {}
 for _module in pkgutil.iter_modules(__path__):
+    _file = f"benchmark/methods/{_module.name}.py"
     try:
         _contents = vars(importlib.import_module(f"{__name__}.{_module.name}"))
     except Exception as error:
-        raise UserError(
-            f"benchmark/methods/{_module.name}.py cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    for _found in list(_contents.values()):
-        if not (isinstance(_found, type) and issubclass(_found, Method) and "name" in vars(_found)):
-            continue
-        if METHODS.setdefault(_found.name, _found) is not _found:
-            _other = f"benchmark/methods/{METHODS[_found.name].__module__.rpartition('.')[2]}.py"
-            raise UserError(
-                f"benchmark/methods/{_module.name}.py: {_other} has a method named {_found.name!r} already"
-            )
+        raise UserError(f"{_file} cannot be imported: {type(error).__name__}: {error}") from error
+    for _found in _contents.values():
+        if isinstance(_found, type) and issubclass(_found, Method) and _found.__module__ != Method.__module__:
+            _classes[_found] = f"benchmark/methods/{_found.__module__.rpartition('.')[2]}.py"
+for _found, _file in _classes.items():
+    if "name" in vars(_found):
+        if (_other := METHODS.setdefault(_found.name, _found)) is not _found:
+            raise UserError(f"{_file}: {_classes[_other]} has a method named {_found.name!r} already")
+    elif not _found.__subclasses__():  # nothing that others vary, as TargetPropagation is
+        raise UserError(f"{_file}: {_found.__name__} has no `name` of its own, by which plans would call it")
 
 __all__ = ["METHODS", "Method", "Noise", "build"]

@@ -10,18 +10,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import LATE_EPOCHS, heading
+from benchmark.cells import LATE_EPOCHS
 from benchmark.claims import Ledger, Verdict
 from benchmark.results import atomic_file
 from benchmark.statistics import ALPHA
 
 NOTE = (
     "SUPPORTED: our stored runs show it. NOT SUPPORTED: they do not, which need not mean that they show the "
-    "contrary. NO DATA: a part that the claim needs is not there, and none fails. Differences of test errors "
-    "are over the seeds that both rows have, paired, with 95% intervals; sensitivity is compared by a "
-    "bootstrap over configurations; p is one-sided and corrected (Holm) "
-    f"over those parts of the claim that have data, and SUPPORTED means p <= {ALPHA:g}. Claims are not "
-    "corrected for being many: of those with a p, each has that chance of being SUPPORTED though untrue. "
+    "contrary. INCOMPLETE: parts of the claim are without data, and the others do not decide it. NO DATA: "
+    "all of them are. Differences of test errors are over the seeds that both rows have, paired, with 95% "
+    "intervals; sensitivity is compared by a bootstrap over configurations; p is one-sided and corrected "
+    f"(Holm) over those parts of the claim that have data, and SUPPORTED means p <= {ALPHA:g}. Claims are "
+    "not corrected for being many: of those with a p, each has that chance of being SUPPORTED though untrue. "
     "What has no p must hold for every seed; of a ratio of times, both ends of value ± spread must hold. "
     f"(18 of {LATE_EPOCHS} epochs): had training ended after any of the last {LATE_EPOCHS} epochs, 18 times "
     "the verdict on that part would have been this one. "
@@ -37,7 +37,7 @@ def counts(ledger: Ledger) -> str:
 
 def show(ledger: Ledger, console: Console) -> None:
     """Print every claim with its verdict and the numbers behind it."""
-    grid = Grid(title=escape(f"Claims of the paper on {heading(ledger.plan)}"), show_lines=True)
+    grid = Grid(title=escape(f"Claims of the paper on {ledger.plan.heading}"), show_lines=True)
     grid.add_column("claim", overflow="fold")
     grid.add_column("verdict")
     grid.add_column("numbers", overflow="fold")
@@ -74,7 +74,7 @@ def write(ledger: Ledger, folder: Path) -> list[Path]:
 
 
 def _markdown(ledger: Ledger) -> Iterator[str]:
-    yield from (f"# Claims of the paper: {counts(ledger)}", "", heading(ledger.plan), "")
+    yield from (f"# Claims of the paper: {counts(ledger)}", "", ledger.plan.heading, "")
     if ledger.warning:
         yield from (f"**{ledger.warning}**", "")
     yield from ("| claim | verdict | parts |", "|---|---|---|")

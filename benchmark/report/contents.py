@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmark import cells, claims
+from benchmark import claims
 from benchmark.config import load_paper_values
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
@@ -94,7 +94,7 @@ def report_figure2(chosen: Selection, console: Console) -> tuple[list[Path], lis
         "Figure 2",
         figure.measured.heading,
         (figure2.NOTE,),
-        cells.warning(chosen.plan),
+        chosen.plan.warning,
         figures=_figures(files, alt, page_file(chosen)),
         missing=tuple(figure.measured.missing.values()),
     )

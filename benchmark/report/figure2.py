@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import NOT_COMPARABLE, warning
 from benchmark.report import drawing
 from benchmark.report.measured import Measured, read
 from benchmark.results import Store, atomic_file
-from benchmark.sweep import Plan
+from benchmark.sweep import NOT_COMPARABLE, Plan
 
 QUANTITIES = {
     "trace": r"trace of $J_{f_l}\,J_{g_l}$",
@@ -101,7 +100,7 @@ def show(figure: Figure2, console: Console) -> None:
             cells = [f"{v['mean']:.3f} ± {v['std']:.3f} (n={v['n']:.0f})" for v in last]
             grid.add_row(escape(row), str(encoder), *cells)
     console.print(grid)
-    if warned := warning(figure.measured.plan):
+    if warned := figure.measured.plan.warning:
         console.print(warned, style="bold", markup=False)
     console.print(NOTE, markup=False)
     for remark in figure.measured.remarks():
@@ -145,7 +144,9 @@ def _as_in_the_paper(figure: Figure2) -> Figure:
                 curve = figure.curve(row, encoder, quantity)
                 if quantity == "trace":
                     curve = curve.assign(mean=curve["mean"] * scale, std=curve["std"] * scale)
-                _draw(panel, curve, label, colours[row], style)
+                # Pale and wide, so that a dashed one upon it shows: of DTP both are at 1 in panel (b).
+                width, alpha = (3.0, 0.5) if style == "-" else (1.5, 1.0)
+                _draw(panel, curve, label, colours[row], style, width, alpha)
         label = "trace" if quantity == "trace" else "proportion"
         _finish(panel, f"({letter}) {QUANTITIES[quantity]}", label)
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -159,8 +160,10 @@ def _every_encoder(figure: Figure2) -> Figure:
     colours = dict(zip(encoders, seaborn.color_palette("viridis", len(encoders)), strict=True))
     for line, quantity in zip(axes, QUANTITIES, strict=True):
         for panel, row in zip(line, rows, strict=False):
+            if quantity != "trace" and panel is not line[0]:  # DTP's traces are ten times FW-DTP's
+                panel.sharey(line[0])
             for encoder in encoders:
-                _draw(panel, figure.curve(row, encoder, quantity), f"$f_{encoder}$", colours[encoder], "-")
+                _draw(panel, figure.curve(row, encoder, quantity), f"$f_{encoder}$", colours[encoder])
             _finish(panel, figure.label(row), QUANTITIES[quantity])
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(encoders))
     return canvas
@@ -174,7 +177,7 @@ def _canvas(figure: Figure2, rows: int, columns: int) -> tuple[Figure, np.ndarra
     plan = figure.measured.plan
     if not plan.config.comparable:
         drawing.watermark(canvas, NOT_COMPARABLE.split(":")[0])
-    elif warned := warning(plan):
+    elif warned := plan.warning:
         title.append(warned)
     if figure.measured.missing:
         title.append(f"not trained yet: {', '.join(figure.measured.missing)}")
@@ -183,10 +186,16 @@ def _canvas(figure: Figure2, rows: int, columns: int) -> tuple[Figure, np.ndarra
 
 
 def _draw(
-    panel: Axes, curve: pd.DataFrame, label: str, colour: tuple[float, float, float], style: str
+    panel: Axes,
+    curve: pd.DataFrame,
+    label: str,
+    colour: tuple[float, float, float],
+    style: str = "-",
+    width: float = 1.5,
+    alpha: float = 1.0,
 ) -> None:
     """Mean and deviation band of one layer."""
-    panel.plot(curve.index, curve["mean"], style, color=colour, label=label)
+    panel.plot(curve.index, curve["mean"], style, color=colour, label=label, linewidth=width, alpha=alpha)
     low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
     panel.fill_between(curve.index, low, high, color=colour, alpha=0.2, linewidth=0)
 

@@ -20,7 +20,6 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark import optuna_storage
-from benchmark.cells import NOT_COMPARABLE
 from benchmark.errors import UserError
 from benchmark.precision import Precision
 from benchmark.report import drawing
@@ -40,7 +39,7 @@ from benchmark.sensitivity_design import (
     study_command,
 )
 from benchmark.sensitivity_samples import FEWEST, NEAR, Sample, read_samples
-from benchmark.sweep import Plan
+from benchmark.sweep import NOT_COMPARABLE, Plan
 
 BIN_WIDTH = 2.0
 """Of the histogram, in points of test accuracy."""
@@ -151,7 +150,7 @@ class Figure3:
 
     def command(self, sample: Sample) -> str:
         """What trains the configurations of a method that are missing."""
-        return study_command(self.plan, sample.design, self.trials, self.shared_storage)
+        return study_command(self.plan, sample.design, trials=self.trials, shared_storage=self.shared_storage)
 
     def frame(self) -> pd.DataFrame:
         """One row a method: number, best, median and other statistics of its accuracies, importances."""
@@ -330,8 +329,8 @@ def _drawn(figure: Figure3, draw: Any) -> Figure:
     axes.set_xlabel("test accuracy (%)")
     title = f"{figure.plan.datasets[figure.column].title}, {figure.epochs} epochs"
     if figure.warning and figure.plan.config.comparable:
-        title = f"{title}\n{textwrap.fill(figure.warning, 60)}"
-    axes.set_title(title)
+        title = f"{title}\n{textwrap.fill(figure.warning, 72)}"
+    axes.set_title(title, fontsize="medium")
     seaborn.despine(ax=axes)
     if not figure.plan.config.comparable:
         drawing.watermark(canvas, NOT_COMPARABLE.split(":")[0])

@@ -22,7 +22,7 @@ def text(table: Table2) -> str:
     there = [place for place, cell in of_paper.items() if cell.errors]
     no_row = dict.fromkeys(row for row, _ in of_paper if row not in {row for row, _ in there})
     no_column = dict.fromkeys(c for _, c in of_paper if c not in {column for _, column in there})
-    absent = [f"none yet of {', '.join(no_row)}"] if no_row else []
+    absent = [f"none yet of the rows {', '.join(no_row)}"] if no_row else []
     absent += [f"none on {', '.join(map(table.title, no_column))}"] if no_column else []
     lines = [
         "; ".join([f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2", *absent]) + ".",
@@ -40,15 +40,14 @@ def text(table: Table2) -> str:
             low, high = cell.comparison.interval
             apart = f"{cell.comparison.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         ours = f"{cell.value} ({cell.seeds})"
-        cells = (table.label(row), table.title(column), ours, paper, apart, cell.judged)
+        cells = (table.label(row), table.title(column), ours, paper, apart, cell.said)
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
         f"In brackets: not a row of the paper's table. (18 of {LATE_EPOCHS} epochs): had training ended "
         f"after any of the last {LATE_EPOCHS} epochs, 18 times the verdict would have been this one. "
-        "alone: what it would be, were this the only cell compared. power: how likely such seeds show "
-        "equivalence where there is no difference, by this test alone; corrected: as the first of all cells "
-        "compared (Holm).",
+        "alone: what it would be, were this the only cell compared (else it is corrected for all that are). "
+        "The chance that five such seeds had to show equivalence: `results/tables/table2.md`.",
         "",
     ]
     return "\n".join(lines)

@@ -259,7 +259,7 @@ def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHre
             low, high = cell.comparison.interval
             difference += f" [{low:+.2f}, {high:+.2f}]"
         details.append(Line(_minus(difference)))
-    details += [Line(detail) for detail in cell.firmness]
+    details += [Line(detail) for detail in (*cell.firmness, cell.power) if detail]
     return Cell(
         cell.value if cell.errors else "missing" if cell.planned else "not planned",
         href=None if cell.key is None else runs_href(cell.key),

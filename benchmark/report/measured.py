@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmark.cells import run_command
 from benchmark.errors import UserError
 from benchmark.results import Store, check_same_images
 from benchmark.sweep import Plan
@@ -33,9 +32,7 @@ class Measured:
     @property
     def heading(self) -> str:
         """Data set and protocol."""
-        protocol = self.plan.config.protocol
-        seeds = ", ".join(map(str, sorted(protocol.seeds)))
-        return f"{self.plan.datasets[self.column].title}, {protocol.epochs} epochs, seeds {seeds}"
+        return f"{self.plan.datasets[self.column].title}, {self.plan.protocol}"
 
     def remarks(self) -> Iterator[str]:
         """What is missing and what would fill it, one line a row."""
@@ -60,7 +57,7 @@ def read(plan: Plan, store: Store, name: str) -> Measured:
             raise UserError(f"{plan.source}: measure.{name}: {row} has no hyperparameters for {column}")
         stored = store.load(run.key)
         if stored is None:
-            missing[row] = run_command(plan, row, column)
+            missing[row] = plan.run_command(row, column)
         else:
             tables[row] = stored.measured[name]
             found.append(stored)

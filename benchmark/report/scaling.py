@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from benchmark import costs
-from benchmark.cells import NOT_COMPARABLE
 from benchmark.costs import Cost
 from benchmark.methods import METHODS
 from benchmark.report import drawing
@@ -69,7 +68,7 @@ class Scaling:
     @property
     def warning(self) -> str | None:
         """Why the numbers may not stand beside the paper's, if so."""
-        return None if self.plan.config.comparable else NOT_COMPARABLE
+        return self.plan.warning
 
     def line(self, device: str, method: str, axis: str) -> list[Cost]:
         """The method's measurements along an axis, in rising order, without those that were skipped."""

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import warning
 from benchmark.jacobian import CONDITIONS_SAMPLES
 from benchmark.report.measured import Measured, read
 from benchmark.report.table2 import tex
@@ -88,7 +87,7 @@ class Table1:
     @property
     def warning(self) -> str | None:
         """Why it may not stand beside the paper's, if so."""
-        return warning(self.measured.plan)
+        return self.measured.plan.warning
 
     def condition(self, row: str) -> Condition | None:
         """What the paper says of the row's method."""

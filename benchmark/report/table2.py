@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import LATE_EPOCHS, Cell, heading, read_cells, warning
+from benchmark.cells import LATE_EPOCHS, Cell, judged, read_cells
 from benchmark.config import PaperTable
 from benchmark.methods import METHODS
 from benchmark.network import weight_count
@@ -52,12 +52,12 @@ class Table2:
 
     @property
     def heading(self) -> str:
-        return heading(self.plan)
+        return self.plan.heading
 
     @property
     def warning(self) -> str | None:
         """Why the numbers may not stand beside the paper's, if so."""
-        return warning(self.plan)
+        return self.plan.warning
 
     @property
     def verdicts(self) -> str | None:
@@ -135,7 +135,7 @@ class Table2:
 
 
 def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
-    """Read every cell's run from the store; `UserError` for a damaged one or mixed data."""
+    """The table of a plan from the store; `UserError` for a damaged run or mixed data."""
     params = {}
     for row, config in plan.config.rows.items():
         method = METHODS[config.method]
@@ -143,7 +143,7 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Table2:
             dims = plan.config.dims(row, column, plan.datasets[column])
             counted = weight_count(dims) * (2 if method.learns_feedback else 1)
             params[row, column] = (counted, method.trained_weights(dims))
-    return Table2(plan, read_cells(plan, store, paper), params)
+    return Table2(plan, judged(read_cells(plan, store, paper), plan, paper.n), params)
 
 
 def millions(weights: int) -> str:

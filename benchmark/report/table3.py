@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from benchmark import costs
-from benchmark.cells import NOT_COMPARABLE, Cell, read_cells
+from benchmark.cells import Cell, read_cells
 from benchmark.config import PaperCell, PaperTable
 from benchmark.costs import Cost
 from benchmark.errors import UserError
@@ -50,7 +50,7 @@ class Line:
 
     @property
     def time(self) -> Estimate | None:
-        """Seconds per epoch of one replica."""
+        """Seconds per epoch of one replica by itself."""
         return None if self.alone is None else self.alone.time
 
 
@@ -84,7 +84,7 @@ class Table3:
     @property
     def warning(self) -> str | None:
         """Why the numbers may not stand beside the paper's, if so."""
-        return None if self.plan.config.comparable else NOT_COMPARABLE
+        return self.plan.warning
 
     @property
     def note(self) -> str:

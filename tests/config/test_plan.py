@@ -279,6 +279,14 @@ def test_a_null_that_removes_nothing(
     assert there in str(error.value)
 
 
+def test_a_mistyped_key_above_a_null_is_named(
+    write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf
+) -> None:
+    with pytest.raises(UserError) as error:
+        load_plan(str(write({"base": str(CONFIGS / "table2.yaml"), "row": {"BP": None}})), datasets)
+    assert "plan.yaml: row: unknown key, allowed: base, title, " in line_of(error)
+
+
 @pytest.mark.parametrize("text", ["a: [", "rows: 5", "title: T\ncolour: 1"])
 def test_a_damaged_table2_is_named(
     write: Write,

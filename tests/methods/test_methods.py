@@ -345,6 +345,18 @@ def test_a_rule_may_name_its_arguments_as_it_likes() -> None:
     assert issubclass(Mine, Method)
 
 
+def test_a_method_without_a_name_is_refused(tmp_path: Path) -> None:
+    """It would have its parent's, and never be found."""
+    text = "from benchmark.methods.bp import BP\nclass Nameless(BP):\n    nam = 'Mine'\n"
+    (tmp_path / "zzz_nameless.py").write_text(text)
+    places = {"__path__": [*methods.__path__, str(tmp_path)]}
+    try:
+        with pytest.raises(UserError, match=r"zzz_nameless\.py: Nameless has no `name` of its own"):
+            runpy.run_path(str(methods.__file__), places, "benchmark.methods")
+    finally:
+        sys.modules.pop("benchmark.methods.zzz_nameless", None)
+
+
 def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "zzz_twin.py").write_text(
         "from benchmark.methods.bp import BP\nclass Twin(BP):\n    name = 'BP'\n"

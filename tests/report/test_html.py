@@ -21,14 +21,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmark.cells import NOT_COMPARABLE
 from benchmark.config import PaperCell, PaperTable
 from benchmark.errors import UserError
 from benchmark.options import Selection
 from benchmark.report import html, table2
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Line, Row, Table
 from benchmark.results import EPOCH_COLUMNS, Store, atomic_file
-from benchmark.sweep import Run
+from benchmark.sweep import NOT_COMPARABLE, Run
 
 NASTY = "<script>document.title='taken'</script> \"&' --><b>"
 PLAN = """

@@ -22,7 +22,7 @@ from benchmark.errors import UserError
 from benchmark.options import Selection, console
 from benchmark.report import table2
 from benchmark.report.contents import REPORTS
-from tests.made_up import MARGINS, PAPER, PLAN, fill, select
+from tests.made_up import MARGINS, PAPER, PLAN, fill, fill_late, select
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 MINI = "fashion-mnist-mini"
@@ -242,7 +242,7 @@ def test_verdicts(tmp_path: Path) -> None:
     )
     assert re.search(
         r"<br>paper 9.00 ± 0.50, -0.10 \[-1\.\d\d, \+\d\.\d\d\]<br>INCONCLUSIVE "
-        r"\(1 of 1 epochs; power to show equivalence 0%, corrected 0%\)",
+        r"\(1 of 1 epochs\)<br>power to show equivalence 0%, corrected 0% \|",
         files["md"],
     )
     assert "Verdicts: 1 EQUIVALENT, 1 DIFFERENT, 1 DIFFERENT WITHIN MARGIN, 1 INCONCLUSIVE." in files["md"]
@@ -281,13 +281,22 @@ def test_incomplete_cells_say_so(tmp_path: Path) -> None:
 
 
 def test_how_firm_a_verdict_is_stands_in_the_csv(tmp_path: Path) -> None:
-    """Of a difference that only the correction leaves open."""
+    chosen = select(tmp_path, MARGINS.replace("epochs: 1,", "epochs: 30,"))
+    fill_late(chosen)
+    written(chosen, tmp_path)
+    line = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).loc[("BP", "mnist")]
+    assert line[["kept", "verdict"]].tolist() == [3, "EQUIVALENT"]
+    assert line["late_mean"] == pytest.approx((3 * 1.85 + 17 * 9.0) / 20 + 0.0015, 1e-4)
+
+
+def test_what_a_verdict_would_be_alone_stands_in_the_csv(tmp_path: Path) -> None:
+    """Of a difference that only the correction leaves open, and beside one that says nothing."""
     chosen = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1, 2, 3, 4, 5]"))
     fill(chosen, {"BP": [3.45, 2.45, 3.95, 2.95, 1.95], "DRL": [9.0, 8.0, 10.0, 9.5, 8.0]})
     written(chosen, tmp_path)
-    line = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).loc[("BP", "mnist")]
-    found = line[["kept", "late_mean", "verdict", "alone"]].tolist()
-    assert found == [1, pytest.approx(2.95), "INCONCLUSIVE", "DIFFERENT"]
+    frame = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).xs("mnist", level=1)
+    found = frame.loc[["BP", "DRL"], ["verdict", "alone"]].to_numpy().tolist()
+    assert found == [["INCONCLUSIVE", "DIFFERENT"], ["INCONCLUSIVE", "INCONCLUSIVE"]]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def text(table: Table2) -> str:
     there = [place for place, cell in of_paper.items() if cell.errors]
     no_row = dict.fromkeys(row for row, _ in of_paper if row not in {row for row, _ in there})
     no_column = dict.fromkeys(c for _, c in of_paper if c not in {column for _, column in there})
-    absent = [f"none yet of the rows {', '.join(no_row)}"] if no_row else []
+    absent = [f"none yet of the row{'s' * (len(no_row) > 1)} {', '.join(no_row)}"] if no_row else []
     absent += [f"none on {', '.join(map(table.title, no_column))}"] if no_column else []
     lines = [
         "; ".join([f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2", *absent]) + ".",

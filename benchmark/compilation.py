@@ -87,9 +87,8 @@ class Compiled:
             try:
                 return self._compiled(method, *tensors)
             except Exception as error:
-                from torch._dynamo.exc import (
-                    BackendCompilerFailed,  # there by now; by itself it takes a second
-                )
+                # There by now; imported before anything is compiled it takes a second.
+                from torch._dynamo.exc import BackendCompilerFailed
 
                 if not isinstance(error, BackendCompilerFailed):
                     raise

@@ -122,9 +122,8 @@ def _not_found(name: str, looked: Sequence[str], advice: str) -> UserError:
 
 
 def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
-    from torchvision import (
-        datasets as torchvision_datasets,  # takes a second, which most commands need not wait
-    )
+    # Takes a second, which most commands need not wait.
+    from torchvision import datasets as torchvision_datasets
 
     reader = getattr(torchvision_datasets, str(config.torchvision))
     # MNIST-like readers use their class name as folder, the CIFAR ones a fixed one.

@@ -113,11 +113,22 @@ def test_closed_form_is_what_autograd_says(network: str, statistics: str) -> Non
             torch.testing.assert_close(j_g[r], torch.func.jacrev(g)(above))
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+        ),
+    ],
+)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_spectrum_averages_over_first_samples(network: str) -> None:
-    trained = training(*NETWORKS[network])
+def test_spectrum_averages_over_first_samples(network: str, device: str) -> None:
+    trained, there = training(*NETWORKS[network]), training(*NETWORKS[network])
     net = trained.method.network
-    found = frame(spectrum(trained)).set_index(["replica", "encoder", "statistics"])
+    there.method.network.to(device)
+    there.test = Split(there.test.x.to(device), there.test.y.to(device))
+    found = frame(spectrum(there)).set_index(["replica", "encoder", "statistics"])
     assert found.index.is_unique
     conventions = {"sample"} if network == "no norm" else {"sample", "batch"}
     assert set(found.index) == {(r, l, s) for r in range(2) for l in (2, 3, 4) for s in conventions}
@@ -129,14 +140,18 @@ def test_spectrum_averages_over_first_samples(network: str) -> None:
         for x in inputs:
             j_f, j_g = jacobian.jacobians(net, l, net.pass_forward(x), statistics)
             products.append(j_f[r] @ j_g[r])
-        eigenvalues = [torch.linalg.eigvals(m).real for m in products]
-        symmetric = [torch.linalg.eigvalsh(m + m.T) for m in products]
-        count, width = len(products), DIMS[l]
-        assert values["trace"] == pytest.approx(sum(float(m.trace()) for m in products) / count)
-        shares = [
-            sum(float((e > 0).sum()) for e in found) / count / width for found in (eigenvalues, symmetric)
-        ]
-        assert values[["nonnegative", "nonnegative_symmetric"]].tolist() == pytest.approx(shares)
+        stack = torch.stack(products)
+        assert values["trace"] == pytest.approx(float(stack.diagonal(dim1=1, dim2=2).sum(1).mean()))
+        eigenvalues = torch.linalg.eigvals(stack).real
+        symmetric = torch.linalg.eigvalsh(stack + stack.mT)
+        # What is zero up to rounding has any sign: another linear algebra library, another one.
+        lowest = [float((e > 1e-9).double().mean()) for e in (eigenvalues, symmetric)]
+        highest = [float((e > -1e-9).double().mean()) for e in (eigenvalues, symmetric)]
+        if network == "no norm" and l > 2:  # of full rank: nothing is zero
+            assert lowest == highest
+        shares = values[["nonnegative", "nonnegative_symmetric"]].to_numpy(float)
+        assert (shares > np.array(lowest) - 1e-12).all()
+        assert (shares < np.array(highest) + 1e-12).all()
 
 
 def identity(size: int) -> Tensor:
@@ -162,10 +177,15 @@ def test_known_spectra() -> None:
 
 
 def test_norm_over_features_leaves_two_eigenvalues_that_are_zero_up_to_rounding() -> None:
-    found = frame(spectrum(training("FW-DTP", {"decoder_init": 0.5}, torch.float32)))
+    trained = training("FW-DTP", {"decoder_init": 0.5}, torch.float32)
+    net = trained.method.network
+    for l in (2, 3, 4):  # close to symmetric, so that rounding moves no eigenvalue by more than its own size
+        net.g(l).weight.data.copy_(net.f(l).weight.mT)
+    found = frame(spectrum(trained))
     zeros = found[found.statistics == "sample"].set_index(["encoder", "replica"])["zero"]
-    for l in (3, 4):  # encoder 2 leads from 5 to 7 units: more of its eigenvalues are zero
-        assert (zeros[l] * DIMS[l]).tolist() == pytest.approx([2, 2])
+    for l in (2, 3, 4):
+        left = min(DIMS[l - 1 : l + 1]) - 2  # norm over the narrower layer's features takes two dimensions
+        assert (zeros[l] * DIMS[l]).tolist() == pytest.approx([DIMS[l] - left] * 2)
 
 
 def test_a_poisoned_replica_is_nan_and_leaves_its_neighbours_alone() -> None:
@@ -280,14 +300,3 @@ def test_conditions_of_a_poisoned_replica_are_nan() -> None:
     assert found[0].drop(index=2).isna().all()  # f_2 and g_2 lie below the poison
     assert found[0, 2].filter(like="product").isna().all()
     pd.testing.assert_series_equal(found[1], expected[1])
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("network", NETWORKS)
-def test_on_a_gpu_as_on_the_cpu(network: str) -> None:
-    here, there = training(*NETWORKS[network]), training(*NETWORKS[network])
-    there.method.network.cuda()
-    there.test = Split(there.test.x.cuda(), there.test.y.cuda())
-    pd.testing.assert_frame_equal(
-        frame(spectrum(here)).drop(columns="zero"), frame(spectrum(there)).drop(columns="zero")
-    )

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -205,15 +206,22 @@ def _chosen(option: str, given: list[str] | None, allowed: list[str]) -> list[st
     if given is None:
         return allowed
     by_lower = {name.lower(): name for name in allowed}
-    names = []
-    for entry in given:
-        whole = entry.strip().lower() in by_lower  # a label may hold a comma
-        names += [entry.strip()] if whole else [name.strip() for name in entry.split(",")]
+    names = [name for entry in given for name in _listed(entry, by_lower)]
     for name in names:
         if name.lower() not in by_lower:
             raise UserError(f"{option}: {name!r} found, allowed: {', '.join(allowed)}")
     chosen = {by_lower[name.lower()] for name in names}
     return [name for name in allowed if name in chosen]
+
+
+def _listed(entry: str, known: Container[str]) -> Iterator[str]:
+    """The names of `a,b,c`: as long ones as are known, since a label may hold a comma."""
+    parts = entry.split(",")
+    while parts:
+        names = [",".join(parts[:n]).strip() for n in range(1, len(parts) + 1)]
+        found = max((n for n, name in enumerate(names) if name.lower() in known), default=0)
+        yield names[found]
+        parts = parts[found + 1 :]
 
 
 def pick_device(name: str, precision: Precision = Precision.HIGHEST) -> torch.device:

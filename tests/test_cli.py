@@ -20,7 +20,7 @@ from benchmark.config import CONFIGS, PROJECT, DatasetConfig
 from benchmark.errors import INTERRUPTED, DataNotFound, UserError
 from benchmark.methods.bp import BP
 from benchmark.methods.fa import FA
-from benchmark.options import RESULTS, Selection, pick_device
+from benchmark.options import RESULTS, Selection
 from benchmark.report import contents
 from benchmark.results import EPOCH_COLUMNS
 
@@ -651,15 +651,6 @@ def test_a_namesake_of_a_shipped_plan_is_refused(command: Command, tmp_path: Pat
     assert command("report", "table2.yaml", "--results", "results")[0] == 0
 
 
-def test_one_plan_and_one_folder_however_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(PROJECT)
-    plain = Selection("table2", None, None, None, None, RESULTS)
-    for plan, results in (("paper_configs/table2.yaml", RESULTS), ("table2", Path("results"))):
-        chosen = Selection(plan, None, None, None, None, results)
-        assert (chosen.plan, chosen.root, chosen.figures) == (plain.plan, plain.root, plain.figures)
-        assert contents.available(chosen) == contents.available(plain)
-
-
 def test_names_of_reports_are_known() -> None:
     assert set(sweep.REPORTS) == {*contents.REPORTS, "report"}
 
@@ -736,33 +727,6 @@ def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:
         assert "made by FA with" in fails(command("rerun", *keys, *again[1:]))
         patch.setattr(BP, "version", BP.version + 1)
         assert "all 2 stored runs were made by other versions" in fails(command(*again))
-
-
-@pytest.mark.parametrize(
-    ("asked", "available", "expected"),
-    [
-        ("auto", True, "cuda:0"),
-        ("cuda", True, "cuda:0"),
-        ("cuda:1", True, "cuda:1"),
-        ("auto", False, "cpu"),
-        ("cpu", True, "cpu"),
-    ],
-)
-def test_the_device_is_the_current_one(
-    monkeypatch: pytest.MonkeyPatch, asked: str, available: bool, expected: str
-) -> None:
-    """CUDA graphs are recorded on the current device, which torch wants with its number."""
-    current: list[torch.device] = []
-
-    def set_device(device: torch.device) -> None:
-        torch._utils._get_device_index(device)  # what the real one begins with
-        current.append(device)
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    monkeypatch.setattr(torch.cuda, "set_device", set_device)
-    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
-    assert str(pick_device(asked)) == expected
-    assert list(map(str, current)) == ([] if expected == "cpu" else [expected])
 
 
 def test_a_batch_systems_signal_is_like_ctrl_c(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

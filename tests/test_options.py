@@ -1,0 +1,61 @@
+"""Options that the commands share: what they select."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark.config import PROJECT
+from benchmark.errors import UserError
+from benchmark.options import RESULTS, Selection, pick_device
+from benchmark.report import contents
+
+
+def rows(*methods: str) -> list[str]:
+    return Selection("table2", ["mnist"], list(methods), None, None, RESULTS).rows
+
+
+def test_a_list_of_rows_may_hold_labels_with_commas() -> None:
+    label = "DRL (as defined, half size)"
+    assert rows(label) == [label]
+    assert rows(f"FW-DTP, {label.lower()} ,BP") == rows("BP", label, "FW-DTP") == ["BP", label, "FW-DTP"]
+    with pytest.raises(UserError, match=r"--method: 'DRL \(as defined' found, allowed: BP, "):
+        rows("BP,DRL (as defined,FA")
+    with pytest.raises(UserError, match="--method: '' found"):
+        rows("BP,,FA")
+
+
+def test_one_plan_and_one_folder_however_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    plain = Selection("table2", None, None, None, None, RESULTS)
+    for plan, results in (("paper_configs/table2.yaml", RESULTS), ("table2", Path("results"))):
+        chosen = Selection(plan, None, None, None, None, results)
+        assert (chosen.plan, chosen.root, chosen.figures) == (plain.plan, plain.root, plain.figures)
+        assert contents.available(chosen) == contents.available(plain)
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "expected"),
+    [
+        ("auto", True, "cuda:0"),
+        ("cuda", True, "cuda:0"),
+        ("cuda:1", True, "cuda:1"),
+        ("auto", False, "cpu"),
+        ("cpu", True, "cpu"),
+    ],
+)
+def test_the_device_is_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, asked: str, available: bool, expected: str
+) -> None:
+    """CUDA graphs are recorded on the current device, which torch wants with its number."""
+    current: list[torch.device] = []
+
+    def set_device(device: torch.device) -> None:
+        torch._utils._get_device_index(device)  # what the real one begins with
+        current.append(device)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    assert str(pick_device(asked)) == expected
+    assert list(map(str, current)) == ([] if expected == "cpu" else [expected])

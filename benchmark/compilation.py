@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Callable
@@ -69,6 +70,8 @@ class Compiled:
         options: dict[str, Any] | None = None
         if device.type == "cpu":
             options = {"cpp_wrapper": True, "cpp.threads": threads}
+            # Which warns where nvcc is installed and no GPU, in the middle of a line of progress.
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         self._compiled: OnTensors = torch.compile(on_tensors, dynamic=False, options=options)
         self._compiling = threading.Lock()
         self._ready = False

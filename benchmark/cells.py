@@ -30,6 +30,8 @@ class Cell:
     (epochs, seeds)."""
     diverged: int = 0
     """Seeds whose numbers ended up not finite; they count like the others."""
+    mixes_code: bool = False
+    """See `StoredRun.mixes_code`."""
     paper: PaperCell | None = None
     comparison: Comparison | None = None
     verdict: Verdict | None = None
@@ -65,8 +67,9 @@ class Cell:
 
     @property
     def seeds(self) -> str:
-        """`n=5`, and how many of them diverged."""
-        return f"n={len(self.errors)}" + (f", {self.diverged} diverged" if self.diverged else "")
+        """`n=5`, how many of them diverged, and whether one code trained them all."""
+        diverged = f", {self.diverged} diverged" if self.diverged else ""
+        return f"n={len(self.errors)}{diverged}{', by changed code' if self.mixes_code else ''}"
 
     @property
     def beside(self) -> list[str]:
@@ -131,6 +134,7 @@ def read_cells(plan: Plan, store: Store, paper: PaperTable) -> dict[tuple[str, s
                 key=stored.record["key"],
                 late=_late(stored),
                 diverged=int(stored.final["diverged"].sum()),
+                mixes_code=stored.mixes_code,
                 paper=printed,
             )
     for runs in found.values():

@@ -50,6 +50,7 @@ from benchmark.report.contents import REPORTS
 from benchmark.results import Store, StoredRun
 from benchmark.sensitivity import PROFILES
 from benchmark.states import State, Status, status
+from benchmark.sweep import Run
 from benchmark.training import EpochResult
 
 NOT_SUPPORTED = 3
@@ -85,9 +86,15 @@ def plan(
         timing.note_busy_cores()
         console.print("timing a few iterations of what is not stored, up to a minute each", markup=False)
     with console.status("timing ...") as line:
-        left = timing.seconds_left(
-            statuses, chosen.plan, on, lambda run: line.update(escape(f"timing {run.row} on {run.column}"))
-        )
+
+        def show(run: Run) -> None:
+            what = f"timing {run.row} on {run.column}"
+            if console.is_terminal:
+                line.update(escape(what))
+            else:
+                console.print(what, markup=False)
+
+        left = timing.seconds_left(statuses, chosen.plan, on, show)
     for found, seconds in zip(statuses, left, strict=True):
         table.add_row(*_state_cells(found), duration(seconds) if seconds else "", escape(found.detail))
     console.print(table)
@@ -234,6 +241,8 @@ def _train_column(
         console.print(f"{column}: {len(stored)} rows stored, nothing to train", markup=False)
     if not waiting and (pinned or not stored):
         return failures
+    if waiting:
+        store.refuse_unwritable(column)
     try:
         data = datasets.load(column, config, data_root=data_root, device=device, download=download)
     except DataNotFound:
@@ -251,7 +260,10 @@ def _train_column(
                 f"{before.record['data']['checksum'][:12]}...); delete it, or give the new images "
                 "a name of their own in datasets.yaml"
             )
+    begun = {found.run.key: found.detail for found in statuses if found.state is State.PARTIAL}
     for number, run in enumerate(waiting, 1):
+        if run.key in begun:
+            console.print(f"{run.row} goes on: {begun[run.key]}", markup=False)
         try:
             with progress_bar(console, f"{number}/{len(waiting)} {run.row}", run.total_epochs) as update:
                 execute(run, data, store, device, _advance(update), compile, replicas_per_pass)

@@ -13,13 +13,22 @@ from typing import Literal
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    computed_field,
+)
 
 from benchmark import provenance
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.precision import Precision
-from benchmark.results import atomic_file, slug
+from benchmark.results import atomic_file, inside, slug
 from benchmark.statistics import Estimate
 from benchmark.sweep import Run
 
@@ -45,18 +54,18 @@ class Cost(BaseModel):
     """Of matrix products."""
     dataset: str
     """Whose shape the samples have; the pixels are random, on which timing does not depend."""
-    inputs: int
-    hidden_layers: int
-    width: int
+    inputs: PositiveInt
+    hidden_layers: NonNegativeInt
+    width: PositiveInt
     """Of the hidden layers."""
-    classes: int
-    batch_size: int
-    feedback_updates: int
+    classes: PositiveInt
+    batch_size: PositiveInt
+    feedback_updates: NonNegativeInt
     """In every iteration; 0 for a method that learns no feedback."""
-    replicas: int
-    samples: int
+    replicas: PositiveInt
+    samples: PositiveInt
     """Of an epoch."""
-    multiply_adds: int | None
+    multiply_adds: PositiveInt | None
     """That matrix products of the method need, per sample and replica; None where no formula says."""
     device: str
     torch_version: str
@@ -66,24 +75,24 @@ class Cost(BaseModel):
     """When the command began, in UTC: the same for all that was measured in one run."""
     skipped: str = ""
     """Why it was not measured."""
-    blocks: int | None = None
+    blocks: PositiveInt | None = None
     """Of consecutive iterations, between two synchronisations of the device."""
-    iterations: int | None = None
+    iterations: PositiveInt | None = None
     """In each block; two more before the first, not counted, warm up."""
-    seconds_per_epoch: float | None = None
+    seconds_per_epoch: PositiveFloat | None = None
     """Of all replicas together: the median over blocks, scaled to an epoch. Training only, neither evaluation
     nor feedback pre-training."""
-    std: float | None = None
+    std: NonNegativeFloat | None = None
     """Sample standard deviation (n - 1) over blocks, scaled alike."""
-    spread: float | None = None
+    spread: NonNegativeFloat | None = None
     """Interquartile range over blocks, scaled alike."""
-    matmul_gflops: float | None = None
+    matmul_gflops: PositiveFloat | None = None
     """The machine's rate in matrix products, measured before and after; 2 flops a multiply-add."""
-    bandwidth_gbs: float | None = None
+    bandwidth_gbs: PositiveFloat | None = None
     """The machine's rate of copying, in 1e9 bytes read or written a second."""
-    gbytes: float | None = None
+    gbytes: NonNegativeFloat | None = None
     """1e9 bytes of the factors and results of the matrix products of one iteration, all replicas."""
-    peak_gib: float | None = None
+    peak_gib: NonNegativeFloat | None = None
     """Memory taken by building and training; None where the system does not tell."""
 
     @classmethod
@@ -226,7 +235,11 @@ def read(file: Path) -> list[Cost]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{file}, line {number}: {where}: {first['msg']}") from None
+            raise UserError(
+                f"{file}, line {number}: {where}: {first['input']!r} found: {first['msg']}"
+            ) from None
+    if not costs:
+        raise UserError(f"{file}: holds no measurement; restore it, or delete it")
     if len({cost.device for cost in costs}) != 1:
         raise UserError(f"{file}: measurements of one device expected")
     return costs
@@ -235,7 +248,9 @@ def read(file: Path) -> list[Cost]:
 def read_all(root: Path, kind: Kind) -> dict[str, list[Cost]]:
     """The measurements below a results folder by device."""
     found: dict[str, list[Cost]] = {}
-    for file in sorted((root / "timing").glob(f"{kind}-*.csv")):
+    for file in inside(root / "timing"):
+        if not file.match(f"{kind}-*.csv"):
+            continue
         costs = read(file)
         device = costs[0].device
         if device in found:

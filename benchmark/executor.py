@@ -60,7 +60,11 @@ def execute(
             )
         trained = None
         if seeds:
-            trained = train(run, dataset, store, device, progress, compile, replicas_per_pass, seeds)
+            try:
+                trained = train(run, dataset, store, device, progress, compile, replicas_per_pass, seeds)
+            except Exception as error:  # of a method under construction, most likely
+                error.add_note(f"while training {run.row} ({run.method}) on {run.column}")
+                raise
         else:
             progress(run.total_epochs, None)
         whole = assembly.assembled(run, found, trained) if found else trained

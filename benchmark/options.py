@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
@@ -20,7 +19,7 @@ from benchmark.config import CONFIGS, PROJECT, load_datasets, load_plan, plan_fi
 from benchmark.errors import INTERRUPTED, UserError
 from benchmark.memory import ran_out
 from benchmark.precision import Precision, check
-from benchmark.results import Store, slug
+from benchmark.results import Store, existing, refuse_unwritable, slug
 from benchmark.states import Status, status
 from benchmark.sweep import CHANGED, REPORTS, Plan
 
@@ -93,7 +92,7 @@ class Selection:
         check_number("--epochs", epochs, most=MOST_EPOCHS)
         catalogue = load_datasets()
         file = plan_file(plan)
-        if file.resolve() == (CONFIGS / f"{file.stem}.yaml").resolve():
+        if file.is_file() and file.resolve() == (CONFIGS / f"{file.stem}.yaml").resolve():
             plan = file.stem  # however it was written
         if results.resolve() == RESULTS.resolve():
             results = RESULTS
@@ -115,7 +114,7 @@ class Selection:
             raise UserError(f"--method, --dataset: the plan {plan} has nothing for {chosen}")
         self.precision = self.plan.config.protocol.precision
         self.root = results / config.directory
-        if not (there := _existing(self.root)).is_dir():
+        if not (there := existing(self.root)).is_dir():
             raise UserError(f"--results: {there} is not a folder")
         if reading and results != RESULTS and not results.exists():
             raise UserError(f"--results: {results} does not exist")
@@ -126,8 +125,8 @@ class Selection:
 
     def refuse_unwritable(self) -> None:
         """`UserError` where what a command makes could not be written, before it makes anything."""
-        refuse_unwritable(self.root)
-        refuse_unwritable(self.figures)
+        for folder in (self.root, self.root / "tables", self.figures):
+            refuse_unwritable(folder)
 
     def narrow_to_measured(self, measurement: str) -> None:
         """Keep the rows and columns of which the plan takes a measurement."""
@@ -146,18 +145,6 @@ def check_number(option: str, value: int | None, *, least: int = 1, most: int = 
     """`UserError` for an option's number outside of what anybody can mean; None was not given."""
     if value is not None and not least <= value <= most:
         raise UserError(f"{option}: {value} found, must be from {least} to {most}")
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """`UserError` where no file could be made in a folder, which need not be there yet."""
-    if not os.access(there := _existing(folder), os.W_OK | os.X_OK):
-        within = "" if there == folder else f" for {folder}"
-        raise UserError(f"{there} cannot be written to{within}")
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the first above it that exists."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _check_name(file: Path, plan: str, results: Path) -> None:

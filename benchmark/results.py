@@ -68,6 +68,12 @@ class StoredRun:
         """The last epoch, one row a seed, indexed by seed."""
         return self.after(self.spec["epochs"])
 
+    @property
+    def mixes_code(self) -> bool:
+        """Whether different states of its method's code trained its seeds or epochs, as far as is known."""
+        codes = {code for sitting in self.record.get("sittings", []) if (code := sitting.get("method_code"))}
+        return len(codes) > len({code.partition("-")[0] for code in codes})  # one a version of Python
+
     def after(self, epoch: int) -> pd.DataFrame:
         """An epoch from 1 on, one row a seed, indexed by seed."""
         return self.epochs[self.epochs["epoch"] == epoch].set_index("seed")
@@ -108,9 +114,11 @@ class Store:
         folder = next((found for key in keys if (found := self.folder(key))), None)
         return None if folder is None else self.read(folder)
 
-    def folders(self, dataset: str = "*") -> list[Path]:
+    def folders(self, dataset: str | None = None) -> list[Path]:
         """The folders of all complete runs, or of those on one data set."""
-        return sorted(path for path in self.root.glob(f"runs/{dataset}/*") if path.is_dir())
+        runs = self.root / "runs"
+        columns = inside(runs) if dataset is None else [runs / dataset]
+        return [path for column in columns for path in inside(column) if path.is_dir()]
 
     def runs(self) -> list[StoredRun]:
         """All complete runs; `UserError` for a damaged one."""
@@ -145,7 +153,7 @@ class Store:
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """The newest state of a run under way, or None."""
         file = self.partial(key) / "checkpoint.pt"
-        if not file.is_file():
+        if not file.exists():
             return None
         try:
             content = file.read_bytes()
@@ -220,11 +228,47 @@ class Store:
         """Where the checkpoint of a run under way lies."""
         return self.root / "partial" / key
 
+    def refuse_unwritable(self, dataset: str) -> None:
+        """`UserError` where runs on a data set could not be kept, before hours are spent on one."""
+        for folder in (self.root / "runs" / dataset, self.root / "partial"):
+            refuse_unwritable(folder)
+
     def _make(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"results folder {self.root}: {error.strerror}: {folder}") from None
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the first above it that exists."""
+    return next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """`UserError` where no file could be made in a folder, which need not be there yet."""
+    there = existing(folder)
+    within = "" if there == folder else f" for {folder}"
+    if not there.is_dir():
+        raise UserError(f"{there}: a folder is needed here{within}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there} cannot be written to{within}")
+
+
+def inside(folder: Path) -> list[Path]:
+    """What a folder of the store holds, hidden files aside; nothing where it is not there.
+
+    `UserError` where it cannot be read: what it holds must not be taken for missing.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError as error:
+        if not folder.is_symlink():
+            return []
+        reason = error.strerror
+    except OSError as error:
+        reason = error.strerror
+    raise UserError(f"{folder}: {reason}; a readable folder of the store belongs here, or nothing")
 
 
 @contextmanager
@@ -266,9 +310,9 @@ def _read(folder: Path, runs: Path) -> StoredRun:
     try:
         run = _checked(folder)
     except UserError as error:
-        inside = [file.parent for file in folder.glob("*/**/run.yaml")]
+        deeper = [file.parent for file in folder.glob("*/**/run.yaml")]
         advice = (
-            f"move out what it holds, such as {inside[0]}" if inside else "delete it to train this run again"
+            f"move out what it holds, such as {deeper[0]}" if deeper else "delete it to train this run again"
         )
         raise UserError(f"{error}; restore {folder}, or {advice}") from None
     used = _used(runs, run.record["key"])
@@ -279,7 +323,7 @@ def _read(folder: Path, runs: Path) -> StoredRun:
 
 def _used(runs: Path, key: str) -> Path | None:
     """Of the folders that end in a key, the one that is read: in place and intact, if there is one."""
-    found = sorted(runs.glob(f"*/*-{key}"))
+    found = [path for column in inside(runs) for path in inside(column) if path.name.endswith(f"-{key}")]
     if len(found) > 1:
         found.sort(key=lambda folder: (not _in_place(folder), not _intact(folder)))
     return found[0] if found else None

@@ -35,11 +35,11 @@ from benchmark.options import (
     console,
     parse_numbers,
     pick_device,
-    refuse_unwritable,
     run_app,
 )
 from benchmark.precision import Precision, computing
 from benchmark.report import scaling, table3
+from benchmark.results import refuse_unwritable
 from benchmark.roofline import bandwidth, block_times, matmul_rate, product_bytes
 from benchmark.samples import Split
 from benchmark.states import State, Status
@@ -162,6 +162,9 @@ def seconds_left(
             if alike not in paces:
                 show(run)
                 size = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
+                how = execution(Compile.AUTO, run.multiply_adds(samples), device)
+                if how is Execution.COMPILED and device.type == "cpu":  # each replica on a core of its own
+                    size = 1
                 first = run.passes(size)[0]
                 with computing(run.precision, device):
                     times, _ = _iteration_times(Point(first), _random_data(run, device), 0.0, 1)

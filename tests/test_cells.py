@@ -1,6 +1,7 @@
 """The store's test errors beside made-up numbers of the paper, and their verdicts."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,13 @@ def test_a_verdict_is_tried_at_the_last_epochs(tmp_path: Path) -> None:
     assert (cell.kept, len(cell.late)) == (3, 20)
     assert cell.late_mean == pytest.approx((3 * 1.85 + 17 * 9.0) / 20 + 0.0015)
     assert cell.said == "EQUIVALENT (3 of 20 epochs)"
+
+
+def test_cells_of_changed_code_say_so() -> None:
+    cell = Cell(True, "", late=((1.0, 2.0),))
+    assert cell.seeds == "n=2"
+    assert replace(cell, mixes_code=True).seeds == "n=2, by changed code"
+    assert replace(cell, mixes_code=True, diverged=1).seeds == "n=2, 1 diverged, by changed code"
 
 
 def test_incomplete_cells(tmp_path: Path) -> None:

@@ -500,6 +500,54 @@ def test_changed_code_of_a_method_is_said(command: Command, monkeypatch: pytest.
     assert "store intact" in out
 
 
+@pytest.mark.parametrize("place", ["runs", f"runs/{MINI}"])
+def test_tables_are_not_emptied_where_the_store_cannot_be_read(
+    command: Command, tmp_path: Path, place: str
+) -> None:
+    assert command(*RUN, "--report")[0] == 0
+    folder = tmp_path / "results" / place
+    folder.rename(tmp_path / "kept")
+    folder.write_text("in the way")
+    before = store(tmp_path / "results")
+    of = ("--results", "results")
+    for arguments in (
+        ("status", "tiny.yaml", *of),
+        ("report", "tiny.yaml", *of),
+        ("report", "all", "--plan", "tiny.yaml", *of),
+        ("verify", "--plan", "tiny.yaml", *of),
+        ("rerun", "--random", "1", "--plan", "tiny.yaml", *of),
+        RUN,
+    ):
+        result = command(*arguments)
+        assert f"error: results/{place}: Not a directory" in fails(result), arguments
+        assert "images" not in result[1], "data were loaded first"
+    assert store(tmp_path / "results") == before
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(command: Command, tmp_path: Path) -> None:
+    for place in (f"runs/{MINI}", "partial"):
+        (tmp_path / "results" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / place).symlink_to(tmp_path / "not-mounted")
+        result = command(*RUN)
+        assert place in fails(result)
+        assert "images" not in result[1]
+        (tmp_path / "results" / place).unlink()
+    assert command(*RUN)[0] == 0
+    for table in (tmp_path / "results").glob("tables/*"):
+        table.unlink()
+    (tmp_path / "results" / "tables").write_text("in the way")
+    line = fails(command("report", "tiny.yaml", "--results", "results"))
+    assert line == "error: results/tables: a folder is needed here\n"
+
+
+def test_what_goes_on_says_from_where(command: Command) -> None:
+    assert command(*RUN, "--method", "BP", "--seeds", "1")[0] == 0
+    code, out, _ = command(*RUN)
+    assert code == 0
+    assert "\nBP goes on: 1 of 2 seeds stored\n" in out
+    assert "FA goes on" not in out
+
+
 def test_damaged_checkpoint(command: Command, tmp_path: Path) -> None:
     chosen = Selection("tiny.yaml", None, ["BP"], None, None, Path("results"))
     (found,) = chosen.statuses()

@@ -105,6 +105,18 @@ def test_a_run_of_several_passes_goes_on_where_it_stopped(
     assert [sitting["replicas_per_pass"] for sitting in stored.record["sittings"]] == [1, 1]
 
 
+def test_a_failing_method_is_named(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = select(tmp_path)
+
+    def wrong(*_: object) -> None:
+        raise KeyError("momentum")
+
+    monkeypatch.setattr(Training, "run_epoch", wrong)
+    with pytest.raises(KeyError) as error:
+        train(chosen, data)
+    assert error.value.__notes__ == [f"while training BP (BP) on {picked(chosen).column}"]
+
+
 def test_what_memory_holds_trains_at_once(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

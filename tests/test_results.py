@@ -367,22 +367,20 @@ def test_damaged_checkpoint(
     file = interrupt(run, data, chosen.store)
     whole = file.read_bytes()
     middle = len(whole) // 2
-    if damage == "directory":
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    damaged = {"empty": b"", "half": whole[:middle], "bit": flipped, "text": b"hello"}.get(damage)
+    if damaged is None:
         file.unlink()
         file.mkdir()
-        with pytest.raises((UserError, OSError)):
-            train(run, data, chosen.store)
-        return
-    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    damaged = {"empty": b"", "half": whole[:middle], "bit": flipped, "text": b"hello"}[damage]
-    file.write_bytes(damaged)
+    else:
+        file.write_bytes(damaged)
     with pytest.raises(UserError, match="is damaged") as error:
         train(run, data, chosen.store)
     found = status(run, chosen.store)
     assert (found.state, found.detail) == (State.DAMAGED, str(error.value))
     assert str(file) in found.detail
     assert "\n" not in found.detail
-    assert file.read_bytes() == damaged
+    assert file.is_dir() if damaged is None else file.read_bytes() == damaged
     assert chosen.store.folders() == []
 
 
@@ -607,6 +605,65 @@ def test_unwritable_results_folder(chosen: Selection, data: Dataset) -> None:
     with pytest.raises(UserError, match="results folder") as error:
         train(picked(chosen, "BP"), data, chosen.store)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["runs", f"runs/{MINI}"])
+@pytest.mark.parametrize("damage", ["file", "link", "unreadable"])
+def test_what_cannot_be_read_is_not_missing(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch, place: str, damage: str
+) -> None:
+    run = picked(chosen, "BP")
+    train(run, data, chosen.store)
+    folder = chosen.root / place
+    kept = folder.rename(chosen.root / "kept")
+    if damage == "file":
+        folder.write_text("in the way")
+    elif damage == "link":
+        folder.symlink_to(chosen.root / "not-mounted")
+    else:
+        kept.rename(folder)
+        read = Path.iterdir
+
+        def refused(path: Path) -> Any:
+            if path == folder:
+                raise PermissionError(13, "Permission denied")
+            return read(path)
+
+        monkeypatch.setattr(Path, "iterdir", refused)
+    for call in (chosen.store.folders, chosen.store.problems, lambda: chosen.store.load(run.key)):
+        with pytest.raises(UserError, match=f"^{re.escape(str(folder))}: .*a readable folder of the store"):
+            call()
+    assert status(run, chosen.store).state is State.DAMAGED
+    if damage != "unreadable":
+        with pytest.raises(UserError, match=re.escape(str(folder))):
+            chosen.store.refuse_unwritable(MINI)
+
+
+def test_hidden_files_are_none_of_the_stores(chosen: Selection, data: Dataset) -> None:
+    folder = train(picked(chosen, "BP"), data, chosen.store)
+    for place in (folder.parent, folder.parent.parent):
+        (place / ".gitkeep").touch()
+    (folder.parent / "notes.txt").write_text("the second seed is odd")
+    assert chosen.store.folders() == [folder]
+    assert chosen.store.problems() == []
+
+
+def test_runs_that_mix_states_of_a_methods_code(chosen: Selection, data: Dataset) -> None:
+    run = picked(chosen, "BP")
+    train(run, data, chosen.store)
+    stored = chosen.store.load(run.key)
+    assert stored is not None
+    for codes, mixes in (
+        (["3.11-a"], False),
+        (["3.11-a", "3.11-a", ""], False),
+        (["3.11-a", "3.12-b"], False),  # the same code, as far as versions of Python can tell
+        (["3.11-a", "3.11-b"], True),
+        (["3.12-c", "3.11-a", "3.11-b"], True),
+    ):
+        stored.record["sittings"] = [{"method_code": code} for code in codes] + [{}]
+        assert stored.mixes_code is mixes, codes
+    del stored.record["sittings"]
+    assert not stored.mixes_code
 
 
 def test_commit_never_replaces(chosen: Selection, data: Dataset) -> None:

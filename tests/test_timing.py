@@ -15,6 +15,7 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
 from benchmark import costs, peak, roofline, timing, timing_points
+from benchmark.compilation import Execution
 from benchmark.errors import UserError
 from benchmark.memory import bytes_per_replica
 from benchmark.methods import METHODS, Method, build
@@ -365,6 +366,27 @@ def test_seconds_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (estimate,) = timing.seconds_left([Status(bp, State.MISSING)], chosen.plan, on, timed.append)
     assert 0 < estimate < 600
     assert timed == [bp]
+
+
+def test_what_would_train_apart_is_timed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled on a CPU, replicas train one after the other on a core: one tells the time of all."""
+    chosen = Selection("quick", None, ["BP"], None, None, tmp_path)
+    (bp,) = chosen.plan.runs(chosen.rows, chosen.columns)
+    timed: list[int] = []
+
+    def times(point: timing.Point, *_: Any) -> tuple[list[float], int]:
+        timed.append(len(point.run.seeds))
+        return [0.1 * len(point.run.seeds)], 1
+
+    monkeypatch.setattr(timing, "_iteration_times", times)
+    estimates = []
+    for how in (Execution.EAGER, Execution.COMPILED):
+        monkeypatch.setattr(timing, "execution", lambda *_, how=how: how)
+        estimates += timing.seconds_left(
+            [Status(bp, State.MISSING)], chosen.plan, torch.device("cpu"), lambda run: None
+        )
+    assert timed == [len(bp.seeds), 1]
+    assert estimates[0] == pytest.approx(estimates[1])
 
 
 @pytest.mark.parametrize(

@@ -230,9 +230,10 @@ def test_other_measurements_are_refused(tmp_path: Path, change: dict[str, Any], 
         (lambda text: text.replace(",1,50000,", ",one,50000,"), "line 2: replicas"),
         (lambda text: text.replace("skipped", "left out"), "line 2: other columns"),
         (lambda text: text[:-40] + "\n", "line 16: other columns"),
-        (lambda text: text.splitlines()[0] + "\n", "measurements of one device expected"),
+        (lambda text: text.splitlines()[0] + "\n", "holds no measurement; restore it, or delete it"),
+        (lambda text: text.replace(",1,50000,", ",1,-50000,"), "line 2: samples: '-50000' found"),
         (lambda text: text.replace("Some CPU", "Other CPU", 1), "measurements of one device expected"),
-        (lambda text: "\0", r"cannot be read|one device"),
+        (lambda text: "\0", r"cannot be read|holds no measurement"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, damage: Any, message: str) -> None:
@@ -240,6 +241,26 @@ def test_damaged_files_are_named(tmp_path: Path, damage: Any, message: str) -> N
     file = store(chosen, made_up(chosen))
     file.write_text(damage(file.read_text()))
     with pytest.raises(UserError, match=f"{re.escape(str(file))}.*({message})"):
+        table3.build(chosen.plan, chosen.store, PAPER)
+
+
+@pytest.mark.parametrize("column", ["seconds_per_epoch", "std", "matmul_gflops"])
+@pytest.mark.parametrize("value", ["-5.0", "nan", "inf"])
+def test_times_that_cannot_be_are_refused(tmp_path: Path, column: str, value: str) -> None:
+    chosen = select(tmp_path)
+    file = store(chosen, made_up(chosen))
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table.loc[0, column] = value
+    table.to_csv(file, index=False)
+    with pytest.raises(UserError, match=f"line 2: {column}: '{value}' found: Input should be"):
+        table3.build(chosen.plan, chosen.store, PAPER)
+
+
+def test_timing_in_place_of_a_folder_is_not_no_timing(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    chosen.root.mkdir(parents=True, exist_ok=True)
+    (chosen.root / "timing").write_text("in the way")
+    with pytest.raises(UserError, match="timing: Not a directory; a readable folder"):
         table3.build(chosen.plan, chosen.store, PAPER)
 
 

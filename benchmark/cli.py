@@ -241,14 +241,14 @@ def _train_column(
         console.print(f"{column}: {len(stored)} rows stored, nothing to train", markup=False)
     if not waiting and (pinned or not stored):
         return failures
-    if waiting:
-        store.refuse_unwritable(column)
     try:
         data = datasets.load(column, config, data_root=data_root, device=device, download=download)
     except DataNotFound:
         if waiting:
             raise
         return failures  # nothing to train; the stored runs stand
+    if waiting:
+        store.refuse_unwritable(column)
     console.print(
         f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
         markup=False,

@@ -70,8 +70,7 @@ class Compiled:
         options: dict[str, Any] | None = None
         if device.type == "cpu":
             options = {"cpp_wrapper": True, "cpp.threads": threads}
-            # Which warns where nvcc is installed and no GPU, in the middle of a line of progress.
-            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+            logging.getLogger("torch.utils.cpp_extension").addFilter(_matters)
         self._compiled: OnTensors = torch.compile(on_tensors, dynamic=False, options=options)
         self._compiling = threading.Lock()
         self._ready = False
@@ -99,6 +98,11 @@ class Compiled:
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"not compiled, training goes on without: {reason}", stacklevel=2)
         return on_tensors(method, *tensors)
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    """Not that nvcc is installed where there is no GPU, in the middle of a line of progress."""
+    return "No CUDA runtime is found" not in record.getMessage()
 
 
 class CompiledStep:

@@ -23,8 +23,9 @@ class Cores:
 
     def __init__(self, tasks: int) -> None:
         self._available = torch.get_num_threads()
-        self._workers = min(self._available, tasks)
-        self.threads = self._available // self._workers
+        self.workers = min(self._available, tasks)
+        """Tasks worked on at a time."""
+        self.threads = self._available // self.workers
         """Of every worker."""
 
     def advance(self, tasks: Sequence[Iterator[None]], steps: float = math.inf) -> bool:
@@ -50,14 +51,14 @@ class Cores:
                 stopping = True
                 raise
 
-        if self._workers == 1:
+        if self.workers == 1:
             work()
             return moved
-        pool = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(self.threads,))
+        pool = ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(self.threads,))
         try:
             with pool:
                 try:
-                    for worker in [pool.submit(work) for _ in range(self._workers)]:
+                    for worker in [pool.submit(work) for _ in range(self.workers)]:
                         worker.result()
                 finally:
                     stopping = True

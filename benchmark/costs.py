@@ -235,9 +235,8 @@ def read(file: Path) -> list[Cost]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise UserError(
-                f"{file}, line {number}: {where}: {first['input']!r} found: {first['msg']}"
-            ) from None
+            found = "" if first["type"] == "missing" else f"{first['input']!r} found: "
+            raise UserError(f"{file}, line {number}: {where}: {found}{first['msg']}") from None
     if not costs:
         raise UserError(f"{file}: holds no measurement; restore it, or delete it")
     if len({cost.device for cost in costs}) != 1:
@@ -248,7 +247,7 @@ def read(file: Path) -> list[Cost]:
 def read_all(root: Path, kind: Kind) -> dict[str, list[Cost]]:
     """The measurements below a results folder by device."""
     found: dict[str, list[Cost]] = {}
-    for file in inside(root / "timing"):
+    for file in sorted(inside(root / "timing")):
         if not file.match(f"{kind}-*.csv"):
             continue
         costs = read(file)

@@ -97,7 +97,8 @@ def spectrum(training: Training) -> list[list[Any]]:
       zero up to rounding has the sign that rounding gave it; norm over features leaves two of those;
     - `nonnegative_symmetric`: the same of the symmetric part (M + M^T) / 2, which is what the strict
       condition (Eq. 15) is about;
-    - `zero`: the share of eigenvalues of M that are zero up to rounding, |lambda| <= eps width ||M||_F.
+    - `zero`: the share of eigenvalues of M that are zero up to rounding, |lambda| <= eps width ||M||_F; of a
+      matrix far from symmetric rounding moves some further, which are not counted.
 
     NaN for a replica whose Jacobians are not finite.
     """

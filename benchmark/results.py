@@ -33,6 +33,8 @@ from benchmark.errors import UserError
 
 REQUIRED = {"semantics", "method", "version", "dataset", "seeds", "epochs", "batch_size", "precision"}
 """Of a specification, what reading a run relies on."""
+DATASET = r"\w[\w.-]*"
+"""A data set's name, and its folder's."""
 EPOCH_COLUMNS = ("epoch", "seed", "train_loss", "test_error", "diverged")
 _DIGEST = hashlib.sha256().digest_size  # a checkpoint begins with that of the rest
 
@@ -71,7 +73,9 @@ class StoredRun:
     @property
     def mixes_code(self) -> bool:
         """Whether different states of its method's code trained its seeds or epochs, as far as is known."""
-        codes = {code for sitting in self.record.get("sittings", []) if (code := sitting.get("method_code"))}
+        codes = {
+            code for sitting in (self.record.get("sittings") or []) if (code := sitting.get("method_code"))
+        }
         return len(codes) > len({code.partition("-")[0] for code in codes})  # one a version of Python
 
     def after(self, epoch: int) -> pd.DataFrame:
@@ -117,8 +121,9 @@ class Store:
     def folders(self, dataset: str | None = None) -> list[Path]:
         """The folders of all complete runs, or of those on one data set."""
         runs = self.root / "runs"
-        columns = inside(runs) if dataset is None else [runs / dataset]
-        return [path for column in columns for path in inside(column) if path.is_dir()]
+        columns = _columns(runs) if dataset is None else [runs / dataset]
+        found = [path for column in columns for path in inside(column)]
+        return sorted(path for path in found if path.is_dir() or path.is_symlink())
 
     def runs(self) -> list[StoredRun]:
         """All complete runs; `UserError` for a damaged one."""
@@ -153,7 +158,7 @@ class Store:
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """The newest state of a run under way, or None."""
         file = self.partial(key) / "checkpoint.pt"
-        if not file.exists():
+        if file not in inside(file.parent):
             return None
         try:
             content = file.read_bytes()
@@ -230,8 +235,14 @@ class Store:
 
     def refuse_unwritable(self, dataset: str) -> None:
         """`UserError` where runs on a data set could not be kept, before hours are spent on one."""
-        for folder in (self.root / "runs" / dataset, self.root / "partial"):
+        places = self.root / "partial", self.root / "runs" / dataset
+        for folder in places:
             refuse_unwritable(folder)
+        if len({existing(folder).stat().st_dev for folder in places}) > 1:
+            raise UserError(
+                f"{places[1]} and {places[0]} are on two file systems, between which no run can be moved in "
+                "one step; they must be on one"
+            )
 
     def _make(self, folder: Path) -> None:
         try:
@@ -256,12 +267,12 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def inside(folder: Path) -> list[Path]:
-    """What a folder of the store holds, hidden files aside; nothing where it is not there.
+    """What a folder of the store holds, hidden files aside, in any order; nothing where it is not there.
 
     `UserError` where it cannot be read: what it holds must not be taken for missing.
     """
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
     except FileNotFoundError as error:
         if not folder.is_symlink():
             return []
@@ -323,10 +334,19 @@ def _read(folder: Path, runs: Path) -> StoredRun:
 
 def _used(runs: Path, key: str) -> Path | None:
     """Of the folders that end in a key, the one that is read: in place and intact, if there is one."""
-    found = [path for column in inside(runs) for path in inside(column) if path.name.endswith(f"-{key}")]
+    found = [path for column in _columns(runs) for path in inside(column) if path.name.endswith(f"-{key}")]
     if len(found) > 1:
-        found.sort(key=lambda folder: (not _in_place(folder), not _intact(folder)))
+        found.sort(key=lambda folder: (not _in_place(folder), not _intact(folder), folder))
     return found[0] if found else None
+
+
+def _columns(runs: Path) -> list[Path]:
+    """The folders of data sets, and what may stand in the place of one; not a note or `lost+found`."""
+    return [
+        path
+        for path in inside(runs)
+        if re.fullmatch(DATASET, path.name) and not (path.suffix and path.is_file())
+    ]
 
 
 def _in_place(folder: Path) -> bool:
@@ -369,7 +389,7 @@ def _record(folder: Path) -> dict[str, Any]:
     spec = record.get("spec") if isinstance(record, dict) else None
     dataset = spec.get("dataset") if isinstance(spec, dict) else None
     name = dataset.get("name") if isinstance(dataset, dict) else None
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name) or "key" not in record:
+    if not isinstance(name, str) or not re.fullmatch(DATASET, name) or "key" not in record:
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
     return record
 

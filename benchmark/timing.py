@@ -18,6 +18,7 @@ from benchmark import costs, peak, provenance
 from benchmark.baseline import Baseline
 from benchmark.compilation import Compile, Execution, execution
 from benchmark.config import load_paper_values
+from benchmark.cores import Cores
 from benchmark.costs import Cost
 from benchmark.errors import UserError
 from benchmark.memory import USABLE, bytes_per_replica, free_memory, keep_freed_memory, replicas_per_pass
@@ -161,17 +162,29 @@ def seconds_left(
             alike = repr((run.method, run.options, run.dims, len(run.seeds), run.batch_size))
             if alike not in paces:
                 show(run)
-                size = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
-                how = execution(Compile.AUTO, run.multiply_adds(samples), device)
-                if how is Execution.COMPILED and device.type == "cpu":  # each replica on a core of its own
-                    size = 1
-                first = run.passes(size)[0]
-                with computing(run.precision, device):
-                    times, _ = _iteration_times(Point(first), _random_data(run, device), 0.0, 1)
-                paces[alike] = statistics.median(times) / run.batch_size * len(run.seeds) / len(first.seeds)
+                paces[alike] = _seconds_per_sample(run, samples, device)
             pace = paces[alike] * samples
         left.append(pace * (run.total_epochs - found.epochs_done))
     return left
+
+
+def _seconds_per_sample(run: Run, samples: int, device: torch.device) -> float:
+    """Of all replicas of `run` together, from a few iterations of the first that would train at once."""
+    size = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
+    cores = None
+    if execution(Compile.AUTO, run.multiply_adds(samples), device) is Execution.COMPILED:
+        size, cores = 1, Cores(len(run.seeds))  # which train apart, each with its share of the threads
+    first = run.passes(size)[0]
+    before = torch.get_num_threads()
+    try:
+        if cores is not None:
+            torch.set_num_threads(cores.threads)
+        with computing(run.precision, device):
+            times, _ = _iteration_times(Point(first), _random_data(run, device), 0.0, 1)
+    finally:
+        torch.set_num_threads(before)
+    at_once = len(first.seeds) if cores is None else cores.workers
+    return statistics.median(times) / run.batch_size * len(run.seeds) / at_once
 
 
 def note_busy_cores() -> None:
@@ -340,6 +353,7 @@ def _measure_and_report(
     else:
         points = list(table3_points(plan) if kind == "table3" else study_points(plan))
         spent = PROFILES[profile].seconds[kind] if seconds is None else seconds
+        refuse_unwritable(file.parent)
         file.parent.mkdir(parents=True, exist_ok=True)
         measured = _measure_all(points, plan, device, spent, most)
         costs.write(measured, file)

@@ -1,7 +1,6 @@
 """The store's test errors beside made-up numbers of the paper, and their verdicts."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from benchmark.cells import Cell, judged, read_cells
 from benchmark.config import PaperCell, PaperTable
 from benchmark.errors import UserError
 from benchmark.options import Selection
+from benchmark.results import StoredRun
 from tests.made_up import MARGINS, PAPER, fill, fill_late, select
 
 
@@ -52,11 +52,18 @@ def test_a_verdict_is_tried_at_the_last_epochs(tmp_path: Path) -> None:
     assert cell.said == "EQUIVALENT (3 of 20 epochs)"
 
 
-def test_cells_of_changed_code_say_so() -> None:
-    cell = Cell(True, "", late=((1.0, 2.0),))
-    assert cell.seeds == "n=2"
-    assert replace(cell, mixes_code=True).seeds == "n=2, by changed code"
-    assert replace(cell, mixes_code=True, diverged=1).seeds == "n=2, 1 diverged, by changed code"
+def test_cells_of_changed_code_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = select(tmp_path, MARGINS)
+    fill(chosen, {"BP": [2.0, 2.2], "DTP": [2.0, 2.2]})
+    fill(chosen, {"DRL": [2.0, 2.2]}, diverged=1)
+    mixed = lambda stored: stored.record["label"] != "BP"  # noqa: E731
+    monkeypatch.setattr(StoredRun, "mixes_code", property(mixed))
+    said = {row: cell.seeds for row, cell in read(chosen).items() if cell.errors}
+    assert said == {
+        "BP": "n=2",
+        "DTP": "n=2, by changed code",
+        "DRL": "n=2, 1 diverged, by changed code",
+    }
 
 
 def test_incomplete_cells(tmp_path: Path) -> None:

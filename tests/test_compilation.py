@@ -1,10 +1,12 @@
 """The compiled iteration computes what the eager one computes."""
 
+import logging
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from benchmark.compilation import WORTHWHILE, Compile, Execution, execution
+from benchmark.compilation import WORTHWHILE, Compile, Compiled, Execution, execution
 from benchmark.methods import METHODS, build
 from benchmark.samples import Split
 from benchmark.training import Training
@@ -45,6 +47,14 @@ def test_compiled_agrees_with_eager(name: str) -> None:
         fast.method.network.state_dict().items(), eager.method.network.state_dict().values(), strict=True
     ):
         assert torch.allclose(ours, theirs, atol=1e-5), key
+
+
+def test_a_missing_gpu_is_no_news() -> None:
+    Compiled(CPU, 1)
+    loud = logging.getLogger("torch.utils.cpp_extension")
+    texts = ["No CUDA runtime is found, using CUDA_HOME='/usr/local'", "The compiler is too old"]
+    records = [loud.makeRecord(loud.name, logging.WARNING, "", 1, text, (), None) for text in texts]
+    assert [bool(loud.filter(record)) for record in records] == [False, True]
 
 
 def test_without_a_compiler_it_says_so_and_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
@@ -643,9 +644,57 @@ def test_hidden_files_are_none_of_the_stores(chosen: Selection, data: Dataset) -
     folder = train(picked(chosen, "BP"), data, chosen.store)
     for place in (folder.parent, folder.parent.parent):
         (place / ".gitkeep").touch()
-    (folder.parent / "notes.txt").write_text("the second seed is odd")
+        (place / "notes.txt").write_text("the second seed is odd")
+    (folder.parent.parent / "lost+found").mkdir(mode=0)
     assert chosen.store.folders() == [folder]
+    assert chosen.store.folder(picked(chosen, "BP").key) == folder
     assert chosen.store.problems() == []
+
+
+def test_a_link_of_a_run_that_leads_nowhere_is_damage(chosen: Selection, data: Dataset) -> None:
+    run = picked(chosen, "BP")
+    folder = train(run, data, chosen.store)
+    folder.rename(chosen.root / "kept")
+    folder.symlink_to(chosen.root / "not-mounted")
+    assert chosen.store.folders() == [folder]
+    (problem,) = chosen.store.problems()
+    assert str(folder / "run.yaml") in problem
+    assert status(run, chosen.store).state is State.DAMAGED
+
+
+def test_a_checkpoint_that_cannot_be_found_is_not_none(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+    run = picked(chosen, "BP")
+    file = interrupt(run, data, chosen.store)
+    for place in (file, file.parent):
+        place.rename(chosen.root / "kept")
+        place.symlink_to(chosen.root / "not-mounted")
+        assert status(run, chosen.store).state is State.DAMAGED
+        place.unlink()
+        (chosen.root / "kept").rename(place)
+    assert status(run, chosen.store).state is State.PARTIAL
+
+
+def test_runs_on_another_file_system_are_refused(
+    chosen: Selection, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finished ones are moved there in one step, which fails between two."""
+    runs = chosen.root / "runs" / MINI
+    runs.parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    runs.symlink_to(tmp_path / "elsewhere")
+    chosen.store.refuse_unwritable(MINI)
+    stat = Path.stat
+
+    def two_devices(path: Path, **options: bool) -> Any:
+        found = stat(path, **options)
+        return SimpleNamespace(st_dev=found.st_dev + (path == runs), st_mode=found.st_mode)
+
+    monkeypatch.setattr(Path, "stat", two_devices)
+    with pytest.raises(UserError, match=f"runs/{MINI} and .*/partial are on two file systems"):
+        chosen.store.refuse_unwritable(MINI)
 
 
 def test_runs_that_mix_states_of_a_methods_code(chosen: Selection, data: Dataset) -> None:
@@ -662,6 +711,8 @@ def test_runs_that_mix_states_of_a_methods_code(chosen: Selection, data: Dataset
     ):
         stored.record["sittings"] = [{"method_code": code} for code in codes] + [{}]
         assert stored.mixes_code is mixes, codes
+    stored.record["sittings"] = None
+    assert not stored.mixes_code
     del stored.record["sittings"]
     assert not stored.mixes_code
 

@@ -228,6 +228,7 @@ def test_other_measurements_are_refused(tmp_path: Path, change: dict[str, Any], 
     [
         (lambda text: text.replace("DTP,replica axis", "DTP,magic"), "line 2: implementation"),
         (lambda text: text.replace(",1,50000,", ",one,50000,"), "line 2: replicas"),
+        (lambda text: text.replace(",1,50000,", ",,50000,"), "line 2: replicas: Field required"),
         (lambda text: text.replace("skipped", "left out"), "line 2: other columns"),
         (lambda text: text[:-40] + "\n", "line 16: other columns"),
         (lambda text: text.splitlines()[0] + "\n", "holds no measurement; restore it, or delete it"),

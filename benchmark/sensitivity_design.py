@@ -157,20 +157,21 @@ def open_study(design: Design, storage: RDBStorage, replicas_per_pass: int) -> o
     study = optuna.create_study(
         storage=storage, study_name=design.name, direction="maximize", load_if_exists=True
     )
-    made_for = study.user_attrs.get("design")
-    if made_for is None:
+    check(design, study)
+    if "design" not in study.user_attrs:
         study.set_user_attr("replicas_per_pass", replicas_per_pass)
         study.set_user_attr("versions", provenance.versions())
         study.set_user_attr("design", design.record)
-    else:
-        check(design, study)
     return study
 
 
 def check(design: Design, study: optuna.Study) -> None:
-    """`UserError` that says what differs if the study was made for another design."""
+    """`UserError` that says what differs if the study was made for another design.
+
+    One that a kill left without a design and without trials was made for none yet.
+    """
     made_for = study.user_attrs.get("design", {})
-    if made_for != design.record:
+    if made_for != design.record and (made_for or study.get_trials(deepcopy=False)):
         raise UserError(
             f"the study {study.study_name!r} was made with {differences(made_for, design.record)}; it is "
             "left as it is: delete it (optuna delete-study), or name another --storage or --results"

@@ -371,6 +371,28 @@ run_app(app)
 """
 
 
+@pytest.mark.parametrize("attributes", [{}, {"replicas_per_pass": 3}])
+def test_killed_while_its_study_was_made_it_begins_anew(
+    command: Command, tmp_path: Path, attributes: dict[str, int]
+) -> None:
+    (tmp_path / "results").mkdir()
+    url = f"sqlite:///{tmp_path}/results/sensitivity.db"
+    made = optuna.create_study(storage=url, study_name=NAME, direction="maximize")
+    for name, value in attributes.items():
+        made.set_user_attr(name, value)
+    assert command("--methods", "FW-DTP", "--trials", "2")[0] == 0
+    assert list(counted(tmp_path / "results")) == [0, 1]
+
+
+def test_a_study_of_trials_without_a_design_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    url = f"sqlite:///{tmp_path}/results/sensitivity.db"
+    made = optuna.create_study(storage=url, study_name=NAME, direction="maximize")
+    made.optimize(lambda trial: trial.suggest_float("lr", 0.1, 1.0), n_trials=1)
+    assert f"the study '{NAME}' was made with" in fails(command("--methods", "FW-DTP", "--trials", "2"))
+    assert len(study(tmp_path / "results").trials) == 1
+
+
 def test_killed_twice_it_ends_with_the_same_numbers(command: Command, tmp_path: Path, plan: Path) -> None:
     arguments = ["--epochs", "3", "--trials", "6", "--replicas-per-pass", "3"]
     clock = time.monotonic()

@@ -115,9 +115,10 @@ def test_commands_run(command: str, project: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(
-    "file", ["README.md", "results/README.md", *(f"docs/{f.name}" for f in PROJECT.glob("docs/*.md"))]
-)
+PAGES = ["README.md", *(f"{d}/{f.name}" for d in ("docs", "results") for f in PROJECT.glob(f"{d}/*.md"))]
+
+
+@pytest.mark.parametrize("file", PAGES)
 def test_links_lead_to_files(file: str) -> None:
     text = (PROJECT / file).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]

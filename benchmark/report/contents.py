@@ -11,7 +11,7 @@ from benchmark import claims
 from benchmark.config import load_paper_values
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
-from benchmark.report import figure2, figure3, headline, html, scaling, table1, table2, table3
+from benchmark.report import figure2, figure3, headline, html, runs, scaling, table1, table2, table3
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Row, Table
 from benchmark.results import slug
 from benchmark.sensitivity_design import default_column, default_rows, default_storage, stored
@@ -189,6 +189,13 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], list
     return files, [exhibit]
 
 
+def report_runs(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
+    """What the page says under Provenance."""
+    found = runs.build(chosen.plan, chosen.store)
+    runs.show(found, console)
+    return runs.write(found, chosen.root / "tables"), []
+
+
 REPORTS: dict[str, Report] = {
     "table2": report_table2,
     "figure2": report_figure2,
@@ -197,6 +204,7 @@ REPORTS: dict[str, Report] = {
     "table3": report_table3,
     "claims": report_claims,
     "scaling": report_scaling,
+    "runs": report_runs,
 }
 """In the order of the page."""
 

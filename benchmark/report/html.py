@@ -10,16 +10,15 @@ import base64
 import os
 import webbrowser
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
 import jinja2
 
 from benchmark.errors import UserError
-from benchmark.report import table2
+from benchmark.report import runs, table2
 from benchmark.results import Store, StoredRun, atomic_file
 from benchmark.statistics import Verdict
 
@@ -38,6 +37,8 @@ UNDECIDED = (Verdict.INCOMPLETE.value, "NO DATA")
 """The verdicts that say that results are missing."""
 MINUS = "−"  # as wide as a plus
 NOTHING = "–"
+PROVENANCE = ("run", "data set", "seeds", "epochs", "device", "time", "torch", "commit", "data", "finished")
+"""What the page says of every stored run."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 RunsHref = Callable[[str], str]
@@ -221,6 +222,7 @@ def _minus(number: str) -> str:
 def table2_exhibit(table: table2.Table2, runs_href: RunsHref) -> Exhibit:
     """Table 2: every value leads to its run, every number of seeds to the run's provenance."""
     protocol = table.plan.config.protocol
+    seeds = runs.spelled(sorted(protocol.seeds))
     columns = [Column("method")]
     for column in table.columns:
         if table.heads_group(column):
@@ -238,7 +240,7 @@ def table2_exhibit(table: table2.Table2, runs_href: RunsHref) -> Exhibit:
     return Exhibit(
         anchor="table-2",
         title="Table 2",
-        caption=f"Test error in % after {protocol.epochs} epochs, seeds {_seeds(sorted(protocol.seeds))}",
+        caption=f"Test error in % after {protocol.epochs} epochs, seeds {seeds}",
         notes=(table2.NOTE, table.verdicts) if table.verdicts else (table2.NOTE,),
         warning=table.warning,
         table=Table(tuple(columns), tuple(rows)),
@@ -277,57 +279,26 @@ def _run_anchor(key: str) -> str:
 
 def provenance(store: Store, page_file: Path) -> Exhibit:
     """Where the numbers come from: one row a stored run; `UserError` for a damaged one."""
-    heads = ("run", "data set", "seeds", "epochs", "device", "time", "torch", "commit", "data", "finished")
-    columns = [Column(head, numeric=head in ("epochs", "time"), wide=head == "device") for head in heads]
+    columns = [Column(head, numeric=head in ("epochs", "time"), wide=head == "device") for head in PROVENANCE]
     href = links_to(store, page_file)
-    runs = store.runs()
+    stored = store.runs()
     return Exhibit(
         anchor="provenance",
         title="Provenance",
-        caption=f"{len(runs)} stored runs: what was trained, on what, and with what",
+        caption=f"{len(stored)} stored runs: what was trained, on what, and with what",
         notes=(
             "Each run leads to its record: the whole specification, all versions and a checksum of its "
             "numbers; its learning curves lie beside it. Commit: of this project's code, +changes where "
-            "files differed from it. Data: the first digits of the SHA-256 checksum of the images. Time: of "
-            "training alone. Where a run was interrupted and went on elsewhere, all devices and versions are "
-            "named.",
+            "files differed from it. Data: the first digits of the SHA-256 checksum of the images.",
+            runs.NOTE,
         ),
-        table=Table(tuple(columns), tuple(_provenance_row(run, href) for run in runs)),
+        table=Table(tuple(columns), tuple(_provenance_row(run, href) for run in stored)),
     )
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    """`1 to 5`, or one by one."""
-    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))
-
-
-def _named(values: Iterable[str]) -> str:
-    """Each once, in order."""
-    return "; ".join(dict.fromkeys(values))
-
-
-def _short(commit: str) -> str:
-    digits, changes, _ = commit.partition("+")
-    return digits[:10] + ("+changes" if changes else "")
-
-
 def _provenance_row(run: StoredRun, href: RunsHref) -> Row:
-    record, key = run.record, run.record["key"]
-    sittings = record.get("sittings", [])
-    versions = [sitting["versions"] for sitting in sittings]
-    seconds, finished = record.get("training_seconds"), record.get("finished")
-    values = [
-        run.spec["dataset"]["name"],
-        _seeds(run.spec["seeds"]),
-        str(run.spec["epochs"]),
-        _named(sitting["device"] for sitting in sittings),
-        None if seconds is None else str(timedelta(seconds=round(seconds))),
-        _named(version["torch"] for version in versions),
-        _named(_short(version["commit"]) for version in versions),
-        record["data"]["checksum"][:12],
-        None if finished is None else finished[:16].replace("T", " ") + " UTC",
-    ]
-    head = Cell(record["label"], href(key), details=(Line(key),))
-    return Row((head, *(Cell(value or NOTHING, absent=not value) for value in values)), _run_anchor(key))
+    values = runs.described(run)
+    key, columns = values["key"], PROVENANCE[1:]
+    head = Cell(values["run"], href(key), details=(Line(key),))
+    cells = (Cell(values[column] or NOTHING, absent=not values[column]) for column in columns)
+    return Row((head, *cells), _run_anchor(key))

@@ -377,12 +377,6 @@ def test_an_empty_store_has_a_page(tmp_path: Path) -> None:
     Reader(html.page("Empty", "", [], empty))
 
 
-def test_seeds_one_by_one() -> None:
-    assert [html._seeds(seeds) for seeds in ([7], [1, 2], [1, 2, 3], [1, 3, 4])] == [
-        "7", "1, 2", "1 to 3", "1, 3, 4"
-    ]  # fmt: skip
-
-
 def test_verdicts_are_counted() -> None:
     exhibit = judged("a", "A", [("x", "SUPPORTED"), ("y", "NO DATA")])
     assert exhibit.tally == [("SUPPORTED", "good", 1), ("NO DATA", "none", 1)]

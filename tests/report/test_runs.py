@@ -1,0 +1,132 @@
+"""The stored runs, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from benchmark.config import CONFIGS
+from benchmark.errors import UserError
+from benchmark.options import Selection
+from benchmark.report import runs
+from benchmark.results import EPOCH_COLUMNS
+from benchmark.sweep import Plan, Run
+
+PLAN = f"""\
+base: {CONFIGS / "table2.yaml"}
+title: "Made up"
+protocol: {{epochs: 1, seeds: [3, 1, 2]}}
+"""
+VERSIONS = {"torch": "2.15.0", "commit": "0123456789abcdef+changes"}
+SITTING = {"device": "Abacus", "execution": "eager", "versions": VERSIONS}
+MADE = {
+    "finished": "2026-01-02T04:05:06+00:00",
+    "training_seconds": 3723.4,
+    "sittings": [SITTING, {**SITTING, "device": "Cogwheel"}, {**SITTING, "device": "Abacus"}],
+}
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Selection:
+    (tmp_path / "made-up.yaml").write_text(PLAN)
+    return Selection(str(tmp_path / "made-up.yaml"), None, None, None, None, tmp_path / "results")
+
+
+def keep(chosen: Selection, run: Run, **made: Any) -> None:
+    lines = pd.DataFrame([[1, seed, 0.5, 9.0, False] for seed in run.seeds], columns=list(EPOCH_COLUMNS))
+    tables = {name: pd.DataFrame({"epoch": [1]}) for name in run.measure}
+    record = {"row": run.row, "spec": run.spec, "data": {"checksum": "d" * 64}, **made}
+    chosen.store.commit(run.row, record, lines, tables)
+
+
+def planned(plan: Plan, row: str, column: str) -> Run:
+    run = plan.run(row, column)
+    assert run is not None
+    return run
+
+
+def lines(file: Path) -> list[list[str]]:
+    """The cells of the tables of a Markdown file, heads and rules aside."""
+    rows = [line.strip("| ").split(" | ") for line in file.read_text().splitlines() if line.startswith("| ")]
+    return [row for row in rows if row[0] != "run"]
+
+
+def test_runs_of_the_plan_come_first_and_in_its_order(chosen: Selection) -> None:
+    plan = chosen.plan
+    other = plan.with_protocol([7], None)
+    for run in (planned(other, "BP", "mnist"), planned(plan, "FA", "mnist"), planned(plan, "BP", "mnist")):
+        keep(chosen, run, **MADE)
+    found = runs.build(plan, chosen.store)
+    assert [run.record["label"] for run in found.cells] == ["BP", "FA"]
+    assert [run.spec["seeds"] for run in found.others] == [[7]]
+    frame = found.frame()
+    assert list(frame["of the plan"]) == [True, True, False]
+    assert list(frame["seeds"]) == ["1 to 3", "1 to 3", "7"]
+    assert list(runs.build(other, chosen.store).frame()["seeds"]) == ["7", "1 to 3", "1 to 3"]
+
+
+def test_what_a_run_says_of_its_making(chosen: Selection) -> None:
+    run = planned(chosen.plan, "BP", "fashion-mnist")
+    keep(chosen, run, **MADE)
+    markdown, csv = runs.write(runs.build(chosen.plan, chosen.store), chosen.root / "tables")
+    expected = [
+        "BP", "fashion-mnist", "1 to 3", "1", "1:02:03", "Abacus; Cogwheel", "eager",
+        "2026-01-02 04:05 UTC", run.key,
+    ]  # fmt: skip
+    assert lines(markdown) == [expected]
+    (line,) = pd.read_csv(csv).to_dict("records")
+    assert (line["torch"], line["commit"]) == ("2.15.0", "0123456789+changes")
+    assert line["data"] == "d" * 12
+    assert "## Others\n\nNone.\n" in markdown.read_text()
+
+
+def test_a_record_that_does_not_say(chosen: Selection) -> None:
+    keep(chosen, planned(chosen.plan, "BP", "mnist"))
+    (run,) = runs.build(chosen.plan, chosen.store).cells
+    said = runs.described(run)
+    assert {name for name, value in said.items() if not value} == {
+        "device", "execution", "time", "torch", "commit", "finished"
+    }  # fmt: skip
+
+
+def test_a_run_without_the_measurements_still_fills_its_cell(chosen: Selection) -> None:
+    run = planned(chosen.plan, "DTP", "mnist")
+    assert run.measure
+    keep(chosen, run.unmeasured, **MADE)
+    found = runs.build(chosen.plan, chosen.store)
+    assert [stored.record["key"] for stored in found.cells] == [run.unmeasured.key]
+    keep(chosen, run, **MADE)
+    found = runs.build(chosen.plan, chosen.store)
+    assert [stored.record["key"] for stored in found.cells] == [run.key]
+    assert [stored.record["key"] for stored in found.others] == [run.unmeasured.key]
+
+
+def test_an_empty_store(chosen: Selection) -> None:
+    console = Console(record=True, width=200)
+    found = runs.build(chosen.plan, chosen.store)
+    runs.show(found, console)
+    assert "0 other runs" in console.export_text()
+    markdown, csv = runs.write(found, chosen.root / "tables")
+    assert markdown.read_text().count("None.") == 2
+    assert csv.read_text().startswith("of the plan,run,data set,")
+
+
+def test_a_damaged_run_is_an_error(chosen: Selection) -> None:
+    run = planned(chosen.plan, "BP", "mnist")
+    keep(chosen, run)
+    folder = chosen.store.folder(run.key)
+    assert folder is not None
+    (folder / "epochs.csv").write_text("damaged")
+    with pytest.raises(UserError, match="changed since the run was stored"):
+        runs.build(chosen.plan, chosen.store)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"), [([7], "7"), ([1, 2], "1, 2"), ([1, 2, 3], "1 to 3"), ([1, 3, 4], "1, 3, 4")]
+)
+def test_seeds_one_by_one(seeds: list[int], said: str) -> None:
+    assert runs.spelled(seeds) == said

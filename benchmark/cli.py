@@ -416,7 +416,9 @@ def reproduce(
 
 @app.command("rerun")
 def rerun_command(
-    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY...", help="Of stored runs.")] = None,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY...", help="Of stored runs, or their folders.")
+    ] = None,
     count: Annotated[
         int | None, typer.Option("--random", help="Without keys: so many of the cheaper runs.  [default: 3]")
     ] = None,

@@ -41,7 +41,7 @@ class Agreement:
 
 
 def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: int) -> list[StoredRun]:
-    """The runs with these keys (or their beginnings, or folders' names), else `count` of the cheaper half.
+    """The runs with these keys (or their beginnings, or their folders), else `count` of the cheaper half.
 
     Drawn are only runs that this code still computes; `UserError` if there are none.
     """
@@ -56,7 +56,9 @@ def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: i
         return random.Random(seed).sample(cheap, min(count, len(cheap)))
     chosen = []
     for key in keys:
-        found = [run for run in stored if run.record["key"].startswith(key) or run.folder.name == key]
+        found = [
+            run for run in stored if run.record["key"].startswith(key) or run.folder.name == Path(key).name
+        ]
         if len(found) != 1:
             begin = f"the keys of {len(found)} stored runs begin" if found else "no stored run's key begins"
             raise UserError(f"rerun: {begin} with {key!r}; the folders of the stored runs end in their keys")

@@ -107,7 +107,8 @@ def test_choice(chosen: Selection) -> None:
     key = stored(chosen).record["key"]
     assert [run.record["key"] for run in choose(chosen.store.runs(), [key[:8]], 1, 1)] == [key]
     (folder,) = chosen.store.folders()[:1]
-    assert [run.folder for run in choose(chosen.store.runs(), [folder.name], 1, 1)] == [folder]
+    for named in (folder.name, str(folder), f"{folder}/"):
+        assert [run.folder for run in choose(chosen.store.runs(), [named], 1, 1)] == [folder]
     with pytest.raises(UserError, match="no stored run's key begins with 'zzz'"):
         choose(chosen.store.runs(), ["zzz"], 1, 1)
     with pytest.raises(UserError, match="the keys of 3 stored runs begin with ''"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -408,6 +409,9 @@ def _checked(folder: Path) -> StoredRun:
         raise UserError(f"{folder / 'run.yaml'}: the specification is not complete")
     if key is None or record.get("key") != key:
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
+    seconds = record.get("training_seconds", 0.0)
+    if not (isinstance(seconds, int | float) and 0 <= seconds < math.inf):
+        raise UserError(f"{folder / 'run.yaml'}: training_seconds: {seconds!r} found, a time expected")
     epochs = _table(folder / "epochs.csv", record["epochs_sha256"])
     digests = record.get("measured_sha256", {})
     spec = record["spec"]

@@ -735,6 +735,8 @@ def test_the_papers_own_numbers_would_pass() -> None:
         ({"check": {**BEATS, "against": ["X"]}}, ["it.check.against: unknown 'X', allowed: BP,", "L-DRL"]),
         ({"check": {**BEATS, "columns": ["mnits"]}}, ["it.check.columns: unknown 'mnits', allowed: mnist,"]),
         ({"check": {**BEATS, "columns": []}}, ["it.check.lower_error.columns", "[] found", "at least 1"]),
+        ({"check": {**BEATS, "columns": ["mnist", "mnist"]}}, ["columns: 'mnist' stands twice"]),
+        ({"check": {**FAILS, "of": "trace", "above": 1, "encoders": [2, 2]}}, ["encoders: 2 stands twice"]),
         ({"check": {**BEATS, "colour": 1}}, ["it.check.lower_error.colour: unknown key"]),
         ({"check": {**FAILS, "above": 1, "below": 2}}, ["one of 'above', 'below', 'about' is required"]),
         ({"check": {**RATIO}}, ["it.check.time_ratio: one of 'above', 'below', 'about' is required"]),

@@ -221,6 +221,18 @@ def test_a_record_of_no_data_set_is_damage(chosen: Selection, data: Dataset, dat
     assert problem.startswith(f"{folder / 'run.yaml'}: not the record of a run; ")
 
 
+@pytest.mark.parametrize("seconds", [-5, "0.3", float("nan"), None])
+def test_a_time_that_is_none_is_damage(chosen: Selection, data: Dataset, seconds: Any) -> None:
+    folder = train(picked(chosen, "BP"), data, chosen.store)
+    record = yaml.safe_load((folder / "run.yaml").read_text())
+    record["training_seconds"] = seconds
+    (folder / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
+    (problem,) = chosen.store.problems()
+    assert problem.startswith(
+        f"{folder / 'run.yaml'}: training_seconds: {seconds!r} found, a time expected; "
+    )
+
+
 def test_a_run_inside_another_one_is_found(chosen: Selection, data: Dataset) -> None:
     outer, inner = (train(picked(chosen, row), data, chosen.store) for row in ("BP", "DTP"))
     lost = inner.rename(outer / inner.name)

@@ -7,12 +7,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from benchmark.config.files import CONFIGS, Strict, load_each
+from benchmark.config.files import CONFIGS, Strict, distinct, load_each
 from benchmark.errors import UserError
 
-Names = Annotated[list[str], Field(min_length=1)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]
 
 
 class _Pairs(Strict):
@@ -71,7 +71,7 @@ class Measured(_Bounded):
     """The test error of the last epoch, or what `jacobian.spectrum` measures."""
     rows: Names
     columns: Names
-    encoders: list[Annotated[int, Field(gt=1)] | Literal["last"]] = []
+    encoders: Annotated[list[Annotated[int, Field(gt=1)] | Literal["last"]], AfterValidator(distinct)] = []
     """l, of the Jacobians."""
     from_epoch: int | None = Field(default=None, gt=0)
     """Every epoch from this one on; None: only the last one."""

@@ -16,6 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / "paper_configs"
 
 Model = TypeVar("Model", bound="Strict")
+Value = TypeVar("Value")
 
 
 class Strict(BaseModel):
@@ -165,6 +166,14 @@ def validated(kind: type[Model], content: Any, file: Path, *above: str) -> Model
         return kind.model_validate(content)
     except ValidationError as error:
         raise _one_line(kind, file, error, *above) from None
+
+
+def distinct(values: list[Value]) -> list[Value]:
+    """`values`, of which none may stand twice; for pydantic's `AfterValidator`."""
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ValueError(f"{value!r} stands twice")
+    return values
 
 
 def load_each(kind: type[Model], file: Path) -> dict[str, Model]:

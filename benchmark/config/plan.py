@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from benchmark.config.datasets import DatasetConfig
-from benchmark.config.files import CONFIGS, Strict, merge, read_mapping, removes_nothing, validated
+from benchmark.config.files import CONFIGS, Strict, distinct, merge, read_mapping, removes_nothing, validated
 from benchmark.config.paper import load_paper_values
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
@@ -21,12 +21,6 @@ from benchmark.precision import Precision
 
 Source = Literal["paper", "released code", "search", "guess"]
 """Where a value of a plan comes from."""
-
-
-def _distinct(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) != len(seeds):
-        raise ValueError("the seeds must differ from each other")
-    return seeds
 
 
 def _inside(directory: str) -> str:
@@ -40,7 +34,8 @@ def _inside(directory: str) -> str:
     return directory
 
 
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(distinct)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]
 
 
 class Protocol(Strict):
@@ -138,8 +133,8 @@ class Row(Strict):
 class Measure(Strict):
     """Where a measurement (see `measurements.py`) is taken during training."""
 
-    rows: list[str] = Field(min_length=1)
-    columns: list[str] = Field(min_length=1)
+    rows: Names
+    columns: Names
     """Of which the plan has at most one: what reports show."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmark.cells import LATE_EPOCHS
 from benchmark.config import PROJECT
+from benchmark.errors import UserError
 from benchmark.report.table2 import Table2
 from benchmark.results import atomic_file
 
@@ -54,12 +55,15 @@ def text(table: Table2) -> str:
 
 
 def write(table: Table2, readme: Path = README) -> list[Path]:
-    """Put `text` between the marks of a README; nothing where it has none."""
+    """Put `text` between the marks of a README; nothing where it has none, `UserError` where it has one."""
     if not readme.is_file():
         return []
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    whole = readme.read_text(encoding="utf-8")
+    before, begin, rest = whole.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
+        if BEGIN in whole or END in whole:
+            raise UserError(f"{readme}: the results stand between {BEGIN.strip()} and {END}; both needed")
         return []
     with atomic_file(readme) as stream:
         stream.write((before + begin + text(table) + end + after).encode())

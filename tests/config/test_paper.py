@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,10 +66,26 @@ def test_paper_values_are_complete() -> None:
         assert cells["cifar-10"].mean == pytest.approx(ratio, abs=0.02)
 
 
-def test_bad_paper_values(write: Write, line_of: LineOf) -> None:
-    cells = {"BP": {"mnist": {"mean": "1.85", "std": 0.09}}}
-    file = write({"t": {"n": 5, "spread": "s", "unit": "u", "cells": cells}})
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"cells": {"BP": {"mnist": {"mean": "1.85", "std": 0.09}}}}, "t.cells.BP.mnist.mean: '1.85' found"),
+        ({"cells": {"BP": {"mnist": {"mean": -1.85, "std": 0.09}}}}, "t.cells.BP.mnist.mean: -1.85 found"),
+        ({"cells": {"BP": {"mnist": {"mean": math.nan, "std": 0.09}}}}, "t.cells.BP.mnist.mean: nan found"),
+        ({"cells": {"BP": {"mnist": {"mean": 1.85, "std": math.inf}}}}, "t.cells.BP.mnist.std: inf found"),
+        ({"cells": {"BP": {"mnist": {"mean": 185, "std": 0.09}}}}, "t: BP on mnist: 185 found, at most 100"),
+        ({"n": 1}, "t.n: 1 found"),
+    ],
+)
+def test_bad_paper_values(write: Write, line_of: LineOf, table: dict[str, Any], expected: str) -> None:
+    good = {"n": 5, "spread": "s", "unit": "test error in %", "cells": {}}
+    file = write({"t": {**good, **table}})
     with pytest.raises(UserError) as error:
         load_paper_values(file)
-    line = line_of(error)
-    assert line.startswith(f"{file}: t.cells.BP.mnist.mean: '1.85' found")
+    assert line_of(error).startswith(f"{file}: {expected}")
+
+
+def test_seconds_have_no_upper_bound(write: Write) -> None:
+    cells = {"BP": {"mnist": {"mean": 185, "std": 0.09}}}
+    file = write({"t": {"n": 5, "spread": "s", "unit": "seconds", "cells": cells}})
+    assert load_paper_values(file)["t"].cells["BP"]["mnist"].mean == 185

@@ -367,7 +367,7 @@ STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
         ("margins", {"mnits": 0.3}, ["margins.mnits", "unknown data set", "allowed: mnist,"]),
         ("title", 5, ["title", "5 found", "string"]),
         (SEEDS, [], ["protocol.seeds", "[] found", "at least 1"]),
-        (SEEDS, [1, 2, 1], ["protocol.seeds", "differ"]),
+        (SEEDS, [1, 2, 1], ["protocol.seeds", "1 stands twice"]),
         (SEEDS, [-1], ["protocol.seeds.0", "-1 found", "greater than or equal to 0"]),
         (SEEDS, [1, 2.5], ["protocol.seeds.1", "2.5 found", "integer"]),
         (SEEDS, [True], ["protocol.seeds.0", "True found", "integer"]),

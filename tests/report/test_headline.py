@@ -8,6 +8,7 @@ from rich.console import Console
 
 from benchmark import options
 from benchmark.config import CONFIGS, load_paper_values
+from benchmark.errors import UserError
 from benchmark.options import RESULTS, Selection
 from benchmark.report import contents, headline, table2
 from benchmark.report.table2 import Table2
@@ -60,12 +61,20 @@ def test_only_what_is_between_the_marks_changes(stored: Table2, tmp_path: Path) 
     assert readme.read_text() == f"above\n{headline.BEGIN}{headline.text(stored)}{headline.END}\nbelow\n"
 
 
-@pytest.mark.parametrize("text", ["no marks\n", headline.BEGIN, headline.END])
-def test_without_marks_nothing_is_written(stored: Table2, tmp_path: Path, text: str) -> None:
+def test_without_marks_nothing_is_written(stored: Table2, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     assert headline.write(stored, readme) == []
-    readme.write_text(text)
+    readme.write_text("no marks\n")
     assert headline.write(stored, readme) == []
+    assert readme.read_text() == "no marks\n"
+
+
+@pytest.mark.parametrize("text", [headline.BEGIN, headline.END, headline.END + headline.BEGIN])
+def test_a_mark_without_the_other_is_an_error(stored: Table2, tmp_path: Path, text: str) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(UserError, match="both needed"):
+        headline.write(stored, readme)
     assert readme.read_text() == text
 
 

@@ -122,7 +122,7 @@ def read_cells(plan: Plan, store: Store, paper: PaperTable) -> dict[tuple[str, s
             run = plan.run(row, column)
             cells_of_row = paper.cells.get(config.paper_row or row, {})
             printed = cells_of_row.get(column) if plan.config.comparable else None
-            stored = store.load(run.key, run.unmeasured.key) if run is not None else None
+            stored = store.load(*run.keys) if run is not None else None
             command = plan.run_command(row, column)
             if run is None or stored is None:
                 cells[row, column] = Cell(run is not None, command, paper=printed)

@@ -130,7 +130,7 @@ class Evidence:
     def _run(self, row: str, column: str) -> StoredRun:
         run = self._planned(row, column)
         if run.key not in self._runs:
-            stored = self.store.load(run.key, run.unmeasured.key)
+            stored = self.store.load(*run.keys)
             if stored is None:
                 command = self.cells[row, column].command
                 raise NoData(f"{row} on {self.title(column)} is not stored", command)

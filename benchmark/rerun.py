@@ -56,14 +56,17 @@ def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: i
         return random.Random(seed).sample(cheap, min(count, len(cheap)))
     chosen = []
     for key in keys:
-        found = [
-            run for run in stored if run.record["key"].startswith(key) or run.folder.name == Path(key).name
-        ]
+        found = [run for run in stored if run.record["key"].startswith(key) or _is_at(run, key)]
         if len(found) != 1:
             begin = f"the keys of {len(found)} stored runs begin" if found else "no stored run's key begins"
             raise UserError(f"rerun: {begin} with {key!r}; the folders of the stored runs end in their keys")
         chosen += found
     return chosen
+
+
+def _is_at(run: StoredRun, place: str) -> bool:
+    """Whether the place is the run's folder, or its name."""
+    return run.folder.name == place or ("/" in place and run.folder.resolve() == Path(place).resolve())
 
 
 def run_of(stored: StoredRun, epochs: int | None = None) -> Run:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -37,6 +36,7 @@ REQUIRED = {"semantics", "method", "version", "dataset", "seeds", "epochs", "bat
 DATASET = r"\w[\w.-]*"
 """A data set's name, and its folder's."""
 EPOCH_COLUMNS = ("epoch", "seed", "train_loss", "test_error", "diverged")
+MOST_SECONDS = 1e9  # thirty years
 _DIGEST = hashlib.sha256().digest_size  # a checkpoint begins with that of the rest
 
 
@@ -409,9 +409,7 @@ def _checked(folder: Path) -> StoredRun:
         raise UserError(f"{folder / 'run.yaml'}: the specification is not complete")
     if key is None or record.get("key") != key:
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
-    seconds = record.get("training_seconds", 0.0)
-    if not (isinstance(seconds, int | float) and 0 <= seconds < math.inf):
-        raise UserError(f"{folder / 'run.yaml'}: training_seconds: {seconds!r} found, a time expected")
+    _check_making(folder / "run.yaml", record)
     epochs = _table(folder / "epochs.csv", record["epochs_sha256"])
     digests = record.get("measured_sha256", {})
     spec = record["spec"]
@@ -422,6 +420,27 @@ def _checked(folder: Path) -> StoredRun:
     if set(zip(epochs["epoch"], epochs["seed"], strict=True)) != expected or len(epochs) != len(expected):
         raise UserError(f"{folder / 'epochs.csv'}: not every epoch and seed of the run is there")
     return StoredRun(folder, record, epochs, measured)
+
+
+def _check_making(file: Path, record: Mapping[str, Any]) -> None:
+    """`UserError` for what no run says of its making, for the sake of those who read it out."""
+    seconds = record.get("training_seconds", 0.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_SECONDS:
+        raise UserError(f"{file}: training_seconds: {seconds!r} found, a time expected")
+    for name in ("label", "finished"):
+        if not isinstance(record.get(name, ""), str):
+            raise UserError(f"{file}: {name}: {record[name]!r} found, text expected")
+    sittings = record.get("sittings", [])
+    if not isinstance(sittings, list) or not all(map(_is_sitting, sittings)):
+        raise UserError(f"{file}: sittings: a list expected, of devices and versions")
+
+
+def _is_sitting(sitting: Any) -> bool:
+    versions = sitting.get("versions") if isinstance(sitting, dict) else None
+    texts = (
+        [sitting.get("device"), *map(versions.get, ("torch", "commit"))] if isinstance(versions, dict) else []
+    )
+    return bool(texts) and all(isinstance(text, str) for text in texts)
 
 
 def _table(file: Path, digest: Any) -> pd.DataFrame:

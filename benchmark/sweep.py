@@ -71,6 +71,11 @@ class Run:
         return replace(self, measure=())
 
     @property
+    def keys(self) -> list[str]:
+        """Of the stored runs that have its errors, its own first."""
+        return list(dict.fromkeys((self.key, self.unmeasured.key)))
+
+    @property
     def total_epochs(self) -> int:
         """Epochs, feedback pre-training included."""
         return self.epochs + METHODS[self.method].pretraining_epochs(self.options)

@@ -109,6 +109,8 @@ def test_choice(chosen: Selection) -> None:
     (folder,) = chosen.store.folders()[:1]
     for named in (folder.name, str(folder), f"{folder}/"):
         assert [run.folder for run in choose(chosen.store.runs(), [named], 1, 1)] == [folder]
+    with pytest.raises(UserError, match="no stored run's key begins with '/elsewhere/"):
+        choose(chosen.store.runs(), [f"/elsewhere/{folder.name}"], 1, 1)
     with pytest.raises(UserError, match="no stored run's key begins with 'zzz'"):
         choose(chosen.store.runs(), ["zzz"], 1, 1)
     with pytest.raises(UserError, match="the keys of 3 stored runs begin with ''"):

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,16 +221,30 @@ def test_a_record_of_no_data_set_is_damage(chosen: Selection, data: Dataset, dat
     assert problem.startswith(f"{folder / 'run.yaml'}: not the record of a run; ")
 
 
-@pytest.mark.parametrize("seconds", [-5, "0.3", float("nan"), None])
-def test_a_time_that_is_none_is_damage(chosen: Selection, data: Dataset, seconds: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        *(
+            ("training_seconds", seconds, f"training_seconds: {seconds!r} found, a time expected; ")
+            for seconds in (-5, "0.3", float("nan"), float("inf"), 1e20, True, None)
+        ),
+        ("label", 5, "label: 5 found, text expected; "),
+        ("finished", date(2026, 1, 2), "finished: datetime.date(2026, 1, 2) found, text expected; "),
+        *(
+            ("sittings", sittings, "sittings: a list expected, of devices and versions; ")
+            for sittings in ("abc", None, [5], [{"device": "x"}], [{"device": 5, "versions": {}}])
+        ),
+    ],
+)
+def test_what_no_run_says_of_its_making_is_damage(
+    chosen: Selection, data: Dataset, name: str, value: Any, expected: str
+) -> None:
     folder = train(picked(chosen, "BP"), data, chosen.store)
     record = yaml.safe_load((folder / "run.yaml").read_text())
-    record["training_seconds"] = seconds
+    record[name] = value
     (folder / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
     (problem,) = chosen.store.problems()
-    assert problem.startswith(
-        f"{folder / 'run.yaml'}: training_seconds: {seconds!r} found, a time expected; "
-    )
+    assert problem.startswith(f"{folder / 'run.yaml'}: {expected}")
 
 
 def test_a_run_inside_another_one_is_found(chosen: Selection, data: Dataset) -> None:

@@ -9,10 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from benchmark.config.files import CONFIGS, Strict, distinct, load_each
+from benchmark.config.files import CONFIGS, Names, Strict, distinct, load_each
 from benchmark.errors import UserError
-
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]
 
 
 class _Pairs(Strict):

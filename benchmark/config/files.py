@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import UserError
 
@@ -174,6 +174,10 @@ def distinct(values: list[Value]) -> list[Value]:
         if value in values[:number]:
             raise ValueError(f"{value!r} stands twice")
     return values
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]
+"""Of rows or data sets."""
 
 
 def load_each(kind: type[Model], file: Path) -> dict[str, Model]:

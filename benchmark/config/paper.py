@@ -28,7 +28,7 @@ class PaperTable(Strict):
     def _shares(self) -> PaperTable:
         for row, cells in self.cells.items():
             for column, cell in cells.items():
-                if self.unit.endswith("in %") and cell.mean > 100:
+                if "%" in self.unit and cell.mean > 100:
                     raise ValueError(f"{row} on {column}: {cell.mean:g} found, at most 100 expected")
         return self
 

@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from benchmark.config.datasets import DatasetConfig
-from benchmark.config.files import CONFIGS, Strict, distinct, merge, read_mapping, removes_nothing, validated
+from benchmark.config.files import (
+    CONFIGS,
+    Names,
+    Strict,
+    distinct,
+    merge,
+    read_mapping,
+    removes_nothing,
+    validated,
+)
 from benchmark.config.paper import load_paper_values
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
@@ -35,7 +44,6 @@ def _inside(directory: str) -> str:
 
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(distinct)]
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]
 
 
 class Protocol(Strict):

@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 
 from benchmark.cells import LATE_EPOCHS
 from benchmark.claims import Ledger, Verdict
+from benchmark.report import markdown
 from benchmark.results import atomic_file
 from benchmark.statistics import ALPHA
 
@@ -77,9 +78,10 @@ def _markdown(ledger: Ledger) -> Iterator[str]:
     yield from (f"# Claims of the paper: {counts(ledger)}", "", ledger.plan.heading, "")
     if ledger.warning:
         yield from (f"**{ledger.warning}**", "")
-    yield from ("| claim | verdict | parts |", "|---|---|---|")
-    for judgement in ledger.judgements:
-        yield f"| {judgement.name} | **{ledger.shown(judgement.verdict)}** | {ledger.summary(judgement)} |"
+    yield from markdown.table(
+        ("claim", "verdict", "parts"),
+        [(j.name, f"**{ledger.shown(j.verdict)}**", ledger.summary(j)) for j in ledger.judgements],
+    )
     yield from ("", NOTE)
     for judgement in ledger.judgements:
         claim = judgement.claim
@@ -89,9 +91,9 @@ def _markdown(ledger: Ledger) -> Iterator[str]:
         yield f"Margin {margin}: {claim.reason}"
         if claim.need == "any":
             yield "One part is enough."
-        yield from ("", "| part | verdict | numbers |", "|---|---|---|")
-        for part in judgement.parts:
-            yield f"| {part.where} | {ledger.judged(part)} | {part.numbers} |"
+        yield ""
+        parts = [(part.where, ledger.judged(part), part.numbers) for part in judgement.parts]
+        yield from markdown.table(("part", "verdict", "numbers"), parts)
     if ledger.commands:
         yield from ("", "## What gets the missing data", "")
         yield from (f"- `{command}`" for command in ledger.commands)

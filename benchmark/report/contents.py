@@ -190,7 +190,7 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], list
 
 
 def report_runs(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
-    """What the page says under Provenance."""
+    """No exhibit: the page has the runs at its end, under Provenance."""
     found = runs.build(chosen.plan, chosen.store)
     runs.show(found, console)
     return runs.write(found, chosen.root / "tables"), []

@@ -22,7 +22,7 @@ from rich.table import Table as Grid
 from benchmark import optuna_storage
 from benchmark.errors import UserError
 from benchmark.precision import Precision
-from benchmark.report import drawing
+from benchmark.report import drawing, markdown
 from benchmark.results import Store, atomic_file, slug
 from benchmark.sensitivity_design import (
     COLUMN,
@@ -366,9 +366,7 @@ def _markdown(figure: Figure3) -> str:
     text = [f"# {figure.heading}", ""]
     if figure.warning:
         text += [f"**{figure.warning}**", ""]
-    text += ["| " + " | ".join(lines[0]) + " |", "|---" * len(lines[0]) + "|"]
-    text += ["| " + " | ".join(line.values()) + " |" for line in lines]
-    text += ["", NOTE]
+    text += [*markdown.table(list(lines[0]), [list(line.values()) for line in lines]), "", NOTE]
     if commands := figure.missing():
         text += ["", "What is missing, and what fills it:", "", *(f"- `{command}`" for command in commands)]
     return "\n".join(text) + "\n"

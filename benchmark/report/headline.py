@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmark.cells import LATE_EPOCHS
 from benchmark.config import PROJECT
 from benchmark.errors import UserError
+from benchmark.report import markdown
 from benchmark.report.table2 import Table2
 from benchmark.results import atomic_file
 
@@ -28,9 +29,8 @@ def text(table: Table2) -> str:
     lines = [
         "; ".join([f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2", *absent]) + ".",
         "",
-        "| method | data set | test error (%) | paper | difference, 95 % interval | verdict |",
-        "|---" * 6 + "|",
     ]
+    body = []
     for (row, column), cell in table.cells.items():
         if not cell.errors:
             continue
@@ -41,9 +41,10 @@ def text(table: Table2) -> str:
             low, high = cell.comparison.interval
             apart = f"{cell.comparison.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         ours = f"{cell.value} ({cell.seeds})"
-        cells = (table.label(row), table.title(column), ours, paper, apart, cell.said)
-        lines.append("| " + " | ".join(cells) + " |")
+        body.append((table.label(row), table.title(column), ours, paper, apart, cell.said))
+    heads = ("method", "data set", "test error (%)", "paper", "difference, 95 % interval", "verdict")
     lines += [
+        *markdown.table(heads, body),
         "",
         f"In brackets: not a row of the paper's table. (18 of {LATE_EPOCHS} epochs): had training ended "
         f"after any of the last {LATE_EPOCHS} epochs, 18 times the verdict would have been this one. "
@@ -61,9 +62,9 @@ def write(table: Table2, readme: Path = README) -> list[Path]:
     whole = readme.read_text(encoding="utf-8")
     before, begin, rest = whole.partition(BEGIN)
     _, end, after = rest.partition(END)
-    if not (begin and end):
+    if not (begin and end and whole.count(BEGIN) == whole.count(END) == 1):
         if BEGIN in whole or END in whole:
-            raise UserError(f"{readme}: the results stand between {BEGIN.strip()} and {END}; both needed")
+            raise UserError(f"{readme}: the results stand between {BEGIN.strip()} and {END}, each once")
         return []
     with atomic_file(readme) as stream:
         stream.write((before + begin + text(table) + end + after).encode())

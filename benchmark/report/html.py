@@ -37,7 +37,10 @@ UNDECIDED = (Verdict.INCOMPLETE.value, "NO DATA")
 """The verdicts that say that results are missing."""
 MINUS = "−"  # as wide as a plus
 NOTHING = "–"
-PROVENANCE = ("run", "data set", "seeds", "epochs", "device", "time", "torch", "commit", "data", "finished")
+PROVENANCE = (
+    *("run", "data set", "seeds", "epochs", "device", "execution", "time"),
+    *("torch", "commit", "data", "finished"),
+)
 """What the page says of every stored run."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -12,16 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from benchmark.report import markdown
 from benchmark.results import Store, StoredRun, atomic_file
 from benchmark.sweep import Plan
 
 NOTE = (
-    "Time: of training alone. Execution: compiled by torch.compile, graphed (CUDA graphs), or eager; empty "
-    "where it was not recorded yet. Where a run was interrupted and went on elsewhere, or was put together "
+    "Time: of training alone. Execution: compiled by torch.compile, graphed (CUDA graphs), or eager; not "
+    "recorded of the oldest. Where a run was interrupted and went on elsewhere, or was put together "
     "from seeds trained apart, all devices and versions are named, and times are added."
 )
 COLUMNS = (
-    *("run", "data set", "seeds", "epochs", "device", "execution", "time"),
+    *("run", "data set", "seeds", "epochs", "precision", "device", "execution", "time"),
     *("torch", "commit", "data", "finished", "key"),
 )
 """What is said of a run; `data`: the first digits of the SHA-256 checksum of its images."""
@@ -37,7 +38,7 @@ class Runs:
     cells: list[StoredRun]
     """Those behind the plan's cells, data set by data set in the plan's order."""
     others: list[StoredRun]
-    """Single seeds, other seeds, epochs or hyperparameters; by data set and label."""
+    """All else in the store: single seeds, other hyperparameters or epochs, other plans' rows."""
 
     def frame(self) -> pd.DataFrame:
         """One line a run, the plan's first."""
@@ -51,12 +52,14 @@ def build(plan: Plan, store: Store) -> Runs:
     left = {run.record["key"]: run for run in store.runs()}
     cells = []
     for planned in plan.runs(list(plan.config.rows), list(plan.config.columns)):
-        for key in (planned.key, planned.unmeasured.key):
-            if key in left:
-                cells.append(left.pop(key))
-                break
-    others = sorted(left.values(), key=lambda run: (run.spec["dataset"]["name"], str(run.record["label"])))
-    return Runs(plan, cells, others)
+        found = next((key for key in planned.keys if key in left), None)
+        if found is not None:
+            cells.append(left.pop(found))
+    return Runs(plan, cells, sorted(left.values(), key=_order))
+
+
+def _order(run: StoredRun) -> tuple[str, str, int, list[int]]:
+    return run.spec["dataset"]["name"], run.record["label"], run.spec["epochs"], run.spec["seeds"]
 
 
 def described(run: StoredRun) -> dict[str, str]:
@@ -66,10 +69,11 @@ def described(run: StoredRun) -> dict[str, str]:
     versions = [sitting["versions"] for sitting in sittings]
     seconds, finished = record.get("training_seconds"), record.get("finished")
     return {
-        "run": str(record["label"]),
+        "run": record["label"],
         "data set": run.spec["dataset"]["name"],
         "seeds": spelled(run.spec["seeds"]),
         "epochs": str(run.spec["epochs"]),
+        "precision": run.spec["precision"],
         "device": _named(sitting["device"] for sitting in sittings),
         "execution": _named(sitting.get("execution", "") for sitting in sittings),
         "time": "" if seconds is None else str(timedelta(seconds=round(seconds))),
@@ -130,13 +134,10 @@ def write(runs: Runs, folder: Path) -> list[Path]:
 
 
 def _markdown(runs: Runs) -> Iterator[str]:
-    yield from ("# Stored runs", "", NOTE)
+    yield from ("# Stored runs", "", NOTE + " Versions and commits: in the CSV file.")
     for heading, found in ((f"Behind {runs.plan.heading}", runs.cells), ("Others", runs.others)):
         yield from ("", f"## {heading}", "")
         if not found:
             yield "None."
             continue
-        yield "| " + " | ".join(SHOWN) + " |"
-        yield "|---" * len(SHOWN) + "|"
-        for run in found:
-            yield "| " + " | ".join(_shown(run)) + " |"
+        yield from markdown.table(SHOWN, map(_shown, found))

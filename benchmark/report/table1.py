@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark.jacobian import CONDITIONS_SAMPLES
+from benchmark.report import markdown
 from benchmark.report.measured import Measured, read
 from benchmark.report.table2 import tex
 from benchmark.results import Store, atomic_file
@@ -189,15 +190,14 @@ def _markdown(table: Table1) -> str:
     lines = [f"# {table.heading}", ""]
     if table.warning:
         lines += [f"**{table.warning}**", ""]
-    lines += ["| | " + " | ".join(table.head(row) for row in rows) + " |", "|---" * (len(rows) + 1) + "|"]
-    lines.append("| condition claimed | " + " | ".join(_claim(table, row) for row in rows) + " |")
+    body = [["condition claimed", *(_claim(table, row) for row in rows)]]
     for quantity, (text, _) in QUANTITIES.items():
         cells = [
             f"**{table.cell(row, quantity)}**" if table.claimed(row, quantity) else table.cell(row, quantity)
             for row in rows
         ]
-        lines.append(f"| {text} | " + " | ".join(cells) + " |")
-    lines += ["", NOTE]
+        body.append([text, *cells])
+    lines += [*markdown.table(["", *map(table.head, rows)], body), "", NOTE]
     lines += [f"\n{remark}" for remark in table.measured.remarks()]
     return "\n".join(lines) + "\n"
 

@@ -16,6 +16,7 @@ from benchmark.cells import LATE_EPOCHS, Cell, judged, read_cells
 from benchmark.config import PaperTable
 from benchmark.methods import METHODS
 from benchmark.network import weight_count
+from benchmark.report import markdown
 from benchmark.results import Store, atomic_file
 from benchmark.statistics import ALPHA, Verdict
 from benchmark.sweep import Plan
@@ -206,7 +207,7 @@ def _markdown(table: Table2) -> str:
     lines = [f"# {table.heading}", ""]
     if table.warning:
         lines += [f"**{table.warning}**", ""]
-    lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    body = []
     for row in table.rows:
         line = [table.label(row)]
         for column in table.columns:
@@ -216,8 +217,8 @@ def _markdown(table: Table2) -> str:
             marked = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}[table.rank(row, column)]
             text = marked.format(cell.value) + (f" ({cell.seeds})" if cell.errors else "")
             line.append("<br>".join([text, *cell.beside]))
-        lines.append("| " + " | ".join(line) + " |")
-    lines += ["", NOTE]
+        body.append(line)
+    lines += [*markdown.table(heads, body), "", NOTE]
     lines += ["", table.verdicts] if table.verdicts else []
     empty = list(table.missing())
     if empty:

@@ -17,7 +17,7 @@ from benchmark.config import PaperCell, PaperTable
 from benchmark.costs import Cost
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
-from benchmark.report import table2
+from benchmark.report import markdown, table2
 from benchmark.results import Store, atomic_file
 from benchmark.statistics import Estimate
 from benchmark.sweep import Plan, Run
@@ -304,9 +304,7 @@ def _markdown(table: Table3) -> str:
     if table.warning:
         lines += [f"**{table.warning}**", ""]
     for device, measured in table.devices.items():
-        names = heads(table)
-        lines += [f"## {device}", "", "| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-        lines += ["| " + " | ".join(cells) + " |" for cells in body(table, measured)]
+        lines += [f"## {device}", "", *markdown.table(heads(table), body(table, measured))]
         lines += ["", table.provenance(device), ""]
         skipped = [f"- skipped: {reason}" for reason in table.skipped(device)]
         lines += [*skipped, ""] if skipped else []

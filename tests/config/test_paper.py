@@ -73,6 +73,12 @@ def test_paper_values_are_complete() -> None:
         ({"cells": {"BP": {"mnist": {"mean": -1.85, "std": 0.09}}}}, "t.cells.BP.mnist.mean: -1.85 found"),
         ({"cells": {"BP": {"mnist": {"mean": math.nan, "std": 0.09}}}}, "t.cells.BP.mnist.mean: nan found"),
         ({"cells": {"BP": {"mnist": {"mean": 1.85, "std": math.inf}}}}, "t.cells.BP.mnist.std: inf found"),
+        ({"cells": {"BP": {"mnist": {"mean": math.inf, "std": 0.09}}}}, "t.cells.BP.mnist.mean: inf found"),
+        ({"cells": {"BP": {"mnist": {"mean": 1.85, "std": -0.09}}}}, "t.cells.BP.mnist.std: -0.09 found"),
+        (
+            {"cells": {"BP": {"mnist": {"mean": 100.5, "std": 0.09}}}},
+            "t: BP on mnist: 100.5 found, at most 100",
+        ),
         ({"cells": {"BP": {"mnist": {"mean": 185, "std": 0.09}}}}, "t: BP on mnist: 185 found, at most 100"),
         ({"n": 1}, "t.n: 1 found"),
     ],

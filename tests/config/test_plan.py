@@ -234,6 +234,10 @@ def test_one_measured_data_set_that_the_plan_has(write: Write, datasets: dict[st
     dropped = {"rows": {"DRL": {"hyperparameters": {"mnist": None}}}}
     measured = load_plan(str(write({**base, **dropped})), datasets).measure["conditions"]
     assert (measured.rows, measured.columns) == (["DTP", "L-DRL", "FW-DTP"], ["mnist"])
+    for name, values in (("columns", ["mnist", "mnist"]), ("rows", ["DTP", "FW-DTP", "DTP"])):
+        twice = write({**base, "measure": {"jacobian": {name: values}}})
+        with pytest.raises(UserError, match=rf"measure\.jacobian\.{name}: '{values[0]}' stands twice"):
+            load_plan(str(twice), datasets)
     two = write({**base, "measure": {"jacobian": {"columns": ["mnist", "fashion-mnist"]}}})
     with pytest.raises(UserError, match=r"measure\.jacobian\.columns: mnist, fashion-mnist found, one"):
         load_plan(str(two), datasets)

@@ -69,11 +69,13 @@ def test_without_marks_nothing_is_written(stored: Table2, tmp_path: Path) -> Non
     assert readme.read_text() == "no marks\n"
 
 
-@pytest.mark.parametrize("text", [headline.BEGIN, headline.END, headline.END + headline.BEGIN])
+@pytest.mark.parametrize(
+    "text", [headline.BEGIN, headline.END, headline.END + headline.BEGIN, 2 * (headline.BEGIN + headline.END)]
+)
 def test_a_mark_without_the_other_is_an_error(stored: Table2, tmp_path: Path, text: str) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(text)
-    with pytest.raises(UserError, match="both needed"):
+    with pytest.raises(UserError, match="each once"):
         headline.write(stored, readme)
     assert readme.read_text() == text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from benchmark.config import CONFIGS
 from benchmark.errors import UserError
-from benchmark.options import Selection
+from benchmark.options import RESULTS, Selection
 from benchmark.report import runs
 from benchmark.results import EPOCH_COLUMNS
 from benchmark.sweep import Plan, Run
@@ -37,7 +38,9 @@ def chosen(tmp_path: Path) -> Selection:
 
 
 def keep(chosen: Selection, run: Run, **made: Any) -> None:
-    lines = pd.DataFrame([[1, seed, 0.5, 9.0, False] for seed in run.seeds], columns=list(EPOCH_COLUMNS))
+    epochs = range(1, run.epochs + 1)
+    errors = [[epoch, seed, 0.5, 9.0, False] for epoch in epochs for seed in run.seeds]
+    lines = pd.DataFrame(errors, columns=list(EPOCH_COLUMNS))
     tables = {name: pd.DataFrame({"epoch": [1]}) for name in run.measure}
     record = {"row": run.row, "spec": run.spec, "data": {"checksum": "d" * 64}, **made}
     chosen.store.commit(run.row, record, lines, tables)
@@ -69,6 +72,22 @@ def test_runs_of_the_plan_come_first_and_in_its_order(chosen: Selection) -> None
     assert list(runs.build(other, chosen.store).frame()["seeds"]) == ["7", "1 to 3", "1 to 3"]
 
 
+def test_data_sets_and_seeds_are_in_order(chosen: Selection) -> None:
+    plan = chosen.plan
+    for row, column in (("BP", "fashion-mnist"), ("FA", "mnist"), ("BP", "mnist")):
+        keep(chosen, planned(plan, row, column), **MADE)
+    for seed in (5, 3, 4, 12):
+        keep(chosen, planned(plan.with_protocol([seed], None), "BP", "mnist"), **MADE)
+    keep(chosen, planned(plan.with_protocol([1], 2), "BP", "mnist"))
+    keep(chosen, planned(plan.with_protocol([1], None), "FA", "cifar-10"))
+    found = runs.build(plan, chosen.store)
+    assert [(run.spec["dataset"]["name"], run.record["label"]) for run in found.cells] == [
+        ("mnist", "BP"), ("mnist", "FA"), ("fashion-mnist", "BP")
+    ]  # fmt: skip
+    assert [run.spec["seeds"] for run in found.others] == [[1], [3], [4], [5], [12], [1]]
+    assert found.others[0].spec["dataset"]["name"] == "cifar-10"
+
+
 def test_what_a_run_says_of_its_making(chosen: Selection) -> None:
     run = planned(chosen.plan, "BP", "fashion-mnist")
     keep(chosen, run, **MADE)
@@ -80,8 +99,32 @@ def test_what_a_run_says_of_its_making(chosen: Selection) -> None:
     assert lines(markdown) == [expected]
     (line,) = pd.read_csv(csv).to_dict("records")
     assert (line["torch"], line["commit"]) == ("2.15.0", "0123456789+changes")
-    assert line["data"] == "d" * 12
-    assert "## Others\n\nNone.\n" in markdown.read_text()
+    assert (line["data"], line["precision"]) == ("d" * 12, "float32")
+    text = markdown.read_text()
+    assert "## Behind Made up: 1 epochs, seeds 1, 2, 3\n" in text
+    assert "## Others\n\nNone.\n" in text
+    console = Console(file=StringIO(), record=True, width=200)
+    runs.show(runs.build(chosen.plan, chosen.store), console)
+    assert run.key in console.export_text()
+
+
+def test_another_protocol_has_files_of_its_own(chosen: Selection) -> None:
+    other = chosen.plan.with_protocol([7], None)
+    files = runs.write(runs.build(other, chosen.store), chosen.root / "tables")
+    assert [file.name for file in files] == ["runs-made-up-seeds-7.md", "runs-made-up-seeds-7.csv"]
+
+
+def test_an_old_sitting_without_execution(chosen: Selection) -> None:
+    old = {"device": "Abacus", "versions": VERSIONS}
+    keep(chosen, planned(chosen.plan, "BP", "mnist"), sittings=[old, SITTING])
+    (run,) = runs.build(chosen.plan, chosen.store).cells
+    assert runs.described(run)["execution"] == "eager"
+
+
+def test_the_committed_list_is_that_of_the_store(tmp_path: Path) -> None:
+    chosen = Selection("table2", None, None, None, None, RESULTS)
+    for file in runs.write(runs.build(chosen.plan, chosen.store), tmp_path):
+        assert file.read_text() == (RESULTS / "tables" / file.name).read_text()
 
 
 def test_a_record_that_does_not_say(chosen: Selection) -> None:
@@ -128,5 +171,5 @@ def test_a_damaged_run_is_an_error(chosen: Selection) -> None:
 @pytest.mark.parametrize(
     ("seeds", "said"), [([7], "7"), ([1, 2], "1, 2"), ([1, 2, 3], "1 to 3"), ([1, 3, 4], "1, 3, 4")]
 )
-def test_seeds_one_by_one(seeds: list[int], said: str) -> None:
+def test_seeds_are_spelled(seeds: list[int], said: str) -> None:
     assert runs.spelled(seeds) == said

@@ -81,12 +81,13 @@ SITTING = {
     "started": "2026-01-02T03:04:05+00:00",
     "from_epoch": 0,
     "device": "Abacus, 2 threads",
+    "execution": "compiled",
     "versions": {"torch": "2.15.0", "commit": "0123456789abcdef0123+changes"},
 }
 RECORD = {
     "finished": "2026-01-02T04:05:06+00:00",
     "training_seconds": 3723.4,
-    "sittings": [SITTING, SITTING | {"device": "Cogwheel"}],
+    "sittings": [SITTING, SITTING | {"device": "Cogwheel", "execution": "eager"}],
 }
 
 
@@ -357,13 +358,14 @@ def test_provenance(tmp_path: Path) -> None:
         "1 to 5",
         "1",
         "Abacus, 2 threads; Cogwheel",
+        "compiled; eager",
         "1:02:03",
         "2.15.0",
         "0123456789+changes",
         "d" * 12,
         "2026-01-02 04:05 UTC",
     ]
-    assert [cell.text for cell in found["DRL"].cells[4:]] == ["–"] * 4 + ["d" * 12, "–"]
+    assert [cell.text for cell in found["DRL"].cells[4:]] == ["–"] * 5 + ["d" * 12, "–"]
     (key / "epochs.csv").write_text("damaged")
     with pytest.raises(UserError, match="changed since the run was stored"):
         html.provenance(chosen.store, tmp_path / "report.html")

@@ -27,8 +27,9 @@ from typing import Any
 import filelock
 import pandas as pd
 import torch
+from pydantic import Field
 
-from benchmark.config import dump_yaml, read_yaml
+from benchmark.config.files import Strict, dump_yaml, read_yaml, validated
 from benchmark.errors import UserError
 
 REQUIRED = {"semantics", "method", "version", "dataset", "seeds", "epochs", "batch_size", "precision"}
@@ -36,7 +37,6 @@ REQUIRED = {"semantics", "method", "version", "dataset", "seeds", "epochs", "bat
 DATASET = r"\w[\w.-]*"
 """A data set's name, and its folder's."""
 EPOCH_COLUMNS = ("epoch", "seed", "train_loss", "test_error", "diverged")
-MOST_SECONDS = 1e9  # thirty years
 _DIGEST = hashlib.sha256().digest_size  # a checkpoint begins with that of the rest
 
 
@@ -49,6 +49,27 @@ def key_of(spec: Mapping[str, Any]) -> str:
 def slug(label: str) -> str:
     """A label as part of a file name."""
     return re.sub(r"[\W_]+", "-", label.lower()).strip("-") or "run"
+
+
+class _Versions(Strict, extra="ignore"):
+    torch: str
+    commit: str
+
+
+class _Sitting(Strict, extra="ignore"):
+    device: str
+    versions: _Versions
+    execution: str = ""
+    method_code: str = ""
+
+
+class _Making(Strict, extra="ignore"):
+    """What a record says of the run's making, as far as it is read out."""
+
+    label: str
+    finished: str = ""
+    training_seconds: float = Field(default=0.0, ge=0, le=1e9)  # thirty years
+    sittings: list[_Sitting] = []
 
 
 @dataclass(frozen=True)
@@ -74,9 +95,7 @@ class StoredRun:
     @property
     def mixes_code(self) -> bool:
         """Whether different states of its method's code trained its seeds or epochs, as far as is known."""
-        codes = {
-            code for sitting in (self.record.get("sittings") or []) if (code := sitting.get("method_code"))
-        }
+        codes = {code for sitting in self.record.get("sittings", []) if (code := sitting.get("method_code"))}
         return len(codes) > len({code.partition("-")[0] for code in codes})  # one a version of Python
 
     def after(self, epoch: int) -> pd.DataFrame:
@@ -372,9 +391,7 @@ def _intact(folder: Path) -> bool:
 def _where_to(run: StoredRun, used: Path | None, runs: Path) -> str:
     """What to do with an intact run that is not the one that is read."""
     if used is None or used == run.folder or not _in_place(used):
-        home = (
-            runs / run.spec["dataset"]["name"] / f"{slug(str(run.record.get('label')))}-{run.record['key']}"
-        )
+        home = runs / run.spec["dataset"]["name"] / f"{slug(run.record['label'])}-{run.record['key']}"
         first = ", once what is there is out of the way" if home.exists() else ""
         return f"not where this run is looked for; move it to {home}{first}"
     if not _intact(used):
@@ -409,7 +426,7 @@ def _checked(folder: Path) -> StoredRun:
         raise UserError(f"{folder / 'run.yaml'}: the specification is not complete")
     if key is None or record.get("key") != key:
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
-    _check_making(folder / "run.yaml", record)
+    validated(_Making, record, folder / "run.yaml")
     epochs = _table(folder / "epochs.csv", record["epochs_sha256"])
     digests = record.get("measured_sha256", {})
     spec = record["spec"]
@@ -420,27 +437,6 @@ def _checked(folder: Path) -> StoredRun:
     if set(zip(epochs["epoch"], epochs["seed"], strict=True)) != expected or len(epochs) != len(expected):
         raise UserError(f"{folder / 'epochs.csv'}: not every epoch and seed of the run is there")
     return StoredRun(folder, record, epochs, measured)
-
-
-def _check_making(file: Path, record: Mapping[str, Any]) -> None:
-    """`UserError` for what no run says of its making, for the sake of those who read it out."""
-    seconds = record.get("training_seconds", 0.0)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_SECONDS:
-        raise UserError(f"{file}: training_seconds: {seconds!r} found, a time expected")
-    for name in ("label", "finished"):
-        if not isinstance(record.get(name, ""), str):
-            raise UserError(f"{file}: {name}: {record[name]!r} found, text expected")
-    sittings = record.get("sittings", [])
-    if not isinstance(sittings, list) or not all(map(_is_sitting, sittings)):
-        raise UserError(f"{file}: sittings: a list expected, of devices and versions")
-
-
-def _is_sitting(sitting: Any) -> bool:
-    versions = sitting.get("versions") if isinstance(sitting, dict) else None
-    texts = (
-        [sitting.get("device"), *map(versions.get, ("torch", "commit"))] if isinstance(versions, dict) else []
-    )
-    return bool(texts) and all(isinstance(text, str) for text in texts)
 
 
 def _table(file: Path, digest: Any) -> pd.DataFrame:

@@ -221,18 +221,31 @@ def test_a_record_of_no_data_set_is_damage(chosen: Selection, data: Dataset, dat
     assert problem.startswith(f"{folder / 'run.yaml'}: not the record of a run; ")
 
 
+MADE_WITH = {"torch": "2", "commit": "0"}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
         *(
-            ("training_seconds", seconds, f"training_seconds: {seconds!r} found, a time expected; ")
+            ("training_seconds", seconds, f"training_seconds: {seconds!r} found; input should be ")
             for seconds in (-5, "0.3", float("nan"), float("inf"), 1e20, True, None)
         ),
-        ("label", 5, "label: 5 found, text expected; "),
-        ("finished", date(2026, 1, 2), "finished: datetime.date(2026, 1, 2) found, text expected; "),
-        *(
-            ("sittings", sittings, "sittings: a list expected, of devices and versions; ")
-            for sittings in ("abc", None, [5], [{"device": "x"}], [{"device": 5, "versions": {}}])
+        ("label", 5, "label: 5 found; input should be a valid string; "),
+        ("finished", date(2026, 1, 2), "finished: datetime.date(2026, 1, 2) found; input should be a "),
+        ("sittings", "abc", "sittings: 'abc' found; input should be a valid list; "),
+        ("sittings", None, "sittings: None found; input should be a valid list; "),
+        ("sittings", [{"versions": MADE_WITH}], "sittings.0.device: this key is required; "),
+        ("sittings", [{"device": "x"}], "sittings.0.versions: this key is required; "),
+        (
+            "sittings",
+            [{"device": "x", "versions": {"torch": "2"}}],
+            "sittings.0.versions.commit: this key is ",
+        ),
+        (
+            "sittings",
+            [{"device": "x", "execution": 5, "versions": MADE_WITH}],
+            "sittings.0.execution: 5 found; input should be ",
         ),
     ],
 )
@@ -245,6 +258,15 @@ def test_what_no_run_says_of_its_making_is_damage(
     (folder / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
     (problem,) = chosen.store.problems()
     assert problem.startswith(f"{folder / 'run.yaml'}: {expected}")
+
+
+def test_a_record_without_a_label_is_damage(chosen: Selection, data: Dataset) -> None:
+    folder = train(picked(chosen, "BP"), data, chosen.store)
+    record = yaml.safe_load((folder / "run.yaml").read_text())
+    del record["label"]
+    (folder / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
+    (problem,) = chosen.store.problems()
+    assert problem.startswith(f"{folder / 'run.yaml'}: label: this key is required; ")
 
 
 def test_a_run_inside_another_one_is_found(chosen: Selection, data: Dataset) -> None:
@@ -737,8 +759,6 @@ def test_runs_that_mix_states_of_a_methods_code(chosen: Selection, data: Dataset
     ):
         stored.record["sittings"] = [{"method_code": code} for code in codes] + [{}]
         assert stored.mixes_code is mixes, codes
-    stored.record["sittings"] = None
-    assert not stored.mixes_code
     del stored.record["sittings"]
     assert not stored.mixes_code
 

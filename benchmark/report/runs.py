@@ -65,7 +65,7 @@ def _order(run: StoredRun) -> tuple[str, str, int, list[int]]:
 def described(run: StoredRun) -> dict[str, str]:
     """What a run's record says of its making, by `COLUMNS`; empty where it does not."""
     record = run.record
-    sittings = record.get("sittings") or []
+    sittings = record.get("sittings", [])
     versions = [sitting["versions"] for sitting in sittings]
     seconds, finished = record.get("training_seconds"), record.get("finished")
     return {

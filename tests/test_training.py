@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmark.compilation import Execution
 from benchmark.methods import METHODS, Method, Noise, build
 from benchmark.samples import Split
 from benchmark.training import EVALUATION_BATCH, EpochResult, Training
@@ -49,17 +50,20 @@ def training(
     dtype: torch.dtype = torch.float32,
     train: Split | None = None,
     test: Split | None = None,
+    device: str = "cpu",
     **changes: Sequence[float],
 ) -> Training:
-    """Replicas of `seeds`; `picked` says whose hyperparameters of `RATES` they have."""
+    """Replicas of `seeds`; `picked` says whose hyperparameters of `RATES` they have. As graphs on a GPU."""
     name, options = CASES[case]
     method = METHODS[name]
     columns = range(len(seeds)) if picked is None else picked
     rates = {key: [RATES[key][i] for i in columns] for key in method.hyperparameters} | changes
     train = split(75, 1, dtype) if train is None else train
-    built = build(method, DIMS, seeds, rates, options, dtype=dtype)
+    built = build(method, DIMS, seeds, rates, options, dtype=dtype, device=torch.device(device))
     test = split(60, 2, dtype) if test is None else test
-    return Training(built, seeds, train, test, batch_size=BATCH)
+    train, test = (Split(s.x.to(device), s.y.to(device)) for s in (train, test))
+    execution = Execution.GRAPHED if device == "cuda" else Execution.EAGER
+    return Training(built, seeds, train, test, batch_size=BATCH, execution=execution)
 
 
 def run(trained: Training, epochs: int = 1) -> list[EpochResult]:
@@ -76,6 +80,15 @@ def weights(trained: Training, replica: int) -> list[Tensor]:
     return [weight[replica].clone() for weight in trained.method.network.state_dict().values()]
 
 
+on_every_device = pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+        ),
+    ],
+)
 GROUPS = {
     "own seeds": [1, 2, 3],
     "one seed": [1, 1, 1],
@@ -90,13 +103,14 @@ GROUPS = {
 )
 @pytest.mark.parametrize("seeds", GROUPS.values(), ids=GROUPS)
 @pytest.mark.parametrize("case", CASES)
+@on_every_device
 def test_a_replica_trains_as_if_it_were_alone(
-    case: str, seeds: list[int], dtype: torch.dtype, tolerance: float
+    device: str, case: str, seeds: list[int], dtype: torch.dtype, tolerance: float
 ) -> None:
-    together = training(case, seeds, dtype=dtype)
+    together = training(case, seeds, dtype=dtype, device=device)
     (result,) = run(together)
     for replica, seed in enumerate(seeds):
-        alone = training(case, [seed], [replica], dtype=dtype)
+        alone = training(case, [seed], [replica], dtype=dtype, device=device)
         (own,) = run(alone)
         for ours, theirs in zip(weights(together, replica), weights(alone, 0), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
@@ -109,8 +123,9 @@ def test_a_replica_trains_as_if_it_were_alone(
 
 @pytest.mark.parametrize("seeds", [[1, 2, 3], [1, 1, 1], [1, 1, 2]], ids=str)
 @pytest.mark.parametrize("case", CASES)
-def test_a_poisoned_replica_leaves_its_neighbours_alone(case: str, seeds: list[int]) -> None:
-    healthy, poisoned = training(case, seeds), training(case, seeds)
+@on_every_device
+def test_a_poisoned_replica_leaves_its_neighbours_alone(device: str, case: str, seeds: list[int]) -> None:
+    healthy, poisoned = (training(case, seeds, device=device) for _ in range(2))
     poisoned.method.network.f(2).weight.data[1, 0, 0] = torch.nan
     (expected,), (result,) = run(healthy), run(poisoned)
     assert expected.diverged == [False, False, False]
@@ -122,9 +137,10 @@ def test_a_poisoned_replica_leaves_its_neighbours_alone(case: str, seeds: list[i
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_absurd_learning_rate_diverges_alone(case: str) -> None:
-    healthy = training(case, [1, 1, 2])
-    absurd = training(case, [1, 1, 2], lr=[RATES["lr"][0], 3e38, RATES["lr"][2]])
+@on_every_device
+def test_an_absurd_learning_rate_diverges_alone(device: str, case: str) -> None:
+    healthy = training(case, [1, 1, 2], device=device)
+    absurd = training(case, [1, 1, 2], device=device, lr=[RATES["lr"][0], 3e38, RATES["lr"][2]])
     run(healthy, 2)
     assert run(absurd, 2)[-1].diverged == [False, True, False]
     for replica in (0, 2):

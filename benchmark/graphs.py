@@ -52,4 +52,7 @@ def record(
         graph.register_generator_state(generator)
     with torch.cuda.graph(graph, pool=pool):
         result = work()
+    # torch has set the generators' place on the recording stream, and launches elsewhere do not wait for it:
+    # on a busy GPU that came after what the first launch had set, which then drew from another place.
+    torch.cuda.synchronize()
     return graph, result

@@ -190,7 +190,8 @@ def test_what_waits_for_the_device_cannot_be_recorded(device: torch.device) -> N
 
 
 def test_recording_registers_generators_and_shares_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order in which torch wants them: generators before the capture, the work within."""
+    """The order in which torch wants them: generators before the capture, the work within, then no launch
+    before what the capture has set on a stream of its own."""
     done: list[Any] = []
 
     class Graph:
@@ -205,11 +206,12 @@ def test_recording_registers_generators_and_shares_memory(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("synchronized"))
     generators = [torch.Generator(), torch.Generator()]
     graph, result = graphs.record(lambda: done.append("work") or 7, generators, "pool")
     assert isinstance(graph, Graph)
     assert result == 7
-    assert done == [*generators, ("begin", "pool"), "work", "end"]
+    assert done == [*generators, ("begin", "pool"), "work", "end", "synchronized"]
 
 
 @pytest.mark.parametrize("execution", [Execution.EAGER, Execution.GRAPHED])

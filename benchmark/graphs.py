@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,8 +49,11 @@ def record(
 ) -> tuple[torch.cuda.CUDAGraph, Any]:
     """The graph of what `work` does on the current CUDA device, and what it returns once launched."""
     graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
+    if hasattr(graph, "register_generator_state"):  # newer torch finds them by itself, and is to lose this
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"CUDAGraph\.register_generator_state\(\) is deprecated")
+            for generator in generators:
+                graph.register_generator_state(generator)
     with torch.cuda.graph(graph, pool=pool):
         result = work()
     # torch has set the generators' place on the recording stream, and launches elsewhere do not wait for it:

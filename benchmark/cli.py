@@ -47,6 +47,7 @@ from benchmark.progress import progress_bar
 from benchmark.report import claims as claims_report
 from benchmark.report import contents, html
 from benchmark.report.contents import REPORTS
+from benchmark.report.runs import described
 from benchmark.results import Store, StoredRun
 from benchmark.sensitivity import PROFILES
 from benchmark.states import State, Status, status
@@ -453,6 +454,13 @@ def rerun_command(
             config = chosen.plan.datasets[column]
             data[column] = datasets.load(column, config, data_root=data_root, device=on)
         rerun.check_images(stored, data[column])
+    for stored, run in again:
+        made = described(stored)
+        seeds = f"seed{'s' if len(run.seeds) > 1 else ''} {made['seeds']}"
+        epochs_of = (
+            f"{run.epochs} of {stored.spec['epochs']} epochs (all: {made['time']} on {made['device']})"
+        )
+        console.print(f"{run.row} on {run.column}, {made['key']}, {seeds}: {epochs_of}", markup=False)
     for stored, run in again:
         column, key = run.column, stored.record["key"]
         with progress_bar(console, f"{run.row} on {column}", run.total_epochs) as update:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: i
             raise UserError(
                 f"rerun: all {len(stored)} stored runs were made by other versions of their methods"
             )
-        by_cost = sorted(able, key=lambda run: (run.record["training_seconds"], run.record["key"]))
+        by_cost = sorted(able, key=lambda run: (_multiply_adds(run), run.record["key"]))
         cheap = by_cost[: max(count, (len(able) + 1) // 2)]
         return random.Random(seed).sample(cheap, min(count, len(cheap)))
     chosen = []
@@ -62,6 +63,12 @@ def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: i
             raise UserError(f"rerun: {begin} with {key!r}; the folders of the stored runs end in their keys")
         chosen += found
     return chosen
+
+
+def _multiply_adds(stored: StoredRun) -> float:
+    """A run's cost wherever it is trained, unlike its seconds; infinite if its method does not say."""
+    found = run_of(stored).multiply_adds(stored.record["data"]["train_samples"])
+    return math.inf if found is None else found
 
 
 def _is_at(run: StoredRun, place: str) -> bool:

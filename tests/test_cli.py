@@ -1,6 +1,7 @@
 """The commands: what they print, and that every mistake is one line and a nonzero status."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -769,6 +770,9 @@ def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:
     status, out, err = command(*again)
     assert (status, err) == (0, "")
     assert out.count("identical") == 2
+    line = r"^(BP|FA) on \S+, [0-9a-f]{12}, seeds? .*: \d+ of \d+ epochs \(all: 0:00:\d\d on .*\)$"
+    announced = re.findall(line, out, re.M)
+    assert sorted(announced) == ["BP", "FA"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FA, "version", FA.version + 1)
         status, out, err = command(*again)

@@ -12,6 +12,7 @@ from benchmark.compilation import Compile, Execution
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.methods.bp import BP
+from benchmark.methods.fa import FA
 from benchmark.options import Selection
 from benchmark.rerun import choose, repeat, run_of
 from benchmark.results import StoredRun
@@ -118,13 +119,21 @@ def test_choice(chosen: Selection) -> None:
 
 
 def test_cheap_runs_are_drawn(chosen: Selection) -> None:
-    genuine = chosen.store.runs()
-    costly = [
-        replace(run, record={**run.record, "training_seconds": seconds})
-        for run, seconds in zip(genuine, (30.0, 10.0, 20.0), strict=True)
+    """By what they compute: what took minutes on a GPU takes hours elsewhere."""
+    seconds = {"BP": 30.0, "FA": 20.0, "FW-DTP": 10.0}
+    known = [
+        replace(run, record={**run.record, "training_seconds": seconds[run.record["row"]]})
+        for run in chosen.store.runs()
     ]
-    drawn = {choose(costly, [], 1, seed)[0].record["training_seconds"] for seed in range(20)}
-    assert drawn == {10.0, 20.0}
+    assert {choose(known, [], 1, seed)[0].record["row"] for seed in range(20)} == {"BP", "FA"}
+
+
+def test_a_run_of_unknown_cost_counts_as_the_costliest(
+    chosen: Selection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FA, "multiply_adds", staticmethod(lambda dims, options: None))
+    drawn = {choose(chosen.store.runs(), [], 1, seed)[0].record["row"] for seed in range(20)}
+    assert drawn == {"BP", "FW-DTP"}
 
 
 @pytest.mark.parametrize(

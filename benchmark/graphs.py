@@ -56,7 +56,7 @@ def record(
                 graph.register_generator_state(generator)
     with torch.cuda.graph(graph, pool=pool):
         result = work()
-    # torch has set the generators' place on the recording stream, and launches elsewhere do not wait for it:
-    # on a busy GPU that came after what the first launch had set, which then drew from another place.
+    # Before torch 2.13 recording sets the generators' offsets to zero on a stream of its own, for which the
+    # first launch would not wait: on a busy GPU it could draw the beginning of their streams once more.
     torch.cuda.synchronize()
     return graph, result

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 import pandas as pd
@@ -57,19 +57,31 @@ class _Versions(Strict, extra="ignore"):
 
 
 class _Sitting(Strict, extra="ignore"):
+    started: str
     device: str
     versions: _Versions
-    execution: str = ""
+    # What the first runs do not say:
+    execution: Literal["", "eager", "compiled", "graphed"] = ""
     method_code: str = ""
+    replicas_per_pass: int = Field(default=1, ge=1)
+    # Of a run that was put together from others:
+    seeds: list[int] = []
+
+
+class _Data(Strict, extra="ignore"):
+    checksum: str
+    train_samples: int = Field(ge=1)
 
 
 class _Making(Strict, extra="ignore"):
-    """What a record says of the run's making, as far as it is read out."""
+    """What a record says of the run's making, as far as anything reads it."""
 
+    row: str
     label: str
-    finished: str = ""
-    training_seconds: float = Field(default=0.0, ge=0, le=1e9)  # thirty years
-    sittings: list[_Sitting] = []
+    data: _Data
+    finished: str
+    training_seconds: float = Field(ge=0, le=1e9)  # thirty years
+    sittings: list[_Sitting] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ class StoredRun:
     @property
     def mixes_code(self) -> bool:
         """Whether different states of its method's code trained its seeds or epochs, as far as is known."""
-        codes = {code for sitting in self.record.get("sittings", []) if (code := sitting.get("method_code"))}
+        codes = {code for sitting in self.record["sittings"] if (code := sitting.get("method_code"))}
         return len(codes) > len({code.partition("-")[0] for code in codes})  # one a version of Python
 
     def after(self, epoch: int) -> pd.DataFrame:

@@ -74,7 +74,7 @@ def _status(run: Run, store: Store) -> Status:
 def _other_code(run: Run, records: Iterable[Mapping[str, Any]]) -> str:
     """What to say where another state of the method's code has trained, as far as these records tell."""
     now = METHODS[run.method].code
-    before = {sitting.get("method_code") for record in records for sitting in record.get("sittings", [])}
+    before = {sitting.get("method_code") for record in records for sitting in record["sittings"]}
     known = {code for code in before if code and code.partition("-")[0] == now.partition("-")[0]}
     if known <= {now}:
         return ""
@@ -98,9 +98,8 @@ def _partial(run: Run, store: Store) -> Status | None:
         details.append(f"{int(reached)} of {run.total_epochs} epochs")
         done += (1 - share) * reached
         pace = begun["log"]["seconds"] / ((1 - share) * reached) if reached else None
-    if other := _other_code(
-        run, [*(source.record for source in found.values()), (begun or {}).get("log", {})]
-    ):
+    logs = [begun["log"]] if begun is not None else []
+    if other := _other_code(run, [*(source.record for source in found.values()), *logs]):
         details.append(other)
     return Status(run, State.PARTIAL, ", ".join(details), pace, int(done), other)
 

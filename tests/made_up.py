@@ -63,6 +63,20 @@ PAPER = PaperTable(
 )
 
 
+def record_of(run: Run, checksum: str = "d" * 64, **made: Any) -> dict[str, Any]:
+    """What the store keeps of a run beside its numbers."""
+    sitting = {"started": "then", "device": "Abacus", "versions": {"torch": "2", "commit": "0"}}
+    return {
+        "row": run.row,
+        "spec": run.spec,
+        "data": {"checksum": checksum, "train_samples": 60_000},
+        "finished": "2026-01-02T04:05:06+00:00",
+        "training_seconds": 3.0,
+        "sittings": [sitting],
+        **made,
+    }
+
+
 def select(folder: Path, text: str = PLAN, **options: Any) -> Selection:
     file = folder / "made up.yaml"
     file.write_text(text)
@@ -82,8 +96,7 @@ def fill(
             for epoch in range(1, run.epochs + 1)
             for position, (seed, error) in enumerate(zip(run.seeds, errors, strict=True))
         ]
-        record = {"row": row, "spec": run.spec, "data": {"checksum": data}}
-        chosen.store.commit(row, record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+        chosen.store.commit(row, record_of(run, data), pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
 
 
 def fill_late(chosen: Selection) -> None:
@@ -95,8 +108,7 @@ def fill_late(chosen: Selection) -> None:
         for epoch in range(1, 31)
         for seed in run.seeds
     ]
-    record = {"row": "BP", "spec": run.spec, "data": {"checksum": "d" * 64}}
-    chosen.store.commit("BP", record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+    chosen.store.commit("BP", record_of(run), pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
 
 
 def fill_study(

@@ -29,6 +29,7 @@ from benchmark.report import contents
 from benchmark.results import EPOCH_COLUMNS
 from benchmark.sensitivity_design import designs, open_study
 from benchmark.statistics import Estimate
+from tests.made_up import record_of
 
 CPU = torch.device("cpu")
 PAPER = load_paper_values()["table2"]
@@ -88,7 +89,7 @@ def store(
         for position, (seed, error) in enumerate(zip(run.seeds, errors, strict=True))
     ]
     measured = {"jacobian": jacobians(run.epochs, run.seeds, **spectrum or {})} if run.measure else None
-    record = {"row": row, "spec": run.spec, "data": {"checksum": data}}
+    record = record_of(run, data)
     table = pd.DataFrame(lines, columns=list(EPOCH_COLUMNS))
     return chosen.store.commit(row, record, table, measured)
 

@@ -24,6 +24,7 @@ from benchmark.methods.fa import FA
 from benchmark.options import RESULTS, Selection
 from benchmark.report import contents
 from benchmark.results import EPOCH_COLUMNS
+from tests.made_up import record_of
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -711,10 +712,7 @@ def test_stored_seeds_are_put_together_without_data(command: Command, tmp_path: 
     chosen = Selection("mnist.yaml", None, ["BP"], "1,2,3", None, tmp_path / "results")
     (run,) = chosen.plan.runs(chosen.rows, chosen.columns)
     lines = [[e, s, 0.5, 2.0 + s, False] for e in range(1, run.epochs + 1) for s in run.seeds]
-    record = {"row": "BP", "spec": run.spec, "data": {"checksum": "d" * 64}, "finished": "now"}
-    made = {"device": "Abacus", "versions": {"torch": "2", "commit": "0"}}
-    record |= {"training_seconds": 3.0, "sittings": [{"started": "then", **made}]}
-    chosen.store.commit("BP", record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+    chosen.store.commit("BP", record_of(run), pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
     asked = ("mnist.yaml", "--method", "BP", "--seeds", "1,3", "--results", "results", "--device", "cpu")
     assert "2 of 2 seeds stored" in command("status", *asked)[1]
     status, out, err = command("run", *asked)

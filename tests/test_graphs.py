@@ -190,6 +190,34 @@ def test_what_waits_for_the_device_cannot_be_recorded(device: torch.device) -> N
             graphs.record(waits, [], None)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_launch_draws_where_the_generator_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the recording stream is late, as on a busy GPU."""
+    cycles = 200_000_000  # about a tenth of a second
+    begin = torch.cuda.CUDAGraph.capture_begin
+
+    def late(graph: torch.cuda.CUDAGraph, *given: Any, **more: Any) -> None:
+        torch.cuda._sleep(cycles)  # on the stream that is about to record
+        begin(graph, *given, **more)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_begin", late)
+    generator, drawn = torch.Generator("cuda").manual_seed(1), torch.empty(8, device="cuda")
+
+    def draw() -> None:
+        torch.cuda._sleep(4 * cycles)  # what comes late is in time to disturb the draw
+        drawn.normal_(generator=generator)
+
+    draw()
+    graph, _ = graphs.record(draw, [generator], None)
+    launched = []
+    for _ in range(2):
+        graph.replay()
+        launched.append(drawn.clone())
+    generator.manual_seed(1)
+    expected = [torch.empty(8, device="cuda").normal_(generator=generator) for _ in range(3)]
+    assert all(map(torch.equal, launched, expected[1:]))
+
+
 def test_recording_registers_generators_and_shares_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The order in which torch wants them: generators before the capture, the work within, then no launch
     before what the capture has set on a stream of its own."""

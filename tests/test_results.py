@@ -221,7 +221,7 @@ def test_a_record_of_no_data_set_is_damage(chosen: Selection, data: Dataset, dat
     assert problem.startswith(f"{folder / 'run.yaml'}: not the record of a run; ")
 
 
-MADE_WITH = {"torch": "2", "commit": "0"}
+SITTING = {"started": "then", "device": "x", "versions": {"torch": "2", "commit": "0"}}
 
 
 @pytest.mark.parametrize(
@@ -229,24 +229,17 @@ MADE_WITH = {"torch": "2", "commit": "0"}
     [
         *(
             ("training_seconds", seconds, f"training_seconds: {seconds!r} found; input should be ")
-            for seconds in (-5, "0.3", float("nan"), float("inf"), 1e20, True, None)
+            for seconds in (-5, "0.3", float("nan"), float("inf"), 2e9, True, None)
         ),
+        ("row", 5, "row: 5 found; input should be a valid string; "),
         ("label", 5, "label: 5 found; input should be a valid string; "),
         ("finished", date(2026, 1, 2), "finished: datetime.date(2026, 1, 2) found; input should be a "),
+        ("data", {"checksum": "0"}, "data.train_samples: this key is required; "),
+        ("data", {"checksum": "0", "train_samples": 0}, "data.train_samples: 0 found; input should be "),
         ("sittings", "abc", "sittings: 'abc' found; input should be a valid list; "),
         ("sittings", None, "sittings: None found; input should be a valid list; "),
-        ("sittings", [{"versions": MADE_WITH}], "sittings.0.device: this key is required; "),
-        ("sittings", [{"device": "x"}], "sittings.0.versions: this key is required; "),
-        (
-            "sittings",
-            [{"device": "x", "versions": {"torch": "2"}}],
-            "sittings.0.versions.commit: this key is ",
-        ),
-        (
-            "sittings",
-            [{"device": "x", "execution": 5, "versions": MADE_WITH}],
-            "sittings.0.execution: 5 found; input should be ",
-        ),
+        ("sittings", [], "sittings: [] found; list should have at least 1 item"),
+        ("sittings", [5], "sittings.0: 5 found; input should be a mapping; "),
     ],
 )
 def test_what_no_run_says_of_its_making_is_damage(
@@ -260,13 +253,45 @@ def test_what_no_run_says_of_its_making_is_damage(
     assert problem.startswith(f"{folder / 'run.yaml'}: {expected}")
 
 
-def test_a_record_without_a_label_is_damage(chosen: Selection, data: Dataset) -> None:
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        *(({name: None}, f"{name}: None found; input should be ") for name in (*SITTING, "seeds")),
+        *(
+            ({name: 5}, f"{name}: 5 found; input should be ")
+            for name in ("execution", "method_code", "seeds")
+        ),
+        ({"execution": "somehow"}, "execution: 'somehow' found; input should be "),
+        ({"replicas_per_pass": 0}, "replicas_per_pass: 0 found; input should be "),
+        ({"versions": {"torch": "2"}}, "versions.commit: this key is required; "),
+        ({"versions": {"commit": "0"}}, "versions.torch: this key is required; "),
+    ],
+)
+def test_what_no_sitting_says_is_damage(
+    chosen: Selection, data: Dataset, change: dict[str, Any], expected: str
+) -> None:
     folder = train(picked(chosen, "BP"), data, chosen.store)
     record = yaml.safe_load((folder / "run.yaml").read_text())
-    del record["label"]
+    (folder / "run.yaml").write_text(yaml.safe_dump({**record, "sittings": [SITTING]}))
+    assert chosen.store.problems() == []
+    (folder / "run.yaml").write_text(yaml.safe_dump({**record, "sittings": [SITTING, {**SITTING, **change}]}))
+    (problem,) = chosen.store.problems()
+    assert problem.startswith(f"{folder / 'run.yaml'}: sittings.1.{expected}")
+
+
+REQUIRED = ("row", "label", "data", "finished", "training_seconds", "sittings")
+
+
+@pytest.mark.parametrize("name", [*REQUIRED, *(f"sittings.0.{name}" for name in SITTING)])
+def test_what_every_record_says_is_required(chosen: Selection, data: Dataset, name: str) -> None:
+    folder = train(picked(chosen, "BP"), data, chosen.store)
+    record = yaml.safe_load((folder / "run.yaml").read_text())
+    holder, key = (record["sittings"][0], name.split(".")[-1]) if "." in name else (record, name)
+    del holder[key]
     (folder / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
     (problem,) = chosen.store.problems()
-    assert problem.startswith(f"{folder / 'run.yaml'}: label: this key is required; ")
+    expected = "not the record of a run" if name == "data" else f"{name}: this key is required"
+    assert problem.startswith(f"{folder / 'run.yaml'}: {expected}; ")
 
 
 def test_a_run_inside_another_one_is_found(chosen: Selection, data: Dataset) -> None:
@@ -759,8 +784,6 @@ def test_runs_that_mix_states_of_a_methods_code(chosen: Selection, data: Dataset
     ):
         stored.record["sittings"] = [{"method_code": code} for code in codes] + [{}]
         assert stored.mixes_code is mixes, codes
-    del stored.record["sittings"]
-    assert not stored.mixes_code
 
 
 def test_commit_never_replaces(chosen: Selection, data: Dataset) -> None:

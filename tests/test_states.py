@@ -71,18 +71,6 @@ def test_a_run_of_two_codes_says_so(tmp_path: Path, data: Dataset, monkeypatch: 
     assert status(picked(chosen, "BP"), chosen.store).detail == CHANGED
 
 
-def test_a_record_without_sittings_says_nothing(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = select(tmp_path)
-    train(chosen, data)
-    stored = chosen.store.load(picked(chosen, "BP").key)
-    assert stored is not None
-    del stored.record["sittings"]
-    monkeypatch.setattr(chosen.store, "load", lambda *keys: stored)
-    assert status(picked(chosen, "BP"), chosen.store).state is State.STORED
-
-
 def test_stale_names_every_difference(tmp_path: Path, data: Dataset) -> None:
     train(select(tmp_path), data)
     changed = PLAN.replace("lr: 0.1", "lr: 0.2").replace("batch_size: 512", "batch_size: 256")

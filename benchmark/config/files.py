@@ -123,6 +123,8 @@ def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, *above:
     if first["type"] == "extra_forbidden":
         allowed = _keys(kind, first["loc"][:-1])
         message = f"unknown key{', allowed: ' if allowed else ''}{allowed}"
+    elif first["type"] in ("model_type", "dict_type"):
+        message = f"{first['input']!r} found; input should be a mapping"
     elif first["type"] not in ("value_error", "missing"):
         message = f"{first['input']!r} found; {message[0].lower()}{message[1:]}"
     elif first["type"] == "missing":

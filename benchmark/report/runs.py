@@ -63,11 +63,9 @@ def _order(run: StoredRun) -> tuple[str, str, int, list[int]]:
 
 
 def described(run: StoredRun) -> dict[str, str]:
-    """What a run's record says of its making, by `COLUMNS`; empty where it does not."""
-    record = run.record
-    sittings = record.get("sittings", [])
+    """What a run's record says of its making, by `COLUMNS`; of the oldest `execution` is empty."""
+    record, sittings = run.record, run.record["sittings"]
     versions = [sitting["versions"] for sitting in sittings]
-    seconds, finished = record.get("training_seconds"), record.get("finished")
     return {
         "run": record["label"],
         "data set": run.spec["dataset"]["name"],
@@ -76,11 +74,11 @@ def described(run: StoredRun) -> dict[str, str]:
         "precision": run.spec["precision"],
         "device": _named(sitting["device"] for sitting in sittings),
         "execution": _named(sitting.get("execution", "") for sitting in sittings),
-        "time": "" if seconds is None else str(timedelta(seconds=round(seconds))),
+        "time": str(timedelta(seconds=round(record["training_seconds"]))),
         "torch": _named(version["torch"] for version in versions),
         "commit": _named(_short(version["commit"]) for version in versions),
         "data": record["data"]["checksum"][:12],
-        "finished": "" if finished is None else finished[:16].replace("T", " ") + " UTC",
+        "finished": record["finished"][:16].replace("T", " ") + " UTC",
         "key": record["key"],
     }
 

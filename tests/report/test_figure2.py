@@ -13,6 +13,7 @@ from benchmark.options import Selection
 from benchmark.report import figure2
 from benchmark.report.figure2 import Figure2
 from benchmark.results import EPOCH_COLUMNS
+from tests.made_up import record_of
 
 MINI = "fashion-mnist-mini"
 PLAN = """\
@@ -67,7 +68,7 @@ def store(chosen: Selection, row: str, checksum: str = "ab", nan: tuple[int, ...
     ]
     measured = pd.DataFrame(rows, columns=["epoch", "seed", *SPECTRUM_COLUMNS])
     measured.loc[measured["statistics"] == "batch", "trace"] = -1.0
-    record = {"row": row, "spec": run.spec, "data": {"checksum": checksum}}
+    record = record_of(run, checksum)
     chosen.store.commit(
         row, record, pd.DataFrame(epochs, columns=list(EPOCH_COLUMNS)), {"jacobian": measured}
     )

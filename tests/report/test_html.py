@@ -28,6 +28,7 @@ from benchmark.report import html, table2
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Line, Row, Table
 from benchmark.results import EPOCH_COLUMNS, Store, atomic_file
 from benchmark.sweep import NOT_COMPARABLE, Run
+from tests.made_up import record_of
 
 NASTY = "<script>document.title='taken'</script> \"&' --><b>"
 PLAN = """
@@ -105,8 +106,7 @@ def fill(chosen: Selection) -> None:
         assert isinstance(run, Run)
         finals = zip(run.seeds, errors, strict=False)
         lines = [[1, seed, 0.5, error, error > 90] for seed, error in finals]
-        record = {"row": row, "spec": run.spec, "data": {"checksum": "d" * 64}, **RECORD}
-        chosen.store.commit(row, record, pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+        chosen.store.commit(row, record_of(run, **RECORD), pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
 
 
 def draw(folder: Path, name: str, color: str) -> Path:
@@ -343,8 +343,7 @@ def test_provenance(tmp_path: Path) -> None:
     run = chosen.plan.run("DRL", "mnist")
     assert run is not None
     lines = pd.DataFrame([[1, s, 0.5, 9.0, False] for s in run.seeds], columns=list(EPOCH_COLUMNS))
-    bare = {"row": "DRL", "spec": run.spec, "data": {"checksum": "d" * 64}}
-    chosen.store.commit("DRL", bare, lines)
+    chosen.store.commit("DRL", record_of(run), lines)  # which, like the oldest, does not say how it ran
     exhibit = html.provenance(chosen.store, tmp_path / "report.html")
     assert exhibit.table is not None
     found = {row.cells[0].text: row for row in exhibit.table.rows}
@@ -365,7 +364,7 @@ def test_provenance(tmp_path: Path) -> None:
         "d" * 12,
         "2026-01-02 04:05 UTC",
     ]
-    assert [cell.text for cell in found["DRL"].cells[4:]] == ["–"] * 5 + ["d" * 12, "–"]
+    assert [cell.text for cell in found["DRL"].cells[4:7]] == ["Abacus", "–", "0:00:03"]
     (key / "epochs.csv").write_text("damaged")
     with pytest.raises(UserError, match="changed since the run was stored"):
         html.provenance(chosen.store, tmp_path / "report.html")

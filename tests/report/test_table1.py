@@ -16,6 +16,7 @@ from benchmark.report import table1
 from benchmark.report.table1 import QUANTITIES, Table1
 from benchmark.results import EPOCH_COLUMNS
 from benchmark.samples import Dataset, Split
+from tests.made_up import record_of
 
 MINI = "fashion-mnist-mini"
 LEARNED = "{lr: 1.0, stepsize: 0.1, lr_feedback: 0.1, noise_std: 0.1, source: guess}"
@@ -57,7 +58,7 @@ def store(chosen: Selection, row: str, checksum: str = "ab", nan: tuple[int, ...
                     )
     measured = pd.DataFrame(rows, columns=["epoch", "seed", *CONDITIONS_COLUMNS])
     epochs = [[e, s, 1.0, 50.0, False] for e in range(1, run.epochs + 1) for s in run.seeds]
-    record = {"row": row, "spec": run.spec, "data": {"checksum": checksum}}
+    record = record_of(run, checksum)
     chosen.store.commit(
         row, record, pd.DataFrame(epochs, columns=list(EPOCH_COLUMNS)), {"conditions": measured}
     )

@@ -17,11 +17,10 @@ from rich.table import Column, Table
 
 from benchmark import claims, datasets, provenance, replay, rerun, search, sensitivity, timing
 from benchmark.compilation import Compile, execution
-from benchmark.config import CONFIGS, known_plans, load_paper_values
+from benchmark.config import CONFIGS, MOST_EPOCHS, known_plans, load_paper_values
 from benchmark.errors import DataNotFound, UserError
 from benchmark.executor import collect, execute
 from benchmark.options import (
-    MOST_EPOCHS,
     RESULTS,
     CompileSetting,
     DataRoot,

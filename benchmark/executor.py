@@ -45,7 +45,7 @@ def execute(
 
     Seeds that are stored in runs of their own are taken from there. See `train`.
     """
-    with store.claim(run.key):
+    with store.claim(run.key, f"{run.row} on {run.column}"):
         if store.folder(run.key) is not None:
             return
         begun, found = checkpoint(run, store), assembly.stored_seeds(run, store)
@@ -79,7 +79,7 @@ def collect(run: Run, store: Store) -> bool:
     """
     if len(assembly.stored_seeds(run, store)) < len(run.seeds):
         return False
-    with store.claim(run.key):
+    with store.claim(run.key, f"{run.row} on {run.column}"):
         found = assembly.stored_seeds(run, store)
         assembly.check(found, found[run.seeds[0]].record["data"]["checksum"])
         whole = assembly.assembled(run, found, None)

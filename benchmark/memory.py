@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
+from benchmark.errors import UserError
 from benchmark.network import weight_count
 
 if TYPE_CHECKING:
@@ -66,8 +67,19 @@ def bytes_per_replica(
 def replicas_per_pass(
     method: type[Method], dims: Sequence[int], batch_size: int, device: torch.device
 ) -> int:
-    """How many replicas to train side by side on the device as it is now; at least one."""
-    fitting = int(USABLE * free_memory(device) / bytes_per_replica(method, dims, batch_size, device))
+    """How many replicas to train side by side on the device as it is now; `UserError` if none fits."""
+    free, needed = free_memory(device), bytes_per_replica(method, dims, batch_size, device)
+    if needed > free:
+        network = (
+            "-".join(map(str, dims))
+            if len(dims) < 10
+            else f"{dims[0]}-...-{dims[-1]}, {len(dims) - 1} layers"
+        )
+        raise UserError(
+            f"a network {network} in minibatches of {batch_size} takes about {needed / 2**30:.1f} GiB "
+            f"to train, {free / 2**30:.1f} GiB are free"
+        )
+    fitting = int(USABLE * free / needed)
     return max(1, fitting if device.type == "cuda" else min(fitting, CPU_REPLICAS))
 
 

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from benchmark.compilation import Compile
-from benchmark.config import CONFIGS, PROJECT, load_datasets, load_plan, plan_file
+from benchmark.config import CONFIGS, MOST_EPOCHS, PROJECT, load_datasets, load_plan, plan_file
 from benchmark.errors import INTERRUPTED, UserError
 from benchmark.memory import ran_out
 from benchmark.precision import Precision, check
@@ -62,7 +62,6 @@ OpenPage = Annotated[bool, typer.Option("--open", help="Show the page in a brows
 
 MOST = 10_000
 """Seeds, or configurations, that a command takes: mistyped, more would only fill the memory."""
-MOST_EPOCHS = 1_000_000
 
 RESULTS = PROJECT / "results"
 FIGURES = PROJECT / "figures"

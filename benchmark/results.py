@@ -36,7 +36,8 @@ REQUIRED = {"semantics", "method", "version", "dataset", "seeds", "epochs", "bat
 """Of a specification, what reading a run relies on."""
 DATASET = r"\w[\w.-]*"
 """A data set's name, and its folder's."""
-EPOCH_COLUMNS = ("epoch", "seed", "train_loss", "test_error", "diverged")
+EPOCH_TYPES = {"epoch": int, "seed": int, "train_loss": float, "test_error": float, "diverged": bool}
+EPOCH_COLUMNS = tuple(EPOCH_TYPES)
 _DIGEST = hashlib.sha256().digest_size  # a checkpoint begins with that of the rest
 
 
@@ -174,15 +175,16 @@ class Store:
         return found
 
     @contextmanager
-    def claim(self, key: str) -> Iterator[None]:
-        """Hold a run for this process; `UserError` if another one trains it."""
+    def claim(self, key: str, what: str = "") -> Iterator[None]:
+        """Hold a run, called `what`, for this process; `UserError` if another one trains it."""
         lock = self.partial(key) / "lock"
         self._make(lock.parent)
         try:
             with filelock.FileLock(lock, timeout=0):
                 yield
         except filelock.Timeout:
-            raise UserError(f"run {key} is being trained by another process") from None
+            named = f"run {key} ({what})" if what else f"run {key}"
+            raise UserError(f"{named} is being trained by another process; wait for it, or stop it") from None
         # Nothing left to continue: the folder goes too.
         if not (lock.parent / "checkpoint.pt").exists():
             shutil.rmtree(lock.parent, ignore_errors=True)
@@ -439,7 +441,7 @@ def _checked(folder: Path) -> StoredRun:
     if key is None or record.get("key") != key:
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
     validated(_Making, record, folder / "run.yaml")
-    epochs = _table(folder / "epochs.csv", record["epochs_sha256"])
+    epochs = _epochs(folder / "epochs.csv", record["epochs_sha256"])
     digests = record.get("measured_sha256", {})
     spec = record["spec"]
     if not isinstance(digests, dict) or set(digests) != set(spec.get("measure", {})):
@@ -451,6 +453,23 @@ def _checked(folder: Path) -> StoredRun:
     return StoredRun(folder, record, epochs, measured)
 
 
+def _epochs(file: Path, digest: Any) -> pd.DataFrame:
+    """Also where its checksum was mended by hand, there is nothing in it that no run writes."""
+    table = _table(file, digest)
+    if tuple(table.columns) != EPOCH_COLUMNS:
+        raise UserError(
+            f"{file}: columns {', '.join(table.columns)} found, must be {', '.join(EPOCH_COLUMNS)}"
+        )
+    for column, kind in EPOCH_TYPES.items():
+        if table[column].dtype != kind and not (kind is float and table[column].dtype == int):
+            raise UserError(f"{file}: {column} is not {kind.__name__} in every line")
+    wrong = table[~table["test_error"].between(0, 100)]
+    if len(wrong):
+        line, found = wrong.index[0] + 2, wrong["test_error"].iloc[0]
+        raise UserError(f"{file}: line {line}: test_error {found:g} found, must be from 0 to 100")
+    return table
+
+
 def _table(file: Path, digest: Any) -> pd.DataFrame:
     try:
         csv = file.read_text(encoding="utf-8")
@@ -458,4 +477,7 @@ def _table(file: Path, digest: Any) -> pd.DataFrame:
         raise UserError(f"{file}: cannot be read: {error}") from None
     if digest != _sha256(csv):
         raise UserError(f"{file}: changed since the run was stored")
-    return pd.read_csv(StringIO(csv))
+    try:
+        return pd.read_csv(StringIO(csv))
+    except ValueError as error:  # pandas' errors, too
+        raise UserError(f"{file}: no table: {error}") from None

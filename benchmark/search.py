@@ -127,10 +127,19 @@ class Search:
     def study(self, store: Store) -> Iterator[optuna.Study]:
         """The Optuna study in `<store>/search/<data set>/<row>.db`, for this process alone.
 
-        `UserError` if another process searches there, or if the study was made for another design.
+        `UserError` if another process searches there, if the study was made for another design, or if it is
+        gone and what it found is not.
         """
         file = self.folder(store) / f"{slug(self.run.row)}.db"
         file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists() or not file.stat().st_size:
+            found = [str(f) for f in map(file.with_suffix, (".csv", ".patch")) if f.exists()]
+            if found:
+                state = "empty" if file.exists() else "not there"
+                raise UserError(
+                    f"{file}: {state}, but what its search found is; put it back, or move "
+                    f"{' and '.join(found)} away to search anew"
+                )
         with optuna_storage.driver(optuna_storage.sqlite_url(file)) as storage:
             study = optuna.create_study(storage=storage, study_name=self.name, load_if_exists=True)
             made_for = study.user_attrs.get("design")
@@ -328,9 +337,8 @@ def command(
         with search.study(chosen.store) as study:
             done = len(kept(study))
             nothing = ", nothing to train" if done >= search.trials else ""
-            console.print(
-                f"{search.name}: {done} of {search.trials} configurations complete{nothing}", markup=False
-            )
+            found = f"{done} configurations complete, {search.trials} asked for"
+            console.print(f"{search.name}: {found}{nothing}", markup=False)
             for line in conduct(search, study, data[search.run.column], on):
                 console.print(f"  {line}", markup=False)
             folder = search.folder(chosen.store)

@@ -22,11 +22,10 @@ from optuna.trial import TrialState
 from benchmark import datasets, executor, memory, optuna_storage
 from benchmark.assembly import Trained
 from benchmark.compilation import Compile
-from benchmark.config import LAST_SEED
+from benchmark.config import LAST_SEED, MOST_EPOCHS
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.options import (
-    MOST_EPOCHS,
     RESULTS,
     DataRoot,
     Datasets,
@@ -127,7 +126,7 @@ class Conductor:
             return
         if not self._is_halved(first, end):
             run = self.design.replicas(range(first, end))
-            with self.store.claim(run.key):
+            with self.store.claim(run.key, f"{run.row} on {run.column}"):
                 trained = self._attempt(run, f"{first}-{end - 1}")
                 if trained is not None:
                     self._tell(trained, first, end, taken)

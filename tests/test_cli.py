@@ -307,8 +307,8 @@ def test_a_claimed_run_does_not_stop_the_others(command: Command, tmp_path: Path
     chosen = Selection("tiny.yaml", None, None, None, None, Path("results"))
     bp, fa = chosen.plan.runs(chosen.rows, chosen.columns)
     with chosen.store.claim(bp.key):
-        expected = f"error: run {bp.key} is being trained by another process\n"
-        assert fails(command(*RUN)) == expected
+        claimed = f"run {bp.key} (BP on {MINI}) is being trained by another process; wait for it, or stop it"
+        assert fails(command(*RUN)) == f"error: {claimed}\n"
         assert [folder.name for folder in chosen.store.folders()] == [f"fa-{fa.key}"]
     assert command(*RUN)[0] == 0
     orphan = chosen.root / "partial" / bp.key
@@ -340,7 +340,7 @@ def test_every_failure_has_a_line(command: Command, tmp_path: Path) -> None:
         f"{folder / 'epochs.csv'}: changed since the run was stored; "
         f"restore {folder}, or delete it to train this run again"
     )
-    claimed = f"run {fa.key} is being trained by another process"
+    claimed = f"run {fa.key} (FA on {MINI}) is being trained by another process; wait for it, or stop it"
     with chosen.store.claim(fa.key):
         for options in ([], ["--report"]):
             code, _, err = command(*RUN, *options)
@@ -622,7 +622,9 @@ def test_two_processes_and_an_interrupt(command: Command, tmp_path: Path) -> Non
             time.sleep(0.2)
             waited += 0.2
         time.sleep(0.2)
-        assert "is being trained by another process" in fails(command(*RUN, "--method", "BP"))
+        assert f"(BP on {MINI}) is being trained by another process; wait" in fails(
+            command(*RUN, "--method", "BP")
+        )
     finally:
         first.send_signal(signal.SIGINT)
         try:

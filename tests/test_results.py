@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -382,6 +383,53 @@ def test_csv_with_a_matching_checksum_still_needs_every_epoch(chosen: Selection,
     (folder / "epochs.csv").write_text(short)
     (folder / "run.yaml").write_text(text.replace(results._sha256(csv), results._sha256(short)))
     assert "not every epoch and seed" in chosen.store.problems()[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda csv: "", "no table: No columns to parse from file"),
+        (
+            lambda csv: csv.replace("test_error", "error"),
+            "columns epoch, seed, train_loss, error, diverged found",
+        ),
+        (
+            lambda csv: re.sub(r"[^,]+,False\n", "banana,False\n", csv, count=1),
+            "test_error is not float in every line",
+        ),
+        (lambda csv: csv.replace("False", "maybe", 1), "diverged is not bool in every line"),
+        (lambda csv: csv.replace("\n1,", "\n1.5,", 1), "epoch is not int in every line"),
+        *(
+            (
+                lambda csv, found=found: re.sub(r"[^,]+,False\n$", f"{found},False\n", csv),
+                rf"line \d+: test_error {found} found, must be from 0 to 100",
+            )
+            for found in ("236.8", "-39", "nan")
+        ),
+    ],
+)
+def test_csv_with_a_matching_checksum_holds_nothing_that_no_run_writes(
+    chosen: Selection, data: Dataset, change: Callable[[str], str], expected: str
+) -> None:
+    folder = train(picked(chosen, "BP"), data, chosen.store)
+    csv = (folder / "epochs.csv").read_text()
+    forged = change(csv)
+    assert forged != csv
+    text = (folder / "run.yaml").read_text()
+    (folder / "epochs.csv").write_text(forged)
+    (folder / "run.yaml").write_text(text.replace(results._sha256(csv), results._sha256(forged)))
+    (problem,) = chosen.store.problems()
+    assert re.match(f"{re.escape(str(folder / 'epochs.csv'))}: {expected}", problem)
+
+
+def test_a_loss_that_is_no_number_is_kept(chosen: Selection, data: Dataset) -> None:
+    """Of a seed that diverged."""
+    run = picked(chosen, "BP")
+    trained = executor.train(run, data, chosen.store, CPU, lambda done, result: None)
+    trained.epochs["train_loss"] = float("nan")
+    trained.epochs["diverged"] = True
+    chosen.store.commit("BP", trained.record, trained.epochs, trained.measured)
+    assert chosen.store.problems() == []
 
 
 class Stop(Exception):

@@ -1,5 +1,6 @@
 """Search: what is tried, what survives, what is kept, and that the test set stays unseen."""
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -195,6 +196,30 @@ def test_a_finished_search_does_nothing_and_more_trials_go_on(plan_path, data, t
     after = frame(run(searched(plan_path, "DTP", ranges(trials=5)), store, data))
     assert after.head(3).equals(before)
     assert len(after) == 5
+
+
+@pytest.mark.parametrize("state", ["not there", "empty"])
+def test_a_lost_study_does_not_cost_what_it_found(plan_path, data, tmp_path, state):
+    asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
+    run(asked, store, data)
+    folder = asked.folder(store)
+    file, whole = folder / "dtp.db", (folder / "dtp.db").read_bytes()
+    (folder / "dtp.csv").write_text("found")
+    for left in (["dtp.csv"], ["dtp.csv", "dtp.patch"], ["dtp.patch"]):
+        (folder / left[-1]).write_text("found")
+        file.unlink()
+        if state == "empty":
+            file.write_bytes(b"")
+        listed = " and ".join(str(folder / name) for name in left)
+        said = f"{state}, but what its search found is; put it back, or move {listed} away to search anew"
+        message = f"{file}: {said}"
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            run(asked, store, data)
+        assert all((folder / name).read_text() == "found" for name in left)
+        file.write_bytes(whole)
+        run(asked, store, data)
+        if left == ["dtp.csv", "dtp.patch"]:
+            (folder / "dtp.csv").unlink()
 
 
 def test_another_design_is_refused_and_nothing_changes(plan_path, data, tmp_path):

@@ -534,8 +534,16 @@ def test_replicas_per_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.replicas_per_pass(fw, small, 256, CPU) == memory.CPU_REPLICAS
     assert memory.replicas_per_pass(fw, small, 256, cuda) > 100
     assert memory.replicas_per_pass(dtp, large, 256, cuda) > memory.replicas_per_pass(dtp, large, 512, cuda)
-    monkeypatch.setattr(memory, "free_memory", lambda device: 1)
+    needed = memory.bytes_per_replica(dtp, large, 256, CPU)
+    monkeypatch.setattr(memory, "free_memory", lambda device: needed)
     assert memory.replicas_per_pass(dtp, large, 256, CPU) == 1
+    monkeypatch.setattr(memory, "free_memory", lambda device: needed - 1)
+    with pytest.raises(
+        UserError, match=r"a network 3072-1024-1024-10 in minibatches of 256 takes about 0\.1 GiB"
+    ):
+        memory.replicas_per_pass(dtp, large, 256, CPU)
+    with pytest.raises(UserError, match=r"a network 3072-\.\.\.-10, 21 layers in minibatches"):
+        memory.replicas_per_pass(dtp, [3072, *[1024] * 20, 10], 256, CPU)
 
 
 def test_free_memory_is_there() -> None:

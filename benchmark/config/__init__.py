@@ -13,6 +13,7 @@ from benchmark.config.datasets import DatasetConfig, load_datasets
 from benchmark.config.files import CONFIGS, PROJECT, dump_yaml, merge, parse_yaml, read_yaml
 from benchmark.config.paper import PaperCell, PaperTable, load_paper_values
 from benchmark.config.plan import (
+    MOST_EPOCHS,
     Hyperparameters,
     PlanConfig,
     known_plans,
@@ -24,6 +25,7 @@ from benchmark.config.search import LAST_SEED, SearchConfig, SearchSpace, load_s
 __all__ = [
     "CONFIGS",
     "LAST_SEED",
+    "MOST_EPOCHS",
     "PROJECT",
     "Claim",
     "CloseError",

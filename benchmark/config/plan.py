@@ -46,11 +46,15 @@ def _inside(directory: str) -> str:
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(distinct)]
 
 
+MOST_EPOCHS = 1_000_000
+"""What is more was not meant, as with the other limits."""
+
+
 class Protocol(Strict):
     """How every run of a plan is trained."""
 
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    epochs: int = Field(gt=0, le=MOST_EPOCHS)
+    batch_size: int = Field(gt=0, le=1_000_000)
     seeds: Seeds
     precision: Precision = Precision.HIGHEST
     source: Source
@@ -60,8 +64,8 @@ class Protocol(Strict):
 class NetworkConfig(Strict):
     """Hidden layers of equal width."""
 
-    hidden_layers: int = Field(gt=0)
-    width: int = Field(gt=0)
+    hidden_layers: int = Field(gt=0, le=1_000)
+    width: int = Field(gt=0, le=1_000_000)
     source: Source
 
 
@@ -149,7 +153,7 @@ class Measure(Strict):
 class Sensitivity(Strict):
     """How the configurations behind Figure 3 are trained."""
 
-    epochs: int | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, gt=0, le=MOST_EPOCHS)
     """Other than the protocol's."""
     note: str | None = None
 

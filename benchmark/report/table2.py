@@ -64,7 +64,7 @@ class Table2:
     def verdicts(self) -> str | None:
         """What the verdicts mean, and how many there are of each; None where there are none."""
         config = self.plan.config
-        listed = [self._listed(addition) for addition in (False, True)]
+        listed = [self.listed(addition=addition) for addition in (False, True)]
         if not any(listed):
             return None
         said = f"Verdicts: {listed[0] or 'none'}"
@@ -88,7 +88,7 @@ class Table2:
             f"the {self.compared(True)} in brackets are two families more. Intervals are not corrected."
         )
 
-    def _listed(self, addition: bool) -> str:
+    def listed(self, *, addition: bool) -> str:
         """`4 EQUIVALENT, 1 DIFFERENT`: the verdicts on the paper's cells, or on those in brackets."""
         cells = self._cells(addition)
         counts = Counter(cell.verdict for cell in cells if cell.verdict is not None)

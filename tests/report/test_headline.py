@@ -1,5 +1,6 @@
 """The README's results."""
 
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from benchmark.errors import UserError
 from benchmark.options import RESULTS, Selection
 from benchmark.report import contents, headline, table2
 from benchmark.report.table2 import Table2
+from benchmark.statistics import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,17 @@ def test_every_stored_cell_has_a_line(stored: Table2) -> None:
         if cell.errors and column in printed.get(row, ())
     ]
     head, *absent = lines[0].removesuffix(".").split("; ")
-    assert head == f"{len(there)} of the {sum(map(len, printed.values()))} cells of the paper's Table 2"
+    count = sum(map(len, printed.values()))
+    found = re.fullmatch(rf"{len(there)} of the {count} cells of the paper's Table 2 \((.+)\)", head)
+    assert found is not None
+    counts = {
+        verdict: int(number) for number, verdict in (part.split(" ", 1) for part in found[1].split(", "))
+    }
+    assert sum(counts.values()) == count
+    assert counts["INCOMPLETE"] == count - len(there)
+    assert counts["EQUIVALENT"] == sum(
+        cell.verdict is Verdict.EQUIVALENT for place, cell in stored.cells.items() if place in there
+    )
     rows = [row for row in printed if row not in {row for row, _ in there}]
     columns = {"cifar-10": "CIFAR-10", "cifar-100": "CIFAR-100"}  # the others are there
     titles = [title for name, title in columns.items() if name not in {column for _, column in there}]

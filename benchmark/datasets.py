@@ -140,7 +140,9 @@ def _torchvision(name: str, config: DatasetConfig, roots: Sequence[Path], downlo
                 if root == roots[0]:  # where torchvision would take it for complete
                     advice, download = "replace what cannot be read, or name another --data-root", False
             elif (root / folder).is_dir() and any((root / folder).rglob("*")):
-                looked[-1] += " (there, but incomplete or damaged)"
+                looked[-1] += f" (there, but {_lacking(reader, root / folder)})"
+            elif (root / folder).is_file():
+                looked[-1] += " (a file, not a folder)"
     if config.torchvision == "FashionMNIST":
         looked.append(str(DEBIAN_FASHION_MNIST))
         if DEBIAN_FASHION_MNIST.is_dir():
@@ -179,9 +181,17 @@ def _damage(folder: Path, error: Exception) -> str:
         read = mnist.read_label_file if "idx1" in file.name else mnist.read_image_file
         try:
             read(str(file))
-        except Exception as reason:
-            return f"{file.name}: {_reason(reason)}"
+        except Exception:  # whose reason is torchvision's own: an assertion, or what it could not parse
+            return f"{file.name}: no IDX file of {'labels' if 'idx1' in file.name else 'images'}"
     return _reason(error)
+
+
+def _lacking(reader: Callable[..., object], folder: Path) -> str:
+    """Which of its files a reader of torchvision misses, or that they are not those that it knows."""
+    listed = [getattr(reader, names, []) for names in ("resources", "train_list", "test_list")]
+    files = [file.removesuffix(".gz") for names in listed for file, _ in names]
+    missing = [file for file in files if not any(folder.rglob(file))]
+    return f"without {', '.join(missing)}" if missing else "damaged: not the files that torchvision knows"
 
 
 def _from_torchvision(reader: Callable[..., object], root: Path, place: Path, source: str) -> _Pixels:

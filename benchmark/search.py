@@ -333,6 +333,9 @@ def command(
         column: datasets.load(column, catalogue[column], data_root=data_root, device=on)
         for column in dict.fromkeys(run.column for run in runs)
     }
+    if len(searches) > 1:
+        names = ", ".join(search.name for search in searches)
+        console.print(f"{len(searches)} searches, one after the other: {names}", markup=False)
     for search in searches:
         with search.study(chosen.store) as study:
             done = len(kept(study))

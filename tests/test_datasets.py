@@ -184,7 +184,11 @@ def test_cifar_with_a_wrong_md5(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with open(root / "cifar-10-batches-py" / "test_batch", "ab") as file:
         file.write(b"x")
     line = refusal("cifar-10", entry("cifar-10"), data_root=root)
-    assert f"{root / 'cifar-10-batches-py'} (there, but incomplete or damaged)" in line
+    known = "there, but damaged: not the files that torchvision knows"
+    assert f"{root / 'cifar-10-batches-py'} ({known})" in line
+    (root / "cifar-10-batches-py" / "test_batch").unlink()
+    line = refusal("cifar-10", entry("cifar-10"), data_root=root)
+    assert f"{root / 'cifar-10-batches-py'} (there, but without test_batch)" in line
 
 
 def garble(file: str, content: bytes) -> Change:
@@ -207,15 +211,22 @@ def test_damaged_idx_file(name: str, content: bytes, root: Path) -> None:
     line = refusal("mnist", entry("mnist"), data_root=root, download=True)
     assert "damaged" in line
     assert "download failed" not in line
-    assert "incomplete or damaged" in line or f"damaged: {name}: " in line
+    kind = "labels" if "idx1" in name else "images"
+    assert f"damaged: {name}: no IDX file of {kind}" in line, line
     assert {file.name: file.read_bytes() for file in raw.iterdir()} == before
+
+
+def test_a_file_in_the_place_of_a_folder(root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "MNIST").write_text("")
+    assert f"{root / 'MNIST'} (a file, not a folder)" in refusal("mnist", entry("mnist"), data_root=root)
 
 
 def test_an_incomplete_folder_is_passed_over(tmp_path: Path, root: Path) -> None:
     raw = write_idx(root / "MNIST" / "raw", digits(7), digits(3))
     (raw / IDX_TEST[1]).unlink()
     line = refusal("mnist", entry("mnist"), data_root=root)
-    assert f"{root / 'MNIST'} (there, but incomplete or damaged)" in line
+    assert f"{root / 'MNIST'} (there, but without {IDX_TEST[1]})" in line
     write_idx(Path("data/MNIST/raw"), digits(5), digits(2))
     assert len(load("mnist", entry("mnist"), data_root=root, download=False).train) == 5
 

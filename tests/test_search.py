@@ -298,6 +298,18 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path):
     assert trials["lr"][0] == 0.1
 
 
+def test_command_says_how_many_rows_it_searches(plan_path, tmp_path, capsys):
+    spaces = tmp_path / "spaces.yaml"
+    space = "{ranges: {lr: [0.01, 1]}, rungs: [1]}"
+    spaces.write_text(
+        f"validation_samples: 1000\nseed: 1\nrows: {{BP: {space}, DTP: {{ranges: {RANGES}, rungs: [1]}}}}\n"
+    )
+    search.command(plan=str(plan_path), spaces=spaces, trials=1, results=tmp_path / "results", device="cpu")
+    out = " ".join(capsys.readouterr().out.split())
+    begin = "2 searches, one after the other: BP on fashion-mnist-mini, DTP on fashion-mnist-mini "
+    assert begin + "BP on fashion-mnist-mini: 0 configurations complete, 1 asked for" in out
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [

@@ -20,14 +20,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import filelock
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from benchmark.config.files import Strict, dump_yaml, read_yaml, validated
 from benchmark.errors import UserError
@@ -52,13 +53,24 @@ def slug(label: str) -> str:
     return re.sub(r"[\W_]+", "-", label.lower()).strip("-") or "run"
 
 
+def _moment(value: str) -> str:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"{value!r} found; input should be a time as 2026-01-02T03:04:05+00:00") from None
+    return value
+
+
+_Moment = Annotated[str, AfterValidator(_moment)]
+
+
 class _Versions(Strict, extra="ignore"):
     torch: str
     commit: str
 
 
 class _Sitting(Strict, extra="ignore"):
-    started: str
+    started: _Moment
     device: str
     versions: _Versions
     # What the first runs do not say:
@@ -80,7 +92,7 @@ class _Making(Strict, extra="ignore"):
     row: str
     label: str
     data: _Data
-    finished: str
+    finished: _Moment
     training_seconds: float = Field(ge=0, le=1e9)  # thirty years
     sittings: list[_Sitting] = Field(min_length=1)
 

@@ -65,7 +65,11 @@ PAPER = PaperTable(
 
 def record_of(run: Run, checksum: str = "d" * 64, **made: Any) -> dict[str, Any]:
     """What the store keeps of a run beside its numbers."""
-    sitting = {"started": "then", "device": "Abacus", "versions": {"torch": "2", "commit": "0"}}
+    sitting = {
+        "started": "2026-01-02T03:04:05+00:00",
+        "device": "Abacus",
+        "versions": {"torch": "2", "commit": "0"},
+    }
     return {
         "row": run.row,
         "spec": run.spec,

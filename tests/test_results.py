@@ -222,7 +222,7 @@ def test_a_record_of_no_data_set_is_damage(chosen: Selection, data: Dataset, dat
     assert problem.startswith(f"{folder / 'run.yaml'}: not the record of a run; ")
 
 
-SITTING = {"started": "then", "device": "x", "versions": {"torch": "2", "commit": "0"}}
+SITTING = {"started": "2026-01-02T03:04:05+00:00", "device": "x", "versions": {"torch": "2", "commit": "0"}}
 
 
 @pytest.mark.parametrize(
@@ -234,6 +234,7 @@ SITTING = {"started": "then", "device": "x", "versions": {"torch": "2", "commit"
         ),
         ("row", 5, "row: 5 found; input should be a valid string; "),
         ("label", 5, "label: 5 found; input should be a valid string; "),
+        ("finished", "yesterday", "finished: 'yesterday' found; input should be a time as 2026-01-02T"),
         ("finished", date(2026, 1, 2), "finished: datetime.date(2026, 1, 2) found; input should be a "),
         ("data", {"checksum": "0"}, "data.train_samples: this key is required; "),
         ("data", {"checksum": "0", "train_samples": 0}, "data.train_samples: 0 found; input should be "),
@@ -262,6 +263,7 @@ def test_what_no_run_says_of_its_making_is_damage(
             ({name: 5}, f"{name}: 5 found; input should be ")
             for name in ("execution", "method_code", "seeds")
         ),
+        ({"started": "9999"}, "started: '9999' found; input should be a time as "),
         ({"execution": "somehow"}, "execution: 'somehow' found; input should be "),
         ({"replicas_per_pass": 0}, "replicas_per_pass: 0 found; input should be "),
         ({"versions": {"torch": "2"}}, "versions.commit: this key is required; "),

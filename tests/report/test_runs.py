@@ -24,7 +24,12 @@ title: "Made up"
 protocol: {{epochs: 1, seeds: [3, 1, 2]}}
 """
 VERSIONS = {"torch": "2.15.0", "commit": "0123456789abcdef+changes"}
-SITTING = {"started": "then", "device": "Abacus", "execution": "eager", "versions": VERSIONS}
+SITTING = {
+    "started": "2026-01-02T03:04:05+00:00",
+    "device": "Abacus",
+    "execution": "eager",
+    "versions": VERSIONS,
+}
 MADE = {
     "finished": "2026-01-02T04:05:06+00:00",
     "training_seconds": 3723.4,

@@ -181,6 +181,8 @@ def _damage(folder: Path, error: Exception) -> str:
         read = mnist.read_label_file if "idx1" in file.name else mnist.read_image_file
         try:
             read(str(file))
+        except OSError as reason:
+            return f"{file.name}: {reason.strerror}"
         except Exception:  # whose reason is torchvision's own: an assertion, or what it could not parse
             return f"{file.name}: no IDX file of {'labels' if 'idx1' in file.name else 'images'}"
     return _reason(error)
@@ -190,7 +192,12 @@ def _lacking(reader: Callable[..., object], folder: Path) -> str:
     """Which of its files a reader of torchvision misses, or that they are not those that it knows."""
     listed = [getattr(reader, names, []) for names in ("resources", "train_list", "test_list")]
     files = [file.removesuffix(".gz") for names in listed for file, _ in names]
-    missing = [file for file in files if not any(folder.rglob(file))]
+    place = folder / "raw" if hasattr(reader, "resources") else folder
+    missing = [file for file in files if not (place / file).exists()]
+    for file in missing:
+        elsewhere = next(folder.rglob(file), next(folder.rglob(f"{file}.gz"), None))
+        if elsewhere is not None:
+            return f"{elsewhere.relative_to(folder)} belongs in {place / file}"
     return f"without {', '.join(missing)}" if missing else "damaged: not the files that torchvision knows"
 
 

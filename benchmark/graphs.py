@@ -49,7 +49,7 @@ def record(
 ) -> tuple[torch.cuda.CUDAGraph, Any]:
     """The graph of what `work` does on the current CUDA device, and what it returns once launched."""
     graph = torch.cuda.CUDAGraph()
-    if hasattr(graph, "register_generator_state"):  # newer torch finds them by itself, and is to lose this
+    if hasattr(graph, "register_generator_state"):  # a no-op in torch 2.15, which is to lose it
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"CUDAGraph\.register_generator_state\(\) is deprecated")
             for generator in generators:

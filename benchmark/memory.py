@@ -69,7 +69,7 @@ def replicas_per_pass(
 ) -> int:
     """How many replicas to train side by side on the device as it is now; `UserError` if none fits."""
     free, needed = free_memory(device), bytes_per_replica(method, dims, batch_size, device)
-    if needed > free:
+    if needed > 4 * free:  # far beyond what the estimate may be off by
         network = (
             "-".join(map(str, dims))
             if len(dims) < 10

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from benchmark.compilation import Compile
-from benchmark.config import CONFIGS, MOST_EPOCHS, PROJECT, load_datasets, load_plan, plan_file
+from benchmark.config import CONFIGS, MOST, MOST_EPOCHS, PROJECT, load_datasets, load_plan, plan_file
 from benchmark.errors import INTERRUPTED, UserError
 from benchmark.memory import ran_out
 from benchmark.precision import Precision, check
@@ -60,8 +60,6 @@ PlanOption = Annotated[
 ]
 OpenPage = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
 
-MOST = 10_000
-"""Seeds, or configurations, that a command takes: mistyped, more would only fill the memory."""
 
 RESULTS = PROJECT / "results"
 FIGURES = PROJECT / "figures"

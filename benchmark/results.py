@@ -17,10 +17,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,16 +28,26 @@ from typing import Annotated, Any, Literal
 import filelock
 import pandas as pd
 import torch
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 from pydantic import AfterValidator, Field
 
 from benchmark.config.files import Strict, dump_yaml, read_yaml, validated
 from benchmark.errors import UserError
 
-REQUIRED = {"semantics", "method", "version", "dataset", "seeds", "epochs", "batch_size", "precision"}
+REQUIRED = {
+    *("semantics", "method", "version", "options", "hyperparameters", "dims", "dataset"),
+    *("seeds", "epochs", "batch_size", "precision"),
+}
 """Of a specification, what reading a run relies on."""
 DATASET = r"\w[\w.-]*"
 """A data set's name, and its folder's."""
-EPOCH_TYPES = {"epoch": int, "seed": int, "train_loss": float, "test_error": float, "diverged": bool}
+EPOCH_TYPES: dict[str, tuple[str, Callable[[pd.Series], bool]]] = {
+    "epoch": ("a whole number", is_integer_dtype),
+    "seed": ("a whole number", is_integer_dtype),
+    "train_loss": ("a number", lambda column: is_numeric_dtype(column) and not is_bool_dtype(column)),
+    "test_error": ("a number", lambda column: is_numeric_dtype(column) and not is_bool_dtype(column)),
+    "diverged": ("True or False", is_bool_dtype),
+}
 EPOCH_COLUMNS = tuple(EPOCH_TYPES)
 _DIGEST = hashlib.sha256().digest_size  # a checkpoint begins with that of the rest
 
@@ -54,11 +64,10 @@ def slug(label: str) -> str:
 
 
 def _moment(value: str) -> str:
-    try:
-        datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError(f"{value!r} found; input should be a time as 2026-01-02T03:04:05+00:00") from None
-    return value
+    with suppress(ValueError):
+        if datetime.fromisoformat(value).utcoffset() == timedelta(0):
+            return value
+    raise ValueError(f"{value!r} found; input should be a time of UTC as 2026-01-02T03:04:05+00:00")
 
 
 _Moment = Annotated[str, AfterValidator(_moment)]
@@ -74,11 +83,12 @@ class _Sitting(Strict, extra="ignore"):
     device: str
     versions: _Versions
     # What the first runs do not say:
-    execution: Literal["", "eager", "compiled", "graphed"] = ""
+    execution: Literal["eager", "compiled", "graphed"] = "eager"
     method_code: str = ""
     replicas_per_pass: int = Field(default=1, ge=1)
     # Of a run that was put together from others:
     seeds: list[int] = []
+    # Nothing reads these defaults: what a record does not say stays unsaid.
 
 
 class _Data(Strict, extra="ignore"):
@@ -86,8 +96,8 @@ class _Data(Strict, extra="ignore"):
     train_samples: int = Field(ge=1)
 
 
-class _Making(Strict, extra="ignore"):
-    """What a record says of the run's making, as far as anything reads it."""
+class _Record(Strict, extra="ignore"):
+    """What a record says beside the specification, as far as anything reads it."""
 
     row: str
     label: str
@@ -452,7 +462,7 @@ def _checked(folder: Path) -> StoredRun:
         raise UserError(f"{folder / 'run.yaml'}: the specification is not complete")
     if key is None or record.get("key") != key:
         raise UserError(f"{folder / 'run.yaml'}: the specification does not match the run's key")
-    validated(_Making, record, folder / "run.yaml")
+    validated(_Record, record, folder / "run.yaml")
     epochs = _epochs(folder / "epochs.csv", record["epochs_sha256"])
     digests = record.get("measured_sha256", {})
     spec = record["spec"]
@@ -466,19 +476,18 @@ def _checked(folder: Path) -> StoredRun:
 
 
 def _epochs(file: Path, digest: Any) -> pd.DataFrame:
-    """Also where its checksum was mended by hand, there is nothing in it that no run writes."""
+    """Also where the checksum was mended by hand, columns, types and errors are those of a run."""
     table = _table(file, digest)
-    if tuple(table.columns) != EPOCH_COLUMNS:
-        raise UserError(
-            f"{file}: columns {', '.join(table.columns)} found, must be {', '.join(EPOCH_COLUMNS)}"
-        )
-    for column, kind in EPOCH_TYPES.items():
-        if table[column].dtype != kind and not (kind is float and table[column].dtype == int):
-            raise UserError(f"{file}: {column} is not {kind.__name__} in every line")
+    if tuple(table.columns) != EPOCH_COLUMNS or not isinstance(table.index, pd.RangeIndex):
+        found = f"columns {', '.join(table.columns)} found, must be {', '.join(EPOCH_COLUMNS)}"
+        raise UserError(f"{file}: {found}, and no line may have more")
+    for column, (kind, is_kind) in EPOCH_TYPES.items():
+        if not is_kind(table[column]):
+            raise UserError(f"{file}: {column} is not {kind} in every line")
     wrong = table[~table["test_error"].between(0, 100)]
     if len(wrong):
-        line, found = wrong.index[0] + 2, wrong["test_error"].iloc[0]
-        raise UserError(f"{file}: line {line}: test_error {found:g} found, must be from 0 to 100")
+        line, error = wrong.index[0] + 2, wrong["test_error"].iloc[0]
+        raise UserError(f"{file}: line {line}: test_error {error:g} found, must be from 0 to 100")
     return table
 
 

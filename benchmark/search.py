@@ -130,16 +130,9 @@ class Search:
         `UserError` if another process searches there, if the study was made for another design, or if it is
         gone and what it found is not.
         """
-        file = self.folder(store) / f"{slug(self.run.row)}.db"
+        file = self.file(store)
         file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists() or not file.stat().st_size:
-            found = [str(f) for f in map(file.with_suffix, (".csv", ".patch")) if f.exists()]
-            if found:
-                state = "empty" if file.exists() else "not there"
-                raise UserError(
-                    f"{file}: {state}, but what its search found is; put it back, or move "
-                    f"{' and '.join(found)} away to search anew"
-                )
+        self.refuse_lost(store)
         with optuna_storage.driver(optuna_storage.sqlite_url(file)) as storage:
             study = optuna.create_study(storage=storage, study_name=self.name, load_if_exists=True)
             made_for = study.user_attrs.get("design")
@@ -156,6 +149,23 @@ class Search:
                 study.enqueue_trial(crashed.params)
             optuna_storage.fail_crashed(study, storage)
             yield study
+
+    def refuse_lost(self, store: Store) -> None:
+        """`UserError` if the study is gone and what it found is not, which another would write over."""
+        file = self.file(store)
+        if file.exists() and file.stat().st_size:
+            return
+        found = [str(f) for f in map(file.with_suffix, (".csv", ".patch")) if f.exists()]
+        if found:
+            state = "empty" if file.exists() else "not there"
+            raise UserError(
+                f"{file}: {state}, but what its search found is; put it back, or move "
+                f"{' and '.join(found)} away to search anew"
+            )
+
+    def file(self, store: Store) -> Path:
+        """The study's database."""
+        return self.folder(store) / f"{slug(self.run.row)}.db"
 
     def folder(self, store: Store) -> Path:
         """Where the search keeps what it finds."""
@@ -325,6 +335,7 @@ def command(
         drawn = config.seed if seed is None else seed
         searches.append(Search(run, space, config.validation_samples, drawn, chosen.plan.guest))
         searches[-1].check(spaces)
+        searches[-1].refuse_lost(chosen.store)
         # Whatever wins can be written there.
         plan_patch(file, run.row, run.column, searches[-1].entry(dict.fromkeys(space.names, 1.0), ""))
     catalogue = chosen.plan.datasets

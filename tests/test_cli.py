@@ -773,6 +773,8 @@ def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:
     line = r"^(BP|FA) on \S+, [0-9a-f]{12}, seeds? .*: \d+ of \d+ epochs \(all: 0:00:\d\d on .*\)$"
     announced = re.findall(line, out, re.M)
     assert sorted(announced) == ["BP", "FA"]
+    epochs = PLAN.split("epochs: ")[1].split(",")[0]
+    assert f": 1 of {epochs} epochs (all: " in command(*again, "--epochs", "1")[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FA, "version", FA.version + 1)
         status, out, err = command(*again)

@@ -186,9 +186,10 @@ def test_cifar_with_a_wrong_md5(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     line = refusal("cifar-10", entry("cifar-10"), data_root=root)
     known = "there, but damaged: not the files that torchvision knows"
     assert f"{root / 'cifar-10-batches-py'} ({known})" in line
-    (root / "cifar-10-batches-py" / "test_batch").unlink()
+    for file in ("test_batch", "data_batch_2"):
+        (root / "cifar-10-batches-py" / file).unlink()
     line = refusal("cifar-10", entry("cifar-10"), data_root=root)
-    assert f"{root / 'cifar-10-batches-py'} (there, but without test_batch)" in line
+    assert f"{root / 'cifar-10-batches-py'} (there, but without data_batch_2, test_batch)" in line
 
 
 def garble(file: str, content: bytes) -> Change:
@@ -214,6 +215,30 @@ def test_damaged_idx_file(name: str, content: bytes, root: Path) -> None:
     kind = "labels" if "idx1" in name else "images"
     assert f"damaged: {name}: no IDX file of {kind}" in line, line
     assert {file.name: file.read_bytes() for file in raw.iterdir()} == before
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_a_misplaced_or_packed_file_is_named(root: Path, packed: str) -> None:
+    raw = write_idx(root / "MNIST" / "raw", digits(7), digits(3))
+    (raw / IDX[1]).rename(root / "MNIST" / f"{IDX[1]}{packed}")
+    line = refusal("mnist", entry("mnist"), data_root=root)
+    assert f"(there, but {IDX[1]}{packed} belongs in {raw / IDX[1]})" in line
+
+
+def test_an_unreadable_file_is_not_called_damaged_in_its_format(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import mnist
+
+    raw = write_idx(root / "MNIST" / "raw", digits(7), digits(3))
+    garble(IDX[0], b"")(raw)
+
+    def read(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(mnist, "read_image_file", read)
+    line = refusal("mnist", entry("mnist"), data_root=root)
+    assert f"(damaged: {IDX_TEST[0]}: Permission denied)" in line
 
 
 def test_a_file_in_the_place_of_a_folder(root: Path) -> None:

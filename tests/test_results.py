@@ -22,6 +22,7 @@ import torch
 import yaml
 
 from benchmark import executor, results
+from benchmark.compilation import Execution
 from benchmark.config import PROJECT
 from benchmark.errors import UserError
 from benchmark.executor import execute
@@ -230,11 +231,11 @@ SITTING = {"started": "2026-01-02T03:04:05+00:00", "device": "x", "versions": {"
     [
         *(
             ("training_seconds", seconds, f"training_seconds: {seconds!r} found; input should be ")
-            for seconds in (-5, "0.3", float("nan"), float("inf"), 2e9, True, None)
+            for seconds in (-5, "0.3", float("nan"), float("inf"), 1.1e9, True, None)
         ),
         ("row", 5, "row: 5 found; input should be a valid string; "),
         ("label", 5, "label: 5 found; input should be a valid string; "),
-        ("finished", "yesterday", "finished: 'yesterday' found; input should be a time as 2026-01-02T"),
+        ("finished", "yesterday", "finished: 'yesterday' found; input should be a time of UTC as "),
         ("finished", date(2026, 1, 2), "finished: datetime.date(2026, 1, 2) found; input should be a "),
         ("data", {"checksum": "0"}, "data.train_samples: this key is required; "),
         ("data", {"checksum": "0", "train_samples": 0}, "data.train_samples: 0 found; input should be "),
@@ -263,7 +264,12 @@ def test_what_no_run_says_of_its_making_is_damage(
             ({name: 5}, f"{name}: 5 found; input should be ")
             for name in ("execution", "method_code", "seeds")
         ),
-        ({"started": "9999"}, "started: '9999' found; input should be a time as "),
+        ({"started": "9999"}, "started: '9999' found; input should be a time of UTC as "),
+        *(
+            ({"started": when}, f"started: {when!r} found; input should be a time of UTC as ")
+            for when in ("2026-01-02", "2026-W01-1", "2026-01-02T03:04:05", "2026-01-02T03:04:05+05:00")
+        ),
+        ({"execution": ""}, "execution: '' found; input should be 'eager', "),
         ({"execution": "somehow"}, "execution: 'somehow' found; input should be "),
         ({"replicas_per_pass": 0}, "replicas_per_pass: 0 found; input should be "),
         ({"versions": {"torch": "2"}}, "versions.commit: this key is required; "),
@@ -280,6 +286,15 @@ def test_what_no_sitting_says_is_damage(
     (folder / "run.yaml").write_text(yaml.safe_dump({**record, "sittings": [SITTING, {**SITTING, **change}]}))
     (problem,) = chosen.store.problems()
     assert problem.startswith(f"{folder / 'run.yaml'}: sittings.1.{expected}")
+
+
+@pytest.mark.parametrize("execution", Execution)
+def test_every_execution_may_be_recorded(chosen: Selection, data: Dataset, execution: Execution) -> None:
+    folder = train(picked(chosen, "BP"), data, chosen.store)
+    record = yaml.safe_load((folder / "run.yaml").read_text())
+    record["sittings"][0]["execution"] = execution.value
+    (folder / "run.yaml").write_text(yaml.safe_dump(record))
+    assert chosen.store.problems() == []
 
 
 REQUIRED = ("row", "label", "data", "finished", "training_seconds", "sittings")
@@ -397,20 +412,28 @@ def test_csv_with_a_matching_checksum_still_needs_every_epoch(chosen: Selection,
         ),
         (
             lambda csv: re.sub(r"[^,]+,False\n", "banana,False\n", csv, count=1),
-            "test_error is not float in every line",
+            "test_error is not a number in every line",
         ),
-        (lambda csv: csv.replace("False", "maybe", 1), "diverged is not bool in every line"),
-        (lambda csv: csv.replace("\n1,", "\n1.5,", 1), "epoch is not int in every line"),
+        (
+            lambda csv: csv.replace("epoch,seed", "seed,epoch"),
+            "columns seed, epoch, train_loss, test_error, diverged found, must be epoch, seed, train_loss, ",
+        ),
+        (
+            lambda csv: re.sub(r"(?m)^(?=\d)", "x,", csv),
+            "columns .* found, must be .*, and no line may have more",
+        ),
+        (lambda csv: csv.replace("False", "maybe", 1), "diverged is not True or False in every line"),
+        (lambda csv: csv.replace("\n1,", "\n1.5,", 1), "epoch is not a whole number in every line"),
         *(
             (
                 lambda csv, found=found: re.sub(r"[^,]+,False\n$", f"{found},False\n", csv),
-                rf"line \d+: test_error {found} found, must be from 0 to 100",
+                rf"line 5: test_error {found} found, must be from 0 to 100",
             )
             for found in ("236.8", "-39", "nan")
         ),
     ],
 )
-def test_csv_with_a_matching_checksum_holds_nothing_that_no_run_writes(
+def test_csv_with_a_matching_checksum_still_needs_columns_types_and_errors_of_a_run(
     chosen: Selection, data: Dataset, change: Callable[[str], str], expected: str
 ) -> None:
     folder = train(picked(chosen, "BP"), data, chosen.store)
@@ -424,12 +447,14 @@ def test_csv_with_a_matching_checksum_holds_nothing_that_no_run_writes(
     assert re.match(f"{re.escape(str(folder / 'epochs.csv'))}: {expected}", problem)
 
 
-def test_a_loss_that_is_no_number_is_kept(chosen: Selection, data: Dataset) -> None:
-    """Of a seed that diverged."""
+@pytest.mark.parametrize(
+    ("loss", "error"), [(float("nan"), 90.0), (float("inf"), 90.5), (1, 2), (0.5, 0), (0.5, 100)]
+)
+def test_every_number_of_a_run_is_kept(chosen: Selection, data: Dataset, loss: float, error: float) -> None:
+    """Of a seed that diverged, and of one whose numbers happen to be whole."""
     run = picked(chosen, "BP")
     trained = executor.train(run, data, chosen.store, CPU, lambda done, result: None)
-    trained.epochs["train_loss"] = float("nan")
-    trained.epochs["diverged"] = True
+    trained.epochs["train_loss"], trained.epochs["test_error"] = loss, error
     chosen.store.commit("BP", trained.record, trained.epochs, trained.measured)
     assert chosen.store.problems() == []
 

@@ -198,6 +198,21 @@ def test_a_finished_search_does_nothing_and_more_trials_go_on(plan_path, data, t
     assert len(after) == 5
 
 
+def test_a_lost_study_is_found_before_anything_trains(plan_path, tmp_path, monkeypatch):
+    spaces = tmp_path / "spaces.yaml"
+    space = "{ranges: {lr: [0.01, 1]}, rungs: [1]}"
+    spaces.write_text(
+        f"validation_samples: 1000\nseed: 1\nrows: {{BP: {space}, DTP: {{ranges: {RANGES}, rungs: [1]}}}}\n"
+    )
+    folder = tmp_path / "results/tiny/search/fashion-mnist-mini"
+    folder.mkdir(parents=True)
+    (folder / "dtp.csv").write_text("found")
+    monkeypatch.setattr(search, "conduct", lambda *_: pytest.fail("trained"))
+    with pytest.raises(UserError, match=r"dtp\.db: not there"):
+        search.command(plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu")
+    assert [file.name for file in folder.iterdir()] == ["dtp.csv"]
+
+
 @pytest.mark.parametrize("state", ["not there", "empty"])
 def test_a_lost_study_does_not_cost_what_it_found(plan_path, data, tmp_path, state):
     asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)

@@ -534,10 +534,10 @@ def test_replicas_per_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.replicas_per_pass(fw, small, 256, CPU) == memory.CPU_REPLICAS
     assert memory.replicas_per_pass(fw, small, 256, cuda) > 100
     assert memory.replicas_per_pass(dtp, large, 256, cuda) > memory.replicas_per_pass(dtp, large, 512, cuda)
-    needed = memory.bytes_per_replica(dtp, large, 256, CPU)
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed)
+    quarter = -(-memory.bytes_per_replica(dtp, large, 256, CPU) // 4)
+    monkeypatch.setattr(memory, "free_memory", lambda device: quarter)
     assert memory.replicas_per_pass(dtp, large, 256, CPU) == 1
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed - 1)
+    monkeypatch.setattr(memory, "free_memory", lambda device: quarter - 1)
     with pytest.raises(
         UserError, match=r"a network 3072-1024-1024-10 in minibatches of 256 takes about 0\.1 GiB"
     ):

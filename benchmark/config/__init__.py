@@ -11,20 +11,21 @@ from benchmark.config.claims import (
 )
 from benchmark.config.datasets import DatasetConfig, load_datasets
 from benchmark.config.files import CONFIGS, PROJECT, dump_yaml, merge, parse_yaml, read_yaml
+from benchmark.config.limits import LAST_SEED, MOST, MOST_EPOCHS
 from benchmark.config.paper import PaperCell, PaperTable, load_paper_values
 from benchmark.config.plan import (
-    MOST_EPOCHS,
     Hyperparameters,
     PlanConfig,
     known_plans,
     load_plan,
     plan_file,
 )
-from benchmark.config.search import LAST_SEED, SearchConfig, SearchSpace, load_search
+from benchmark.config.search import SearchConfig, SearchSpace, load_search
 
 __all__ = [
     "CONFIGS",
     "LAST_SEED",
+    "MOST",
     "MOST_EPOCHS",
     "PROJECT",
     "Claim",

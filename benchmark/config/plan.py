@@ -21,6 +21,7 @@ from benchmark.config.files import (
     removes_nothing,
     validated,
 )
+from benchmark.config.limits import LAST_SEED, MOST_EPOCHS, MOST_LAYERS, MOST_UNITS
 from benchmark.config.paper import load_paper_values
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
@@ -43,18 +44,16 @@ def _inside(directory: str) -> str:
     return directory
 
 
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(distinct)]
-
-
-MOST_EPOCHS = 1_000_000
-"""What is more was not meant, as with the other limits."""
+Seeds = Annotated[
+    list[Annotated[int, Field(ge=0, le=LAST_SEED)]], Field(min_length=1), AfterValidator(distinct)
+]
 
 
 class Protocol(Strict):
     """How every run of a plan is trained."""
 
     epochs: int = Field(gt=0, le=MOST_EPOCHS)
-    batch_size: int = Field(gt=0, le=1_000_000)
+    batch_size: int = Field(gt=0, le=MOST_UNITS)
     seeds: Seeds
     precision: Precision = Precision.HIGHEST
     source: Source
@@ -64,8 +63,8 @@ class Protocol(Strict):
 class NetworkConfig(Strict):
     """Hidden layers of equal width."""
 
-    hidden_layers: int = Field(gt=0, le=1_000)
-    width: int = Field(gt=0, le=1_000_000)
+    hidden_layers: int = Field(gt=0, le=MOST_LAYERS)
+    width: int = Field(gt=0, le=MOST_UNITS)
     source: Source
 
 

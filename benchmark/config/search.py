@@ -8,9 +8,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from benchmark.config.files import CONFIGS, Strict, read_mapping, validated
+from benchmark.config.limits import LAST_SEED, MOST, MOST_EPOCHS
 
-LAST_SEED = 2**31 - 1
-"""Samplers take 32 bits; the number of trials is added."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -20,11 +19,11 @@ class SearchSpace(Strict):
     grid: dict[str, Annotated[list[Positive], Field(min_length=1)]] | None = None
     ranges: dict[str, Annotated[list[Positive], Field(min_length=2, max_length=2)]] | None = None
     """Lowest and highest value; drawn log-uniform."""
-    trials: int = Field(default=16, gt=0)
+    trials: int = Field(default=16, gt=0, le=MOST)
     """Configurations drawn from `ranges`."""
-    wave: int = Field(default=8, gt=0)
+    wave: int = Field(default=8, gt=0, le=MOST)
     """Of which so many are trained side by side; the sampler learns from each wave."""
-    rungs: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
+    rungs: list[Annotated[int, Field(gt=0, le=MOST_EPOCHS)]] = Field(min_length=1)
     """Epochs after which a wave is thinned out; the last rung decides."""
     reduction: int = Field(default=3, ge=2)
     """One in so many goes on to the next rung; one in so many epochs, the last ones, counts for it."""

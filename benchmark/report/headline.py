@@ -26,10 +26,9 @@ def text(table: Table2) -> str:
     no_column = dict.fromkeys(c for _, c in of_paper if c not in {column for _, column in there})
     absent = [f"none yet of the row{'s' * (len(no_row) > 1)} {', '.join(no_row)}"] if no_row else []
     absent += [f"none on {', '.join(map(table.title, no_column))}"] if no_column else []
-    said = (
-        f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2 ({table.listed(addition=False)})"
-    )
-    lines = ["; ".join([said, *absent]) + ".", ""]
+    said = f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2"
+    counted = f" Verdicts on all: {verdicts}." if (verdicts := table.listed(addition=False)) else ""
+    lines = ["; ".join([said, *absent]) + "." + counted, ""]
     body = []
     for (row, column), cell in table.cells.items():
         if not cell.errors:

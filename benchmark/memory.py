@@ -67,7 +67,7 @@ def bytes_per_replica(
 def replicas_per_pass(
     method: type[Method], dims: Sequence[int], batch_size: int, device: torch.device
 ) -> int:
-    """How many replicas to train side by side on the device as it is now; `UserError` if none fits."""
+    """How many replicas to train side by side on the device as it is now; `UserError` if one is too big."""
     free, needed = free_memory(device), bytes_per_replica(method, dims, batch_size, device)
     if needed > 4 * free:  # far beyond what the estimate may be off by
         network = (

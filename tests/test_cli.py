@@ -631,7 +631,9 @@ def test_two_processes_and_an_interrupt(command: Command, tmp_path: Path) -> Non
             _, err = first.communicate(timeout=30)
         finally:
             first.kill()
-    assert first.returncode == 130
+    # Both are 130 to a shell. The second, where Ctrl-C meets an `exec` of a library that is being imported:
+    # Python then ends by the signal, although the interrupt was handled.
+    assert first.returncode in (130, -signal.SIGINT)
     assert err == INTERRUPTED + "\n"
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmark.errors import INTERRUPTED, UserError
+from benchmark.errors import UserError, interrupted
 
 if __name__ == "__main__":
     try:
@@ -10,6 +10,5 @@ if __name__ == "__main__":
     except UserError as error:  # a learning rule that cannot be imported
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:  # importing torch takes seconds
-        print(INTERRUPTED, file=sys.stderr)
-        sys.exit(130)
+        interrupted(130)
     main()

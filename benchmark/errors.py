@@ -1,5 +1,8 @@
 """What users see as a line of text instead of a traceback."""
 
+import sys
+from typing import NoReturn
+
 
 class UserError(Exception):
     """Bad input: a line a problem, which says what was found, where, and what is allowed."""
@@ -14,3 +17,12 @@ class DataNotFound(UserError):
 
 INTERRUPTED = "interrupted; what was stored is kept"
 """What Ctrl-C answers, whatever the command was doing."""
+
+
+def interrupted(status: int) -> NoReturn:
+    """Say so, and end with an exit status."""
+    print(INTERRUPTED, file=sys.stderr)
+    # An interrupt that leaves an `exec` of text, as of a dataclass being made, CPython marks as unhandled, and
+    # would end by the signal instead; the next `exec` takes the mark back.
+    exec("")
+    sys.exit(status)

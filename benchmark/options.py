@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmark.compilation import Compile
 from benchmark.config import CONFIGS, MOST, MOST_EPOCHS, PROJECT, load_datasets, load_plan, plan_file
-from benchmark.errors import INTERRUPTED, UserError
+from benchmark.errors import UserError, interrupted
 from benchmark.memory import ran_out
 from benchmark.precision import Precision, check
 from benchmark.results import Store, existing, refuse_unwritable, slug
@@ -251,8 +251,7 @@ def run_app(application: typer.Typer) -> None:
         print(f"error: {f'{error.filename}: {error.strerror}' if named else error}", file=sys.stderr)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
-        print(INTERRUPTED, file=sys.stderr)
-        sys.exit(128 + stopped)
+        interrupted(128 + stopped)
     except Exception as error:
         if ran_out(error):
             needs = "smaller networks or fewer replicas at once (--replicas-per-pass) need less"

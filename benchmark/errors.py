@@ -22,7 +22,7 @@ INTERRUPTED = "interrupted; what was stored is kept"
 def interrupted(status: int) -> NoReturn:
     """Say so, and end with an exit status."""
     print(INTERRUPTED, file=sys.stderr)
-    # An interrupt that leaves an `exec` of text, as of a dataclass being made, CPython marks as unhandled, and
-    # would end by the signal instead; the next `exec` takes the mark back.
+    # An interrupt that leaves an `exec` of text, as where a dataclass is made, CPython marks as unhandled: it
+    # would end by the signal. The next `exec` takes the mark back.
     exec("")
     sys.exit(status)

@@ -41,11 +41,17 @@ REQUIRED = {
 """Of a specification, what reading a run relies on."""
 DATASET = r"\w[\w.-]*"
 """A data set's name, and its folder's."""
+
+
+def _is_number(column: pd.Series) -> bool:
+    return is_numeric_dtype(column) and not is_bool_dtype(column)
+
+
 EPOCH_TYPES: dict[str, tuple[str, Callable[[pd.Series], bool]]] = {
     "epoch": ("a whole number", is_integer_dtype),
     "seed": ("a whole number", is_integer_dtype),
-    "train_loss": ("a number", lambda column: is_numeric_dtype(column) and not is_bool_dtype(column)),
-    "test_error": ("a number", lambda column: is_numeric_dtype(column) and not is_bool_dtype(column)),
+    "train_loss": ("a number", _is_number),
+    "test_error": ("a number", _is_number),
     "diverged": ("True or False", is_bool_dtype),
 }
 EPOCH_COLUMNS = tuple(EPOCH_TYPES)

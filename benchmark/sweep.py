@@ -108,7 +108,10 @@ class Run:
         return build(method, self.dims, self.seeds, self.hyperparameters, self.options, device=device)
 
 
-REPORTS = ("table1", "table2", "table3", "figure2", "figure3", "claims", "scaling", "runs", "report")
+REPORTS = (
+    *("table1", "table2", "table3", "figure2", "figure3"),
+    *("differences", "claims", "scaling", "runs", "report"),
+)
 """How the files begin that reports on a plan write; Table 2's begin with the plan's name."""
 CHANGED = re.compile(r"(^|-)(seeds-\d[\da-f-]*|\d+-epochs|" + "|".join(Precision) + r")$")
 """How they end where a command changes the protocol: see `Plan.with_protocol`."""

@@ -51,7 +51,7 @@ def test_adding_a_method(project: Path) -> None:
     )
     for file in files:
         (project / file).write_text(example(file))
-    command = 'python -m benchmark run mine --report --method "Sign symmetry" --epochs 2'
+    command = 'python -m benchmark run mine --report --method "Sign symmetry,BP" --epochs 2'
     assert "python -m benchmark run mine --report" in README
     result = run(command, project)
     assert result.returncode == 0, result.stderr
@@ -59,6 +59,13 @@ def test_adding_a_method(project: Path) -> None:
     line = next(line for line in table.splitlines() if line.startswith("Sign symmetry"))
     error = float(line.split(",")[6])
     assert 15 < error < 60, line
+    (command,) = re.findall(
+        r"^(python -m benchmark report differences --plan mine .*?) +#", README, re.MULTILINE
+    )
+    result = run(f"{command} --epochs 2", project)
+    assert result.returncode == 0, result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("│"))
+    assert [cell.strip() for cell in line.split("│")[1:3]] == ["Sign symmetry", "BP"]
     (command,) = re.findall(r"^python -m benchmark\.search --plan mine .*", README, re.MULTILINE)
     result = run(command, project)
     assert result.returncode == 0, result.stderr
@@ -90,6 +97,7 @@ NARROWED = {
     "python -m benchmark plan": "--method BP --dataset mnist --seeds 1",
     "python -m benchmark run table2": "--help",  # needs the real data
     "python -m benchmark run mine": "--help",  # test_adding_a_method
+    "python -m benchmark report differences --plan mine": "--help",  # test_adding_a_method
     "python -m benchmark report": "",
     "python -m benchmark verify": "",
     "python -m benchmark rerun": "--help",  # needs the real data

@@ -11,7 +11,18 @@ from benchmark import claims
 from benchmark.config import load_paper_values
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
-from benchmark.report import figure2, figure3, headline, html, runs, scaling, table1, table2, table3
+from benchmark.report import (
+    differences,
+    figure2,
+    figure3,
+    headline,
+    html,
+    runs,
+    scaling,
+    table1,
+    table2,
+    table3,
+)
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Row, Table
 from benchmark.results import slug
 from benchmark.sensitivity_design import default_column, default_rows, default_storage, stored
@@ -59,6 +70,14 @@ def report_table2(chosen: Selection, console: Console) -> tuple[list[Path], list
     if chosen.root == RESULTS and chosen.plan.source == "table2" and not chosen.plan.changes:
         files += headline.write(table)
     return files, [html.table2_exhibit(table, html.links_to(chosen.store, page_file(chosen)))]
+
+
+def report_differences(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
+    """Of the page, one exhibit a data set."""
+    found = differences.build(chosen.plan, chosen.store, load_paper_values()["table2"])
+    differences.show(found, console, chosen.rows, chosen.columns)
+    files = differences.write(found, chosen.root / "tables")
+    return files, [html.differences_exhibit(found, column) for column, pairs in found.pairs.items() if pairs]
 
 
 def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
@@ -198,6 +217,7 @@ def report_runs(chosen: Selection, console: Console) -> tuple[list[Path], list[E
 
 REPORTS: dict[str, Report] = {
     "table2": report_table2,
+    "differences": report_differences,
     "figure2": report_figure2,
     "table1": report_table1,
     "figure3": report_figure3,

@@ -18,9 +18,9 @@ from urllib.parse import quote
 import jinja2
 
 from benchmark.errors import UserError
-from benchmark.report import runs, table2
+from benchmark.report import differences, runs, table2
 from benchmark.results import Store, StoredRun, atomic_file
-from benchmark.statistics import Verdict
+from benchmark.statistics import ALPHA, Verdict
 
 TONES: dict[str, str] = {
     Verdict.EQUIVALENT: "good",
@@ -274,6 +274,38 @@ def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHre
         absent=not cell.errors,
         aside=table.plan.config.is_addition(row, column),
     )
+
+
+def differences_exhibit(found: differences.Differences, column: str) -> Exhibit:
+    """The differences on one data set, every row against every other."""
+    pairs = {(p.row, p.other): p for pair in found.pairs[column] for p in (pair, pair.turned)}
+    rows = [row for row in found.plan.config.rows if any(row in names for names in pairs)]
+    body = []
+    for row in rows:
+        cells = [Cell(row)]
+        for other in rows:
+            pair = pairs.get((row, other))
+            cells.append(Cell(NOTHING, absent=True) if pair is None else _difference_cell(pair))
+        body.append(Row(tuple(cells)))
+    columns = (Column("row minus column"), *(Column(row, numeric=True) for row in rows))
+    title = found.title(column)
+    return Exhibit(
+        anchor=f"differences-{column}",
+        title=f"Differences: {title}",
+        caption=f"Test error on {title}, row against row in points: {found.plan.protocol}",
+        notes=(f"Bold: p, corrected, is at most {ALPHA:g}. {found.note}",),
+        warning=found.plan.warning,
+        table=Table(columns, tuple(body)),
+    )
+
+
+def _difference_cell(pair: differences.Pair) -> Cell:
+    low, high = pair.last.interval
+    details = [Line(_minus(f"[{low:+.2f}, {high:+.2f}]"))]
+    if pair.diverged:
+        details.append(Line(f"{pair.diverged} diverged"))
+    text = _minus(f"{pair.last.difference:+.2f}")
+    return Cell(text, details=tuple(details), rank=int(pair.corrected_p <= ALPHA))
 
 
 def _run_anchor(key: str) -> str:

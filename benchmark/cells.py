@@ -72,16 +72,19 @@ class Cell:
         return f"n={len(self.errors)}{diverged}{', by changed code' if self.mixes_code else ''}"
 
     @property
+    def apart(self) -> str:
+        """Our difference to the paper's value, and where they are compared its interval."""
+        if self.comparison is not None:
+            return str(self.comparison)
+        return f"{self.mean - self.paper.mean:+z.2f}" if self.errors and self.paper is not None else ""
+
+    @property
     def beside(self) -> list[str]:
         """Lines: the paper's value, our difference to it with its interval, the verdict, its power."""
         if self.paper is None:
             return []
         line = f"paper {self.paper.mean:.2f} ± {self.paper.std:.2f}"
-        if self.errors:
-            line += f", {self.mean - self.paper.mean:+.2f}"
-        if self.comparison is not None:
-            low, high = self.comparison.interval
-            line += f" [{low:+.2f}, {high:+.2f}]"
+        line += f", {self.apart}" if self.apart else ""
         return [line, *([self.said] if self.verdict else []), *([self.power] if self.power else [])]
 
     @property

@@ -266,11 +266,7 @@ def _difference(evidence: Evidence, row: str, other: str, column: str) -> tuple[
     if len(ours) < 2:
         raise NoData(f"{len(ours)} seeds that both rows have, 2 needed")
     found = Difference.paired(list(ours - theirs))
-    low, high = found.interval
-    numbers = (
-        f"{ours.mean():.2f} against {theirs.mean():.2f} %, difference {found.difference:+.2f} "
-        f"[{low:+.2f}, {high:+.2f}] over {len(ours)} seeds"
-    )
+    numbers = f"{ours.mean():.2f} against {theirs.mean():.2f} %, difference {found} over {len(ours)} seeds"
     return found, numbers + evidence.remarks(row, column) + evidence.remarks(other, column)
 
 

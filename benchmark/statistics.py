@@ -113,6 +113,16 @@ class Difference:
         return self.difference - reach, self.difference + reach
 
     @property
+    def text(self) -> str:
+        """`+0.02`."""
+        return f"{self.difference:+z.2f}"
+
+    def __str__(self) -> str:
+        """`+0.02 [-0.18, +0.22]`."""
+        low, high = self.interval
+        return f"{self.text} [{low:+z.2f}, {high:+z.2f}]"
+
+    @property
     def p_difference(self) -> float:
         """Of the two-sided test that there is no difference."""
         return 2 * self.p_above(0.0, sign=math.copysign(1.0, self.difference))
@@ -177,6 +187,10 @@ class Comparison:
     @cached_property
     def _welch(self) -> Difference:
         return Difference.welch(self.ours, self.paper)
+
+    def __str__(self) -> str:
+        """`+0.02 [-0.18, +0.22]`: see `difference` and `interval`."""
+        return str(self._welch)
 
     @property
     def difference(self) -> float:

@@ -109,8 +109,16 @@ class Run:
 
 
 REPORTS = (
-    *("table1", "table2", "table3", "figure2", "figure3"),
-    *("differences", "claims", "scaling", "runs", "report"),
+    "table1",
+    "table2",
+    "table3",
+    "figure2",
+    "figure3",
+    "claims",
+    "differences",
+    "scaling",
+    "runs",
+    "report",
 )
 """How the files begin that reports on a plan write; Table 2's begin with the plan's name."""
 CHANGED = re.compile(r"(^|-)(seeds-\d[\da-f-]*|\d+-epochs|" + "|".join(Precision) + r")$")
@@ -159,6 +167,15 @@ class Plan:
         if not self.config.comparable:
             return NOT_COMPARABLE
         return f"NOT THE PAPER'S PROTOCOL: {shlex.join(self.changes)}" if self.changes else None
+
+    def label(self, row: str) -> str:
+        """A row's name in tables, in brackets if it is not in the paper."""
+        return f"[{row}]" if self.config.rows[row].addition else row
+
+    def title(self, column: str) -> str:
+        """A data set's name in tables, in brackets if it is not in the paper."""
+        name = self.datasets[column].title
+        return f"[{name}]" if self.config.columns[column].addition else name
 
     def run_command(self, row: str, column: str) -> str:
         """What trains a row on a column."""

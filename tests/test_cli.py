@@ -198,9 +198,9 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
           for name in ("plan", "run", "status")
           for option, words in (
               ("--data-root", "--data-root: bogus is not a folder"), ("--device", "--device: 'bogus'"))),
-        (["report", "tabel2"], "report: 'tabel2' found, allowed: table2, differences"),
+        (["report", "tabel2"], "report: 'tabel2' found, allowed: table2, figure2"),
         (["report", "tabel2"], "all; or a plan: quick, table2, or a path ending in .yaml"),
-        (["report", "tabel2", "--plan", "quick"], "report: 'tabel2' found, allowed: table2, differences"),
+        (["report", "tabel2", "--plan", "quick"], "report: 'tabel2' found, allowed: table2, figure2"),
         (["report", "table2", "--plan", "bogus"], "unknown plan 'bogus'"),
         (["report", "table2", "--open"], "--open: goes with report all"),
         (["report", "figure2", "--plan", "tiny.yaml"], "tiny.yaml has nothing for figure2"),

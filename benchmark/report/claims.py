@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from benchmark.cells import LATE_EPOCHS
 from benchmark.claims import Ledger, Verdict
 from benchmark.report import markdown
-from benchmark.results import atomic_file
+from benchmark.report.files import write_texts
 from benchmark.statistics import ALPHA
 
 NOTE = (
@@ -62,16 +62,9 @@ def show(ledger: Ledger, console: Console) -> None:
 
 def write(ledger: Ledger, folder: Path) -> list[Path]:
     """The ledger as Markdown and CSV; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
     name = "claims" if ledger.plan.name == "table2" else f"claims-{ledger.plan.name}"
     table = ledger.frame().to_csv(index=False, lineterminator="\n")
-    for suffix, text in (("md", "\n".join(_markdown(ledger)) + "\n"), ("csv", table)):
-        file = folder / f"{name}.{suffix}"
-        with atomic_file(file) as stream:
-            stream.write(text.encode())
-        files.append(file)
-    return files
+    return write_texts(folder, name, {"md": "\n".join(_markdown(ledger)) + "\n", "csv": table})
 
 
 def _markdown(ledger: Ledger) -> Iterator[str]:

@@ -217,12 +217,12 @@ def report_runs(chosen: Selection, console: Console) -> tuple[list[Path], list[E
 
 REPORTS: dict[str, Report] = {
     "table2": report_table2,
-    "differences": report_differences,
     "figure2": report_figure2,
     "table1": report_table1,
     "figure3": report_figure3,
     "table3": report_table3,
     "claims": report_claims,
+    "differences": report_differences,
     "scaling": report_scaling,
     "runs": report_runs,
 }

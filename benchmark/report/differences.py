@@ -1,18 +1,19 @@
-"""Rows against each other: differences of their test errors, seed by seed.
+"""Rows against each other: differences of their test errors, paired by seed.
 
-Two rows are paired by seed: a seed's runs see the same samples in the same order. What the paper says of its
-rows is judged elsewhere (`benchmark/claims.py`).
+The runs of a seed see the same samples in the same order. What the paper says of its rows is judged elsewhere
+(`benchmark/claims.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
@@ -20,11 +21,22 @@ from rich.table import Table as Grid
 from benchmark.cells import LATE_EPOCHS, Cell, read_cells
 from benchmark.config import PaperTable
 from benchmark.report import markdown
-from benchmark.results import Store, atomic_file
+from benchmark.report.files import write_texts
+from benchmark.results import Store
 from benchmark.statistics import ALPHA, Difference, holm
 from benchmark.sweep import Plan
 
-HEADS = ("method", "minus", "after the last epoch", "p", "corrected", f"last {LATE_EPOCHS} epochs")
+NOTE = (
+    "Test error of one row minus that of the other, in points, paired by seed; below zero the first is "
+    f"better. In square brackets the {1 - ALPHA:.0%} interval of a paired t test, not corrected. Bold: p, "
+    f"two-sided, is at most {ALPHA:g}, corrected (Holm) for all pairs of the data set, those of the paper's "
+    "rows and those with a row in brackets apart, so that it can change when another row comes in. What is "
+    "not bold is not shown to be equal: no margin is tested. The seeds are all that varies: neither "
+    "hyperparameters nor test images do. What the paper says of its rows is judged in the claims, in "
+    "families of their own, and can come out otherwise."
+)
+_SAME = 1e-6
+"""Points: differences that vary by less than this vary by rounding."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,10 @@ class Pair:
     """After the last epoch."""
     late: Difference
     """Of each seed's mean over the last `LATE_EPOCHS` epochs."""
-    corrected_p: float
-    """That there is no difference after the last epoch, corrected (Holm) for all pairs of the data set."""
-    diverged: int
-    """Seeds of either row whose numbers ended up not finite; they count like the others."""
+    untested: str | None
+    """Why `last` is not tested, if so."""
+    corrected_p: float | None = None
+    """Two-sided p-value of `last`, corrected (Holm); None if not tested."""
 
     @property
     def turned(self) -> Pair:
@@ -50,13 +62,9 @@ class Pair:
         return replace(self, row=self.other, other=self.row, last=last, late=late)
 
     @property
-    def texts(self) -> tuple[str, ...]:
-        """By `HEADS`."""
-        diverged = f", {self.diverged} diverged" if self.diverged else ""
-        return (
-            *(self.row, self.other, _text(self.last) + diverged),
-            *(f"{self.last.p_difference:.2g}", f"{self.corrected_p:.2g}", _text(self.late)),
-        )
+    def found(self) -> bool:
+        """Whether there is a difference."""
+        return self.corrected_p is not None and self.corrected_p <= ALPHA
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Differences:
     """All pairs of a plan's stored rows."""
 
     plan: Plan
+    cells: dict[tuple[str, str], Cell]
     pairs: dict[str, list[Pair]]
     """By data set, in the plan's order."""
 
@@ -72,18 +81,19 @@ class Differences:
         return f"Differences between the rows of {self.plan.heading}"
 
     @property
-    def note(self) -> str:
+    def heads(self) -> tuple[str, ...]:
+        """Of the columns that `texts` fills."""
         epochs = min(LATE_EPOCHS, self.plan.config.protocol.epochs)
-        return (
-            "Test error in points, the first method's minus the second's on the same seeds: mean and "
-            f"{1 - ALPHA:.0%} interval of a paired t test, not corrected; below zero the first is better. p: "
-            "of the test that there is no difference after the last epoch; corrected (Holm) for all pairs of "
-            f"the data set. Last {LATE_EPOCHS} epochs: the same of each seed's mean over the last {epochs}, "
-            "for errors go up and down between epochs. That none is found does not say that there is none."
-        )
+        late = f"mean of the last {epochs} epochs" if epochs > 1 else "mean of the last epoch"
+        return "method", "minus", "after the last epoch", "p", "corrected", late
 
-    def title(self, column: str) -> str:
-        return self.plan.datasets[column].title
+    def texts(self, pair: Pair) -> tuple[str, ...]:
+        """By `heads`."""
+        names = self.plan.label(pair.row), self.plan.label(pair.other)
+        if pair.untested is not None:
+            return *names, f"{pair.last.text} ({pair.untested})", "-", "-", pair.late.text
+        p = f"{pair.last.p_difference:.2g}", f"{pair.corrected_p:.2g}"
+        return *names, str(pair.last), *p, str(pair.late) if pair.late.error else pair.late.text
 
     def of(self, column: str, rows: Sequence[str]) -> list[Pair]:
         """Pairs of one data set: all between the rows, or those of a single row with every other."""
@@ -92,94 +102,143 @@ class Differences:
         found = (pair if pair.row in rows else pair.turned for pair in self.pairs[column])
         return [pair for pair in found if pair.row in rows]
 
+    def missing(self, column: str) -> dict[str, str]:
+        """The rows that the plan has and the store has not, and the commands that train them."""
+        cells = {row: self.cells[row, column] for row in self.plan.config.rows}
+        return {row: cell.command for row, cell in cells.items() if cell.planned and not cell.errors}
+
+    def remarks(self, column: str) -> list[str]:
+        """What a reader of a data set's pairs should know."""
+        rows, pairs = self.plan.config.rows, self.pairs[column]
+        tested = [pair for pair in pairs if pair.untested is None]
+        ours = sum(rows[pair.row].addition or rows[pair.other].addition for pair in tested)
+        stored = list(dict.fromkeys(row for pair in pairs for row in (pair.row, pair.other)))
+        used = {row: self.plan.config.hyperparameters(row, column) for row in stored}
+        guessed = [row for row, given in used.items() if given is not None and given.source == "guess"]
+        mixed = [row for row in stored if self.cells[row, column].mixes_code]
+        said = [f"{len(tested) - ours} pairs of the paper's rows are tested, {ours} with a row in brackets."]
+        for what, named in (
+            ("Hyperparameters guessed", guessed),
+            ("By changed code", mixed),
+            ("Not stored", self.missing(column)),
+        ):
+            said += [f"{what}: {', '.join(map(self.plan.label, named))}."] if named else []
+        return said
+
     def frame(self) -> pd.DataFrame:
         """One line a pair."""
-        return pd.DataFrame(
-            [_line(column, pair) for column, pairs in self.pairs.items() for pair in pairs], columns=_COLUMNS
-        )
+        lines = [_line(column, pair) for column, pairs in self.pairs.items() for pair in pairs]
+        return pd.DataFrame(lines, columns=_COLUMNS)
 
 
 def build(plan: Plan, store: Store, paper: PaperTable) -> Differences:
     """All pairs of stored rows with two seeds or more; `UserError` for a damaged run or mixed data."""
     cells = read_cells(plan, store, paper)
+    rows = plan.config.rows
     pairs = {}
     for column in plan.config.columns:
-        stored = {row: cells[row, column] for row in plan.config.rows if len(cells[row, column].errors) > 1}
-        found = [_pair(row, other, stored[row], stored[other]) for row, other in combinations(stored, 2)]
-        corrected = holm([pair.last.p_difference for pair in found])
-        pairs[column] = [replace(pair, corrected_p=p) for pair, p in zip(found, corrected, strict=True)]
-    return Differences(plan, pairs)
+        stored = [row for row in rows if len(cells[row, column].errors) > 1]
+        found = [
+            _pair(row, other, cells[row, column], cells[other, column])
+            for row, other in combinations(stored, 2)
+        ]
+        corrected: dict[tuple[str, str], float] = {}
+        for addition in (False, True):
+            family = [
+                pair
+                for pair in found
+                if pair.untested is None
+                and (rows[pair.row].addition or rows[pair.other].addition) is addition
+            ]
+            p = holm([pair.last.p_difference for pair in family])
+            corrected |= {(pair.row, pair.other): value for pair, value in zip(family, p, strict=True)}
+        pairs[column] = [replace(p, corrected_p=corrected.get((p.row, p.other))) for p in found]
+    return Differences(plan, cells, pairs)
 
 
 def _pair(row: str, other: str, ours: Cell, theirs: Cell) -> Pair:
-    """Not yet corrected. A plan's cells all have its seeds, in the same order."""
+    """Before correction. A plan's cells all have its seeds, in the same order."""
     apart = np.subtract(ours.late, theirs.late)  # (epochs, seeds)
-    last = Difference.paired(list(apart[-1]))
-    late = Difference.paired(list(apart.mean(axis=0)))
-    return Pair(row, other, apart.shape[1], last, late, last.p_difference, ours.diverged + theirs.diverged)
+    last, late = _difference(apart[-1]), _difference(apart.mean(axis=0))
+    diverged = [
+        f"{cell.diverged} of {name} diverged"
+        for name, cell in ((row, ours), (other, theirs))
+        if cell.diverged
+    ]
+    untested = ", ".join(diverged) or ("the same on all seeds" if not last.error else "")
+    return Pair(row, other, apart.shape[1], last, late, f"no test: {untested}" if untested else None)
 
 
-def _text(difference: Difference) -> str:
-    low, high = difference.interval
-    return f"{difference.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+def _difference(by_seed: NDArray[np.float64]) -> Difference:
+    found = Difference.paired(list(by_seed))
+    return found if np.ptp(by_seed) > _SAME else replace(found, error=0.0)
 
 
 _COLUMNS = (
-    *("dataset", "method", "minus", "seeds", "diverged"),
+    *("dataset", "method", "minus", "seeds", "untested"),
     *("difference", "low", "high", "p_difference", "corrected_p_difference"),
     *("late_difference", "late_low", "late_high", "late_p_difference"),
 )
 
 
-def _line(column: str, pair: Pair) -> list[str | int | float]:
-    """By `_COLUMNS`."""
-    numbers = (
-        *(pair.last.difference, *pair.last.interval, pair.last.p_difference, pair.corrected_p),
-        *(pair.late.difference, *pair.late.interval, pair.late.p_difference),
-    )
-    digits = [float(f"{number:.4g}") for number in numbers]
-    return [column, pair.row, pair.other, pair.seeds, pair.diverged, *digits]
+def _line(column: str, pair: Pair) -> list[str | int | float | None]:
+    """By `_COLUMNS`; empty what is not tested."""
+    last = [*pair.last.interval, pair.last.p_difference, pair.corrected_p]
+    late = [*pair.late.interval, pair.late.p_difference]
+    numbers = [
+        *(pair.last.difference, *(last if pair.untested is None else [None] * len(last))),
+        *(pair.late.difference, *(late if pair.untested is None and pair.late.error else [None] * len(late))),
+    ]
+    digits = [None if number is None else float(f"{number:.4g}") for number in numbers]
+    return [column, pair.row, pair.other, pair.seeds, pair.untested, *digits]
 
 
 def show(differences: Differences, console: Console, rows: Sequence[str], columns: Sequence[str]) -> None:
     """Print the pairs of the chosen rows."""
     for column in columns:
-        found = differences.of(column, rows)
-        if not found:
-            continue
-        grid = Grid(title=escape(f"{differences.heading}: {differences.title(column)}"))
-        for head in HEADS:
-            grid.add_column(head)
-        for pair in found:
-            grid.add_row(*map(escape, pair.texts))
-        console.print(grid)
-    if not any(differences.of(column, rows) for column in columns):
-        console.print("No two of these rows are stored on a data set with two seeds or more.", markup=False)
+        found, title = differences.of(column, rows), differences.plan.title(column)
+        if found:
+            grid = Grid(title=escape(f"{differences.heading}: {title}"))
+            for head in differences.heads:
+                grid.add_column(head)
+            for pair in found:
+                grid.add_row(*map(escape, differences.texts(pair)), style="bold" if pair.found else None)
+            console.print(grid)
+        else:
+            console.print(f"{title}: nothing to compare.", markup=False)
+        console.print(" ".join(differences.remarks(column)), markup=False)
     if differences.plan.warning:
         console.print(differences.plan.warning, style="bold", markup=False)
-    console.print(differences.note, markup=False)
+    console.print(NOTE, markup=False)
+    commands = [
+        command for column in columns for row, command in differences.missing(column).items() if row in rows
+    ]
+    if commands:
+        console.print("Missing rows are trained by:", markup=False)
+    for command in commands:
+        console.print(f"  {command}", markup=False)
 
 
 def write(differences: Differences, folder: Path) -> list[Path]:
     """All pairs as Markdown and CSV; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = differences.plan.file_name("differences")
-    texts = {
-        "md": "\n".join(_markdown(differences)) + "\n",
-        "csv": differences.frame().to_csv(index=False, lineterminator="\n"),
-    }
-    for suffix, text in texts.items():
-        with atomic_file(folder / f"{name}.{suffix}") as stream:
-            stream.write(text.encode())
-    return [folder / f"{name}.{suffix}" for suffix in texts]
+    csv = differences.frame().to_csv(index=False, lineterminator="\n")
+    texts = {"md": "\n".join(_markdown(differences)) + "\n", "csv": csv}
+    return write_texts(folder, differences.plan.file_name("differences"), texts)
 
 
 def _markdown(differences: Differences) -> Iterator[str]:
     yield from (f"# {differences.heading}", "")
     if differences.plan.warning:
         yield from (f"**{differences.plan.warning}**", "")
-    yield differences.note
+    yield NOTE
     for column, pairs in differences.pairs.items():
+        yield from ("", f"## {differences.plan.title(column)}", "", " ".join(differences.remarks(column)))
         if pairs:
-            yield from ("", f"## {differences.title(column)}", "")
-            yield from markdown.table(HEADS, (pair.texts for pair in pairs))
+            yield ""
+            yield from markdown.table(differences.heads, _marked(differences, pairs))
+
+
+def _marked(differences: Differences, pairs: Iterable[Pair]) -> Iterator[tuple[str, ...]]:
+    for pair in pairs:
+        row, other, last, *rest = differences.texts(pair)
+        yield row, other, f"**{last}**" if pair.found else last, *rest

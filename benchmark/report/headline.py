@@ -25,7 +25,7 @@ def text(table: Table2) -> str:
     no_row = dict.fromkeys(row for row, _ in of_paper if row not in {row for row, _ in there})
     no_column = dict.fromkeys(c for _, c in of_paper if c not in {column for _, column in there})
     absent = [f"none yet of the row{'s' * (len(no_row) > 1)} {', '.join(no_row)}"] if no_row else []
-    absent += [f"none on {', '.join(map(table.title, no_column))}"] if no_column else []
+    absent += [f"none on {', '.join(map(table.plan.title, no_column))}"] if no_column else []
     said = f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2"
     counted = f" Verdicts on all: {verdicts}." if (verdicts := table.listed(addition=False)) else ""
     lines = ["; ".join([said, *absent]) + "." + counted, ""]
@@ -33,14 +33,10 @@ def text(table: Table2) -> str:
     for (row, column), cell in table.cells.items():
         if not cell.errors:
             continue
-        paper, apart = "", ""
-        if cell.paper is not None:
-            paper = f"{cell.paper.mean:.2f} ± {cell.paper.std:.2f}"
-        if cell.comparison is not None:
-            low, high = cell.comparison.interval
-            apart = f"{cell.comparison.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        paper = "" if cell.paper is None else f"{cell.paper.mean:.2f} ± {cell.paper.std:.2f}"
+        apart = "" if cell.comparison is None else str(cell.comparison)
         ours = f"{cell.value} ({cell.seeds})"
-        body.append((table.label(row), table.title(column), ours, paper, apart, cell.said))
+        body.append((table.plan.label(row), table.plan.title(column), ours, paper, apart, cell.said))
     heads = ("method", "data set", "test error (%)", "paper", "difference, 95 % interval", "verdict")
     lines += [
         *markdown.table(heads, body),

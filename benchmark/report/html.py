@@ -20,7 +20,7 @@ import jinja2
 from benchmark.errors import UserError
 from benchmark.report import differences, runs, table2
 from benchmark.results import Store, StoredRun, atomic_file
-from benchmark.statistics import ALPHA, Verdict
+from benchmark.statistics import Verdict
 
 TONES: dict[str, str] = {
     Verdict.EQUIVALENT: "good",
@@ -230,10 +230,10 @@ def table2_exhibit(table: table2.Table2, runs_href: RunsHref) -> Exhibit:
     for column in table.columns:
         if table.heads_group(column):
             columns.append(Column(f"#params, {table.plan.config.columns[column].network}", numeric=True))
-        columns.append(Column(table.title(column), numeric=True))
+        columns.append(Column(table.plan.title(column), numeric=True))
     rows = []
     for row in table.rows:
-        cells = [Cell(table.label(row))]
+        cells = [Cell(table.plan.label(row))]
         for column in table.columns:
             if table.heads_group(column):
                 counted, trained = map(table2.millions, table.params[row, column])
@@ -258,12 +258,8 @@ def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHre
         details.append(Line(cell.seeds, f"#{_run_anchor(cell.key)}"))
     if cell.paper is not None:
         details.append(Line(f"paper {cell.paper.mean:.2f} ± {cell.paper.std:.2f}"))
-    if cell.paper is not None and cell.errors:
-        difference = f"{cell.mean - cell.paper.mean:+.2f}"
-        if cell.comparison is not None:
-            low, high = cell.comparison.interval
-            difference += f" [{low:+.2f}, {high:+.2f}]"
-        details.append(Line(_minus(difference)))
+    if cell.apart:
+        details.append(Line(_minus(cell.apart)))
     details += [Line(detail) for detail in (*cell.firmness, cell.power) if detail]
     return Cell(
         cell.value if cell.errors else "missing" if cell.planned else "not planned",
@@ -278,34 +274,30 @@ def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHre
 
 def differences_exhibit(found: differences.Differences, column: str) -> Exhibit:
     """The differences on one data set, every row against every other."""
+    plan = found.plan
     pairs = {(p.row, p.other): p for pair in found.pairs[column] for p in (pair, pair.turned)}
-    rows = [row for row in found.plan.config.rows if any(row in names for names in pairs)]
+    rows = [row for row in plan.config.rows if any(row in names for names in pairs)]
     body = []
     for row in rows:
-        cells = [Cell(row)]
-        for other in rows:
-            pair = pairs.get((row, other))
-            cells.append(Cell(NOTHING, absent=True) if pair is None else _difference_cell(pair))
-        body.append(Row(tuple(cells)))
-    columns = (Column("row minus column"), *(Column(row, numeric=True) for row in rows))
-    title = found.title(column)
+        cells = [_difference_cell(pairs[row, other]) if other != row else Cell(NOTHING) for other in rows]
+        body.append(Row((Cell(plan.label(row)), *cells)))
+    columns = (Column("row minus column"), *(Column(plan.label(row), numeric=True) for row in rows))
+    title = plan.title(column)
     return Exhibit(
         anchor=f"differences-{column}",
         title=f"Differences: {title}",
-        caption=f"Test error on {title}, row against row in points: {found.plan.protocol}",
-        notes=(f"Bold: p, corrected, is at most {ALPHA:g}. {found.note}",),
-        warning=found.plan.warning,
+        caption=f"Test error on {title}, row minus column: {plan.protocol}",
+        notes=(differences.NOTE, " ".join(found.remarks(column))),
+        warning=plan.warning,
         table=Table(columns, tuple(body)),
+        missing=tuple(found.missing(column).values()),
     )
 
 
 def _difference_cell(pair: differences.Pair) -> Cell:
     low, high = pair.last.interval
-    details = [Line(_minus(f"[{low:+.2f}, {high:+.2f}]"))]
-    if pair.diverged:
-        details.append(Line(f"{pair.diverged} diverged"))
-    text = _minus(f"{pair.last.difference:+.2f}")
-    return Cell(text, details=tuple(details), rank=int(pair.corrected_p <= ALPHA))
+    below = f"[{low:+z.2f}, {high:+z.2f}]" if pair.untested is None else pair.untested
+    return Cell(_minus(pair.last.text), details=(Line(_minus(below)),), rank=int(pair.found))
 
 
 def _run_anchor(key: str) -> str:

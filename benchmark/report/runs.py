@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark.report import markdown
-from benchmark.results import Store, StoredRun, atomic_file
+from benchmark.report.files import write_texts
+from benchmark.results import Store, StoredRun
 from benchmark.sweep import Plan
 
 NOTE = (
@@ -119,16 +120,11 @@ def _shown(run: StoredRun) -> list[str]:
 
 def write(runs: Runs, folder: Path) -> list[Path]:
     """The runs as Markdown and, with all columns, as CSV; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = runs.plan.file_name("runs")
     texts = {
         "md": "\n".join(_markdown(runs)) + "\n",
         "csv": runs.frame().to_csv(index=False, lineterminator="\n"),
     }
-    for suffix, text in texts.items():
-        with atomic_file(folder / f"{name}.{suffix}") as stream:
-            stream.write(text.encode())
-    return [folder / f"{name}.{suffix}" for suffix in texts]
+    return write_texts(folder, runs.plan.file_name("runs"), texts)
 
 
 def _markdown(runs: Runs) -> Iterator[str]:

@@ -12,9 +12,10 @@ from rich.table import Table as Grid
 
 from benchmark.jacobian import CONDITIONS_SAMPLES
 from benchmark.report import markdown
+from benchmark.report.files import write_texts
 from benchmark.report.measured import Measured, read
 from benchmark.report.table2 import tex
-from benchmark.results import Store, atomic_file
+from benchmark.results import Store
 from benchmark.sweep import Plan
 
 
@@ -172,17 +173,9 @@ def _claim(table: Table1, row: str) -> str:
 
 def write(table: Table1, folder: Path) -> list[Path]:
     """The table as Markdown, CSV (every encoder) and LaTeX; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for suffix, text in (
-        ("md", _markdown(table)),
-        ("csv", table.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")),
-        ("tex", _latex(table)),
-    ):
-        files.append(folder / f"{table.measured.plan.file_name('table1')}.{suffix}")
-        with atomic_file(files[-1]) as stream:
-            stream.write(text.encode())
-    return files
+    csv = table.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    texts = {"md": _markdown(table), "csv": csv, "tex": _latex(table)}
+    return write_texts(folder, table.measured.plan.file_name("table1"), texts)
 
 
 def _markdown(table: Table1) -> str:

@@ -17,7 +17,8 @@ from benchmark.config import PaperTable
 from benchmark.methods import METHODS
 from benchmark.network import weight_count
 from benchmark.report import markdown
-from benchmark.results import Store, atomic_file
+from benchmark.report.files import write_texts
+from benchmark.results import Store
 from benchmark.statistics import ALPHA, Verdict
 from benchmark.sweep import Plan
 
@@ -70,7 +71,7 @@ class Table2:
         said = f"Verdicts: {listed[0] or 'none'}"
         said += f"; in brackets, of what is not in the paper: {listed[1]}" if listed[1] else ""
         margins = ", ".join(
-            f"{self.title(c)} {config.margins[c]:g}" for c in config.columns if c in config.margins
+            f"{self.plan.title(c)} {config.margins[c]:g}" for c in config.columns if c in config.margins
         )
         return (
             f"{said}. In square brackets Welch's {1 - ALPHA:.0%} interval of our mean minus the "
@@ -101,13 +102,6 @@ class Table2:
     def _cells(self, addition: bool) -> list[Cell]:
         is_addition = self.plan.config.is_addition
         return [cell for place, cell in self.cells.items() if is_addition(*place) is addition]
-
-    def title(self, column: str) -> str:
-        name = self.plan.datasets[column].title
-        return f"[{name}]" if self.plan.config.columns[column].addition else name
-
-    def label(self, row: str) -> str:
-        return f"[{row}]" if self.plan.config.rows[row].addition else row
 
     def heads_group(self, column: str) -> bool:
         """Whether the column is the first of its network, where the parameter counts stand."""
@@ -158,9 +152,9 @@ def show(table: Table2, console: Console, rows: Sequence[str], columns: Sequence
     grid.add_column("method")
     for column in columns:
         grid.add_column("#params\ntrained", justify="right")
-        grid.add_column(escape(table.title(column)), justify="right")
+        grid.add_column(escape(table.plan.title(column)), justify="right")
     for row in rows:
-        line = [escape(table.label(row))]
+        line = [escape(table.plan.label(row))]
         for column in columns:
             cell = table.cells[row, column]
             line.append("\n".join(millions(n) for n in table.params[row, column]))
@@ -185,31 +179,21 @@ def show(table: Table2, console: Console, rows: Sequence[str], columns: Sequence
 
 def write(table: Table2, folder: Path) -> list[Path]:
     """The whole table as Markdown, CSV and LaTeX; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for suffix, text in (
-        ("md", _markdown(table)),
-        ("csv", _frame(table).to_csv(index=False, lineterminator="\n")),
-        ("tex", _latex(table)),
-    ):
-        file = folder / f"{table.plan.name}.{suffix}"
-        with atomic_file(file) as stream:
-            stream.write(text.encode())
-        files.append(file)
-    return files
+    csv = _frame(table).to_csv(index=False, lineterminator="\n")
+    return write_texts(folder, table.plan.name, {"md": _markdown(table), "csv": csv, "tex": _latex(table)})
 
 
 def _markdown(table: Table2) -> str:
     heads = ["method"]
     for column in table.columns:
         heads += ["#params", "trained"] if table.heads_group(column) else []
-        heads.append(table.title(column))
+        heads.append(table.plan.title(column))
     lines = [f"# {table.heading}", ""]
     if table.warning:
         lines += [f"**{table.warning}**", ""]
     body = []
     for row in table.rows:
-        line = [table.label(row)]
+        line = [table.plan.label(row)]
         for column in table.columns:
             if table.heads_group(column):
                 line += [millions(n) for n in table.params[row, column]]
@@ -223,7 +207,7 @@ def _markdown(table: Table2) -> str:
     empty = list(table.missing())
     if empty:
         lines += ["", "Empty cells (-) and what fills them:", ""]
-        lines += [f"- {row} on {table.title(column)}: `{c.command}`" for row, column, c in empty]
+        lines += [f"- {row} on {table.plan.title(column)}: `{c.command}`" for row, column, c in empty]
     return "\n".join(lines) + "\n"
 
 
@@ -272,7 +256,7 @@ def _latex(table: Table2) -> str:
     heads = ["Method"]
     for column in table.columns:
         heads += [r"\#Params"] if table.heads_group(column) else []
-        heads.append(tex(table.title(column)))
+        heads.append(tex(table.plan.title(column)))
     lines = [
         f"% {table.heading}. {NOTE}",
         r"% needs \usepackage{booktabs}; paper's values in parentheses",
@@ -286,7 +270,7 @@ def _latex(table: Table2) -> str:
         r"\midrule",
     ]
     for row in table.rows:
-        line = [tex(table.label(row))]
+        line = [tex(table.plan.label(row))]
         for column in table.columns:
             if table.heads_group(column):
                 line.append(tex(millions(table.params[row, column][0])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from benchmark.costs import Cost
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.report import markdown, table2
-from benchmark.results import Store, atomic_file
+from benchmark.report.files import write_texts
+from benchmark.results import Store
 from benchmark.statistics import Estimate
 from benchmark.sweep import Plan, Run
 from benchmark.timing_points import ROWS, command, profile_of
@@ -284,19 +285,8 @@ def show(table: Table3, console: Console) -> None:
 
 def write(table: Table3, folder: Path) -> list[Path]:
     """The table as Markdown, CSV and LaTeX; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    render: dict[str, Callable[[Table3], str]] = {"md": _markdown, "csv": _csv, "tex": _latex}
-    for suffix, text in render.items():
-        file = folder / f"table3.{suffix}"
-        with atomic_file(file) as stream:
-            stream.write(text(table).encode())
-        files.append(file)
-    return files
-
-
-def _csv(table: Table3) -> str:
-    return table.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    csv = table.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return write_texts(folder, "table3", {"md": _markdown(table), "csv": csv, "tex": _latex(table)})
 
 
 def _markdown(table: Table3) -> str:

@@ -1,157 +1,295 @@
-"""Rows against each other, seed by seed."""
+"""Rows against each other, paired by seed."""
 
+from collections.abc import Mapping
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats
 
 from benchmark.options import RESULTS, Selection
 from benchmark.report import contents, differences
-from benchmark.report.differences import Differences
+from benchmark.report.differences import NOTE, Differences, Pair
 from benchmark.results import EPOCH_COLUMNS
 from benchmark.sweep import NOT_COMPARABLE
-from tests.made_up import PAPER, PLAN, fill, record_of, select
+from tests.made_up import PAPER, PLAN, record_of, select
 
-SEEDS = PLAN.replace("seeds: [1, 2]", "seeds: [3, 1, 2]")
-FINALS = {"BP": [2.0, 2.4, 2.1], "DTP": [2.5, 2.6, 2.6], "DRL": [9.0, 9.5, 9.7]}
+EPOCHS = 30
+SEEDS = PLAN.replace("seeds: [1, 2]", "seeds: [3, 1, 2, 5, 4]").replace("epochs: 1,", f"epochs: {EPOCHS},")
+ADDED = "L-DRL #2_a & b"
+ROWS = ("BP", "DTP", "DRL", ADDED)
+MEANS = {"BP": 2.0, "DTP": 2.25, "DRL": 9.0, ADDED: 2.15}
+"""By which of five seeds' pairs some are found different, some only before correction, some not at all."""
+LATE_SHIFT = {"BP": 3.0, "DTP": 1.0}
+"""What is added before the last epoch."""
+PAPERS = [("BP", "DTP"), ("BP", "DRL"), ("DTP", "DRL")]
+
+Errors = dict[str, NDArray[np.float64]]
+
+
+@pytest.fixture(scope="module")
+def errors() -> Errors:
+    """Test errors of every row, (epochs, seeds)."""
+    rng = np.random.default_rng(8)
+    found = {row: MEANS[row] + 0.1 * rng.standard_normal((EPOCHS, 5)) for row in ROWS}
+    for row, shift in LATE_SHIFT.items():
+        found[row][:-1] += shift
+        found[row][:10] += 30  # before the last twenty
+    return found
+
+
+def keep(chosen: Selection, errors: Mapping[str, Any], diverged: Mapping[str, int] | None = None) -> None:
+    """Store test errors of rows on MNIST, (epochs, seeds) in the plan's order of seeds."""
+    for row, table in errors.items():
+        run = chosen.plan.run(row, "mnist")
+        assert run is not None
+        lost = (diverged or {}).get(row, 0)
+        lines = [
+            [epoch + 1, seed, 0.5, table[epoch][place], place < lost]
+            for epoch in range(run.epochs)
+            for place, seed in enumerate(run.seeds)
+        ]
+        chosen.store.commit(row, record_of(run), pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
 
 
 def built(chosen: Selection) -> Differences:
     return differences.build(chosen.plan, chosen.store, PAPER)
 
 
-def printed(chosen: Selection, rows: list[str]) -> list[list[str]]:
+def pairs_of(found: Differences) -> dict[tuple[str, str], Pair]:
+    return {(pair.row, pair.other): pair for pair in found.pairs["mnist"]}
+
+
+def shown(chosen: Selection, rows: list[str] | None = None) -> str:
+    stream = StringIO()
+    console = Console(file=stream, width=250)
+    differences.show(built(chosen), console, rows or chosen.rows, chosen.columns)
+    return stream.getvalue()
+
+
+def lines(text: str) -> list[list[str]]:
     """The cells of the lines that name two methods."""
-    stream = StringIO()
-    differences.show(built(chosen), Console(file=stream, width=200), rows, list(chosen.plan.config.columns))
-    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in stream.getvalue().splitlines()]
-    return [line for line in lines if line]
+    found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
+    return [line for line in found if line]
 
 
-def test_is_the_paired_t_test_of_scipy(tmp_path: Path) -> None:
-    chosen = select(tmp_path, SEEDS)
-    fill(chosen, FINALS)
-    pairs = built(chosen).pairs["mnist"]
-    assert [(pair.row, pair.other) for pair in pairs] == list(combinations(FINALS, 2))
-    for pair in pairs:
-        expected = stats.ttest_rel(FINALS[pair.row], FINALS[pair.other])
-        assert pair.last.p_difference == pytest.approx(expected.pvalue)
-        assert pair.last.interval == pytest.approx(tuple(expected.confidence_interval()))
-        assert pair.last.difference == pytest.approx(np.mean(FINALS[pair.row]) - np.mean(FINALS[pair.other]))
-        assert pair.seeds == 3
+@pytest.fixture
+def chosen(tmp_path: Path, errors: Errors) -> Selection:
+    selection = select(tmp_path, SEEDS)
+    keep(selection, errors)
+    return selection
 
 
-def test_corrects_over_the_pairs_of_a_data_set(tmp_path: Path) -> None:
-    chosen = select(tmp_path, SEEDS)
-    fill(chosen, FINALS)
-    pairs = sorted(built(chosen).pairs["mnist"], key=lambda pair: pair.last.p_difference)
-    steps = [min(1, pair.last.p_difference * left) for pair, left in zip(pairs, (3, 2, 1), strict=True)]
-    assert [pair.corrected_p for pair in pairs] == pytest.approx(list(np.maximum.accumulate(steps)))
-    assert pairs[0].corrected_p > pairs[0].last.p_difference
+def test_are_the_paired_t_tests_of_scipy(chosen: Selection, errors: Errors) -> None:
+    found = pairs_of(built(chosen))
+    assert list(found) == list(combinations(ROWS, 2))
+    for (row, other), pair in found.items():
+        for ours, table in ((pair.last, lambda row: errors[row][-1]), (pair.late, _late(errors))):
+            expected = stats.ttest_rel(table(row), table(other))
+            assert ours.p_difference == pytest.approx(expected.pvalue)
+            assert ours.interval == pytest.approx(tuple(expected.confidence_interval()))
+            assert ours.difference == pytest.approx(np.mean(table(row) - table(other)))
+        assert pair.seeds == 5
 
 
-def test_the_last_twenty_epochs_are_each_seeds_mean(tmp_path: Path) -> None:
-    chosen = select(tmp_path, SEEDS.replace("epochs: 1,", "epochs: 30,"))
-    rng = np.random.default_rng(0)
-    errors = {row: rng.uniform(2, 3, (30, 3)) for row in ("BP", "DTP")}
-    errors["BP"][:10] += 50  # before the last twenty
-    for row, table in errors.items():
-        run = chosen.plan.run(row, "mnist")
-        assert run is not None
-        lines = [
-            [epoch + 1, seed, 0.5, table[epoch, place], False]
-            for epoch in range(30)
-            for place, seed in enumerate(run.seeds)
-        ]
-        chosen.store.commit(row, record_of(run), pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
-    (pair,) = built(chosen).pairs["mnist"]
-    late = {row: table[10:].mean(axis=0) for row, table in errors.items()}
-    expected = stats.ttest_rel(late["BP"], late["DTP"])
-    assert pair.late.interval == pytest.approx(tuple(expected.confidence_interval()))
-    assert pair.last.difference == pytest.approx((errors["BP"][-1] - errors["DTP"][-1]).mean())
+def _late(errors: Errors) -> Any:
+    return lambda row: errors[row][10:].mean(axis=0)
 
 
-def test_one_row_is_shown_against_all_others(tmp_path: Path) -> None:
-    chosen = select(tmp_path, SEEDS)
-    fill(chosen, FINALS)
-    lines = printed(chosen, ["DTP"])
-    assert [line[:2] for line in lines] == [["DTP", "BP"], ["DTP", "DRL"]]
-    assert lines[0][2].startswith("+0.40 [")
-    assert lines[1][2].startswith("-6.83 [")
+def test_the_papers_rows_are_corrected_apart(chosen: Selection) -> None:
+    """As in Table 2, a row that one adds weakens nothing that is said of the paper's."""
+    found = pairs_of(built(chosen))
+    for names in (PAPERS, [names for names in found if names not in PAPERS]):
+        family = sorted((found[name] for name in names), key=lambda pair: pair.last.p_difference)
+        steps = [min(1, pair.last.p_difference * (3 - place)) for place, pair in enumerate(family)]
+        assert [pair.corrected_p for pair in family] == pytest.approx(list(np.maximum.accumulate(steps)))
 
 
-def test_several_rows_are_shown_among_themselves(tmp_path: Path) -> None:
-    chosen = select(tmp_path, SEEDS)
-    fill(chosen, FINALS)
-    assert [line[:2] for line in printed(chosen, ["DRL", "BP"])] == [["BP", "DRL"]]
-    assert len(printed(chosen, chosen.rows)) == 3
+def test_found_is_what_is_left_after_correction(chosen: Selection) -> None:
+    found = pairs_of(built(chosen)).values()
+    undecided = [p for p in found if p.last.p_difference <= 0.05 < (p.corrected_p or 0)]
+    assert undecided  # else the next line would not tell p from corrected p
+    assert [pair.found for pair in found] == [(pair.corrected_p or 0) <= 0.05 for pair in found]
+    assert {pair.found for pair in found} == {True, False}
 
 
-def test_turned_is_the_other_way_round(tmp_path: Path) -> None:
-    chosen = select(tmp_path, SEEDS)
-    fill(chosen, FINALS)
+def test_turned_is_the_other_way_round(chosen: Selection) -> None:
     for pair in built(chosen).pairs["mnist"]:
-        low, high = pair.last.interval
-        assert pair.turned.last.interval == pytest.approx((-high, -low))
-        assert pair.turned.last.p_difference == pytest.approx(pair.last.p_difference)
-        assert pair.turned.turned == pair
+        turned = pair.turned
+        assert (turned.row, turned.other) == (pair.other, pair.row)
+        for ours, theirs in ((turned.last, pair.last), (turned.late, pair.late)):
+            assert ours.interval == pytest.approx((-theirs.interval[1], -theirs.interval[0]))
+            assert ours.p_difference == pytest.approx(theirs.p_difference)
+        assert turned.turned == pair
 
 
-def test_what_is_not_stored_is_no_pair(tmp_path: Path) -> None:
+def test_what_is_printed(chosen: Selection) -> None:
+    found = built(chosen)
+    text = shown(chosen)
+    heads = ("method", "minus", "after the last epoch", "p", "corrected", "mean of the last 20 epochs")
+    assert found.heads == heads
+    for line, pair in zip(lines(text), found.pairs["mnist"], strict=True):
+        p = [f"{pair.last.p_difference:.2g}", f"{pair.corrected_p:.2g}"]
+        label = f"[{pair.other}]" if pair.other == ADDED else pair.other
+        assert line == [pair.row, label, str(pair.last), *p, str(pair.late)]
+        assert str(pair.last).startswith(f"{pair.last.difference:+.2f} [{pair.last.interval[0]:+.2f}, ")
+    assert "3 pairs of the paper's rows are tested, 3 with a row in brackets." in text
+    assert f"Hyperparameters guessed: BP, DTP, DRL, [{ADDED}]." in text
+    assert "Not stored: [BP (as released)], L-DRL." in text
+    assert NOTE in " ".join(text.split())
+    assert chosen.plan.run_command("L-DRL", "mnist") in text
+
+
+def test_one_row_is_shown_against_all_others(chosen: Selection) -> None:
+    found = pairs_of(built(chosen))
+    printed = lines(shown(chosen, ["DTP"]))
+    assert [line[:2] for line in printed] == [["DTP", "BP"], ["DTP", "DRL"], ["DTP", f"[{ADDED}]"]]
+    assert printed[0][2] == str(found["BP", "DTP"].turned.last)
+    assert printed[1][2] == str(found["DTP", "DRL"].last)
+
+
+def test_several_rows_are_shown_among_themselves(chosen: Selection) -> None:
+    assert [line[:2] for line in lines(shown(chosen, ["DRL", "BP"]))] == [["BP", "DRL"]]
+
+
+def test_only_the_chosen_data_sets_are_shown(chosen: Selection) -> None:
+    chosen.columns = ["fashion-mnist"]
+    assert lines(shown(chosen)) == []
+    chosen.columns = ["mnist"]
+    assert len(lines(shown(chosen))) == 6
+
+
+def test_a_row_that_is_not_stored_is_named_with_its_command(tmp_path: Path, errors: Errors) -> None:
     chosen = select(tmp_path, SEEDS)
-    fill(chosen, {"BP": FINALS["BP"]})
-    assert built(chosen).pairs == {"mnist": [], "fashion-mnist": [], "cifar-10-jpeg": []}
-    stream = StringIO()
-    assert contents.report_differences(chosen, Console(file=stream, width=200))[1] == []
-    assert "No two of these rows are stored" in stream.getvalue()
+    keep(chosen, {"BP": errors["BP"]})
+    text = shown(chosen, ["DTP"])
+    assert "MNIST: nothing to compare." in text
+    assert chosen.plan.run_command("DTP", "mnist") in text
+    assert chosen.plan.run_command("DRL", "mnist") not in text
+    assert contents.report_differences(chosen, Console(file=StringIO()))[1] == []
     assert built(chosen).frame().empty
 
 
-def test_one_seed_says_nothing(tmp_path: Path) -> None:
-    chosen = select(tmp_path, PLAN, seeds="1")
-    fill(chosen, {"BP": [2.0], "DTP": [2.5]})
+def test_one_seed_says_nothing(tmp_path: Path, errors: Errors) -> None:
+    chosen = select(tmp_path, SEEDS, seeds="1")
+    keep(chosen, {row: table[:, :1] for row, table in errors.items()})
     assert built(chosen).pairs["mnist"] == []
 
 
-def test_diverged_seeds_are_named(tmp_path: Path) -> None:
+def test_diverged_seeds_are_named_and_not_tested(tmp_path: Path, errors: Errors) -> None:
     chosen = select(tmp_path, SEEDS)
-    fill(chosen, {"BP": FINALS["BP"]})
-    fill(chosen, {"DTP": FINALS["DTP"]}, diverged=2)
-    (line,) = printed(chosen, chosen.rows)
-    assert line[2].endswith(", 2 diverged")
-    assert list(built(chosen).frame()["diverged"]) == [2]
+    keep(chosen, errors, diverged={"BP": 2, "DRL": 1})
+    found = pairs_of(built(chosen))
+    assert found["BP", "DRL"].untested == "no test: 2 of BP diverged, 1 of DRL diverged"
+    assert found["BP", "DTP"].untested == "no test: 2 of BP diverged"
+    tested = {names for names, pair in found.items() if pair.untested is None}
+    assert tested == {("DTP", ADDED)}
+    assert found["DTP", ADDED].corrected_p == pytest.approx(found["DTP", ADDED].last.p_difference)
+    printed = {(line[0], line[1]): line[2:] for line in lines(shown(chosen))}
+    last = found["BP", "DRL"].last
+    late = found["BP", "DRL"].late
+    text = f"{last.difference:+.2f} (no test: 2 of BP diverged, 1 of DRL diverged)"
+    assert printed["BP", "DRL"] == [text, "-", "-", f"{late.difference:+.2f}"]
+    line = built(chosen).frame().set_index(["method", "minus"]).loc[("BP", "DRL")]
+    assert line[["low", "high", "p_difference", "corrected_p_difference", "late_low"]].isna().all()
+    assert not found["BP", "DRL"].found
 
 
-def test_files_and_page(tmp_path: Path) -> None:
-    chosen = select(tmp_path, SEEDS, epochs=2)  # not as written, hence not comparable
-    fill(chosen, FINALS)
-    files, (exhibit,) = contents.report_differences(chosen, Console(file=StringIO()))
-    stem = "differences-made up-2-epochs"
-    assert [file.name for file in files] == [f"{stem}.md", f"{stem}.csv"]
+@pytest.mark.parametrize("apart", [0.0, 0.28])
+def test_no_spread_is_no_certainty(tmp_path: Path, apart: float) -> None:
+    """Errors are multiples of a share of the test set: on few seeds, differences can be the same."""
+    chosen = select(tmp_path, SEEDS, epochs=1, seeds="1-3")
+    ours = np.array([[2.78, 3.06, 2.5]])
+    keep(chosen, {"BP": ours, "DTP": ours + apart})
+    (pair,) = built(chosen).pairs["mnist"]
+    assert pair.untested == "no test: the same on all seeds"
+    assert not pair.found
+    ((_, _, *cells),) = lines(shown(chosen))
+    said = f"{-apart:+z.2f}"
+    assert cells == [f"{said} (no test: the same on all seeds)", "-", "-", said]
+
+
+def test_files(chosen: Selection) -> None:
+    found = built(chosen)
+    pairs = found.pairs["mnist"]
+    files, _ = contents.report_differences(chosen, Console(file=StringIO()))
+    assert [file.name for file in files] == ["differences-made up.md", "differences-made up.csv"]
     text = files[0].read_text()
-    assert "| BP | DTP | -0.40 [" in text
-    assert "NOT THE PAPER'S PROTOCOL" in text
+    assert NOTE in text
+    assert "## F-MNIST" in text
+    for pair in pairs:
+        marked = f"**{pair.last}**" if pair.found else str(pair.last)
+        assert (
+            f"| {pair.row} | {chosen.plan.label(pair.other)} | {marked} | {pair.last.p_difference:.2g} |"
+            in text
+        )
     frame = pd.read_csv(files[1])
-    assert list(frame["minus"]) == ["DTP", "DRL", "DRL"]
-    assert (frame["low"] < frame["difference"]).all()
-    assert (frame["difference"] < frame["high"]).all()
+    assert list(frame["dataset"]) == ["mnist"] * 6
+    assert frame["untested"].isna().all()
+    for _, line in frame.iterrows():
+        pair = pairs_of(found)[line["method"], line["minus"]]
+        expected = {
+            "seeds": 5,
+            "difference": pair.last.difference,
+            "low": pair.last.interval[0],
+            "high": pair.last.interval[1],
+            "p_difference": pair.last.p_difference,
+            "corrected_p_difference": pair.corrected_p,
+            "late_difference": pair.late.difference,
+            "late_low": pair.late.interval[0],
+            "late_high": pair.late.interval[1],
+            "late_p_difference": pair.late.p_difference,
+        }
+        assert {name: line[name] for name in expected} == pytest.approx(expected, rel=1e-3)
+
+
+def test_page(chosen: Selection) -> None:
+    found = pairs_of(built(chosen))
+    _, (exhibit,) = contents.report_differences(chosen, Console(file=StringIO()))
     assert exhibit.table is not None
-    assert exhibit.warning is not None
-    assert [row.cells[0].text for row in exhibit.table.rows] == list(FINALS)
-    table = [[cell.text for cell in row.cells[1:]] for row in exhibit.table.rows]
-    assert table[0][1:] == ["−0.40", "−7.23"]
-    assert [line[place] for place, line in enumerate(table)] == ["–"] * 3
-    assert table[2][0] == "+7.23"
-    pairs = {(pair.row, pair.other): pair for pair in built(chosen).pairs["mnist"]}
-    assert [cell.rank for cell in exhibit.table.rows[0].cells[2:]] == [
-        int(pairs["BP", other].corrected_p <= 0.05) for other in ("DTP", "DRL")
-    ]
-    assert {cell.rank for row in exhibit.table.rows for cell in row.cells} == {0, 1}
+    labels = [*ROWS[:3], f"[{ADDED}]"]
+    assert [column.text for column in exhibit.table.columns] == ["row minus column", *labels]
+    assert [row.cells[0].text for row in exhibit.table.rows] == labels
+    assert exhibit.notes[0] == NOTE
+    assert exhibit.missing == tuple(
+        chosen.plan.run_command(row, "mnist") for row in ("BP (as released)", "L-DRL")
+    )
+    assert not exhibit.complete
+    for row, line in zip(ROWS, exhibit.table.rows, strict=True):
+        for other, cell in zip(ROWS, line.cells[1:], strict=True):
+            if row == other:
+                assert cell.text == "–"
+                continue
+            pair = found[row, other] if (row, other) in found else found[other, row].turned
+            value, interval = str(pair.last).replace("-", "−").split(" ", 1)
+            assert (cell.text, cell.details[0].text) == (value, interval)
+            assert cell.rank == pair.found
+
+
+def test_page_says_what_is_not_tested(tmp_path: Path, errors: Errors) -> None:
+    chosen = select(tmp_path, SEEDS)
+    keep(chosen, {row: errors[row] for row in ("BP", "DRL")}, diverged={"BP": 1})
+    _, (exhibit,) = contents.report_differences(chosen, Console(file=StringIO()))
+    assert exhibit.table is not None
+    cell = exhibit.table.rows[0].cells[2]
+    assert (cell.rank, cell.details[0].text) == (0, "no test: 1 of BP diverged")
+
+
+def test_another_protocol_is_said(tmp_path: Path, errors: Errors) -> None:
+    chosen = select(tmp_path, SEEDS, epochs=1)
+    keep(chosen, errors)
+    assert built(chosen).heads[-1] == "mean of the last epoch"
+    assert "NOT THE PAPER'S PROTOCOL" in shown(chosen)
+    files, (exhibit,) = contents.report_differences(chosen, Console(file=StringIO()))
+    assert files[0].name == "differences-made up-1-epochs.md"
+    assert "NOT THE PAPER'S PROTOCOL" in files[0].read_text()
+    assert exhibit.warning == chosen.plan.warning
 
 
 def test_quick_is_not_comparable() -> None:
@@ -167,4 +305,4 @@ def test_stored_differences_are_those_of_the_ledger() -> None:
     claims = pd.read_csv(RESULTS / "tables" / "claims.csv")
     numbers = claims[claims["part"] == "MNIST: FW-DTP against DTP"]["numbers"]
     assert len(numbers)
-    assert all(f"difference {pair.texts[2]} over" in text for text in numbers)
+    assert all(f"difference {pair.last} over" in text for text in numbers)

@@ -161,9 +161,11 @@ def _check_name(file: Path, plan: str, results: Path) -> None:
 
 
 def _check_labels(file: Path, rows: list[str]) -> None:
-    """`UserError` for two rows that `--method` or the files of a search could not tell apart."""
+    """`UserError` for rows that `--method` or the files of a search could not name, or not tell apart."""
     known: dict[str, str] = {}
     for row in rows:
+        if not row.isprintable() or not any(map(str.isalnum, row)):
+            raise UserError(f"{file}: rows: {row!r} found, allowed: a line of text with letters or digits")
         if (other := known.setdefault(slug(row), row)) != row:
             raise UserError(f"{file}: rows.{row}: its files would be those of {other!r}; rename one of them")
 
@@ -191,9 +193,9 @@ def _chosen(option: str, given: list[str] | None, allowed: list[str]) -> list[st
         return allowed
     by_lower = {name.lower(): name for name in allowed}
     names = [name for entry in given for name in _listed(entry, by_lower)]
-    for name in names:
-        if name.lower() not in by_lower:
-            raise UserError(f"{option}: {name!r} found, allowed: {', '.join(allowed)}")
+    unknown = [repr(name) for name in names if name.lower() not in by_lower]
+    if unknown:
+        raise UserError(f"{option}: {', '.join(unknown)} found, allowed: {', '.join(allowed)}")
     chosen = {by_lower[name.lower()] for name in names}
     return [name for name in allowed if name in chosen]
 

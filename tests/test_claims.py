@@ -152,7 +152,7 @@ def test_the_opposite_and_chance_are_not_supported(chosen: Selection) -> None:
     store(chosen, "DRL", [3.11, 3.24, 3.22, 3.29, 3.05])
     chance = judged(chosen, {**BEATS, "against": ["DRL"]})
     assert chance.verdict is Verdict.NOT_SUPPORTED
-    assert "difference -0.00 [-0.0" in chance.parts[0].numbers
+    assert "difference +0.00 [-0.0" in chance.parts[0].numbers
 
 
 def test_seeds_are_paired(chosen: Selection) -> None:

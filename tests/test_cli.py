@@ -1,5 +1,6 @@
 """The commands: what they print, and that every mistake is one line and a nonzero status."""
 
+import json
 import os
 import re
 import signal
@@ -205,6 +206,8 @@ def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Pa
         (["report", "table2", "--open"], "--open: goes with report all"),
         (["report", "figure2", "--plan", "tiny.yaml"], "tiny.yaml has nothing for figure2"),
         (["report", "table3", "--seeds", "1"], "report table3: --seeds 1 found, it takes none of these"),
+        (["report", "differences", "--seeds", "1"], "table2 has nothing for differences under these options"),
+        (["report", "differences", "--method", "BP,Foo,Bar"], "--method: 'Foo', 'Bar' found, allowed: BP,"),
         (["run", "tiny.yaml", "--for", "table3"], "--for: 'table3' found, allowed: table1, figure2"),
         (["run", "tiny.yaml", "--for", "figure2"], "--for: the plan measures no jacobian"),
         (["run", "table2", "--for", "figure2", "--method", "BP"], "--for: the plan measures no jacobian"),
@@ -852,6 +855,16 @@ def test_rows_that_would_share_files_are_refused(command: Command, tmp_path: Pat
     line = fails(command("status", "twins.yaml", "--results", "results"))
     assert "twins.yaml: rows." in line
     assert "its files would be those of 'BP'" in line
+
+
+@pytest.mark.parametrize("label", ["", " ", "[/]", "B\nP", "BP\x07"])
+def test_rows_without_a_name_are_refused(command: Command, tmp_path: Path, label: str) -> None:
+    other = (
+        f"  {json.dumps(label)}: {{method: BP, hyperparameters: {{{MINI}: {{lr: 0.2, source: guess}}}}}}\n"
+    )
+    (tmp_path / "nameless.yaml").write_text(PLAN + other)
+    line = fails(command("status", "nameless.yaml", "--results", "results"))
+    assert f"nameless.yaml: rows: {label!r} found, allowed: a line of text with letters or digits" in line
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_adding_a_method(project: Path) -> None:
     result = run(f"{command} --epochs 2", project)
     assert result.returncode == 0, result.stderr
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("│"))
-    assert [cell.strip() for cell in line.split("│")[1:3]] == ["Sign symmetry", "BP"]
+    assert [cell.strip() for cell in line.split("│")[1:3]] == ["[Sign symmetry]", "BP"]
     (command,) = re.findall(r"^python -m benchmark\.search --plan mine .*", README, re.MULTILINE)
     result = run(command, project)
     assert result.returncode == 0, result.stderr

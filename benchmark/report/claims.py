@@ -62,9 +62,9 @@ def show(ledger: Ledger, console: Console) -> None:
 
 def write(ledger: Ledger, folder: Path) -> list[Path]:
     """The ledger as Markdown and CSV; returns the files."""
-    name = "claims" if ledger.plan.name == "table2" else f"claims-{ledger.plan.name}"
     table = ledger.frame().to_csv(index=False, lineterminator="\n")
-    return write_texts(folder, name, {"md": "\n".join(_markdown(ledger)) + "\n", "csv": table})
+    texts = {"md": "\n".join(_markdown(ledger)) + "\n", "csv": table}
+    return write_texts(folder, ledger.plan.file_name("claims"), texts)
 
 
 def _markdown(ledger: Ledger) -> Iterator[str]:

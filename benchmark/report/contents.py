@@ -29,7 +29,8 @@ from benchmark.sensitivity_design import default_column, default_rows, default_s
 from benchmark.timing_points import PROFILES
 
 Report = Callable[[Selection, Console], tuple[list[Path], list[Exhibit]]]
-"""Builds from the store, prints, and writes; returns the files and what the page shows."""
+"""Builds from the store, writes, and prints (last, since who reads may close the pipe: `| head`); returns the
+files and what the page shows."""
 
 TITLE = "FW-DTP benchmark"
 INTRO = (
@@ -44,8 +45,8 @@ def page_file(chosen: Selection) -> Path:
 
 def report_table1(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     table = table1.build(chosen.plan, chosen.store)
-    table1.show(table, console)
     files = table1.write(table, chosen.root / "tables")
+    table1.show(table, console)
     rows = table.measured.rows
     claimed = [condition.text if (condition := table.condition(row)) else "-" for row in rows]
     body = [["condition claimed", *claimed]]
@@ -65,25 +66,25 @@ def report_table1(chosen: Selection, console: Console) -> tuple[list[Path], list
 
 def report_table2(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     table = table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
-    table2.show(table, console, chosen.rows, chosen.columns)
     files = table2.write(table, chosen.root / "tables")
     if chosen.root == RESULTS and chosen.plan.source == "table2" and not chosen.plan.changes:
         files += headline.write(table)
+    table2.show(table, console, chosen.rows, chosen.columns)
     return files, [html.table2_exhibit(table, html.links_to(chosen.store, page_file(chosen)))]
 
 
 def report_differences(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     """Of the page, one exhibit a data set."""
     found = differences.build(chosen.plan, chosen.store, load_paper_values()["table2"])
-    differences.show(found, console, chosen.rows, chosen.columns)
     files = differences.write(found, chosen.root / "tables")
+    differences.show(found, console, chosen.rows, chosen.columns)
     return files, [html.differences_exhibit(found, column) for column, pairs in found.pairs.items() if pairs]
 
 
 def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     table = table3.build(chosen.plan, chosen.store, load_paper_values())
-    table3.show(table, console)
     files = table3.write(table, chosen.root / "tables")
+    table3.show(table, console)
     heads = ["device", *table3.heads(table)]
     body = [
         [device, *cells] for device, lines in table.devices.items() for cells in table3.body(table, lines)
@@ -105,8 +106,8 @@ def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], list
 
 def report_figure2(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     figure = figure2.build(chosen.plan, chosen.store)
-    figure2.show(figure, console)
     files = figure2.write(figure, chosen.figures)
+    figure2.show(figure, console)
     alt = "Trace and share of non-negative eigenvalues over the epochs"
     exhibit = Exhibit(
         "figure-2",
@@ -129,8 +130,8 @@ def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], lis
     files: list[Path] = []
     exhibits = []
     for figure in figures:
-        figure3.show(figure, console)
         written = figure3.write(figure, chosen.figures, chosen.root / "tables")
+        figure3.show(figure, console)
         lines = figure3.cells(figure)
         alt = "Test accuracies of random hyperparameter configurations"
         exhibit = Exhibit(
@@ -157,8 +158,8 @@ def _has_own_figure3(chosen: Selection) -> bool:
 
 def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     figure = scaling.build(chosen.plan, chosen.store)
-    scaling.show(figure, console)
     files = scaling.write(figure, chosen.figures)
+    scaling.show(figure, console)
     gains = [f"{device}: {gain}." for device in figure.devices for gain in figure.gains(device)]
     exhibit = Exhibit(
         "scaling",
@@ -176,8 +177,8 @@ def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], lis
 
 def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
-    ledger_files.show(ledger, console)
     files = ledger_files.write(ledger, chosen.root / "tables")
+    ledger_files.show(ledger, console)
     columns = (
         Column("claim"),
         Column("verdict"),
@@ -211,8 +212,9 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], list
 def report_runs(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
     """No exhibit: the page has the runs at its end, under Provenance."""
     found = runs.build(chosen.plan, chosen.store)
+    files = runs.write(found, chosen.root / "tables")
     runs.show(found, console)
-    return runs.write(found, chosen.root / "tables"), []
+    return files, []
 
 
 REPORTS: dict[str, Report] = {
@@ -244,6 +246,8 @@ def is_available(name: str, chosen: Selection) -> bool:
         return measured[name] in chosen.plan.config.measure
     if name in WHATEVER and chosen.plan.changes:
         return False
+    if name == "differences":
+        return len(chosen.plan.config.protocol.seeds) > 1
     if name == "figure3":
         return _has_own_figure3(chosen) or bool(stored(chosen.plan, default_storage(chosen.store)))
     if name in ("table3", "scaling"):

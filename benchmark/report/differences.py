@@ -116,7 +116,8 @@ class Differences:
         used = {row: self.plan.config.hyperparameters(row, column) for row in stored}
         guessed = [row for row, given in used.items() if given is not None and given.source == "guess"]
         mixed = [row for row in stored if self.cells[row, column].mixes_code]
-        said = [f"{len(tested) - ours} pairs of the paper's rows are tested, {ours} with a row in brackets."]
+        counts = f"{len(tested) - ours} pairs of the paper's rows are tested, {ours} with a row in brackets."
+        said = [counts] if pairs else []
         for what, named in (
             ("Hyperparameters guessed", guessed),
             ("By changed code", mixed),

@@ -170,6 +170,7 @@ def test_a_row_that_is_not_stored_is_named_with_its_command(tmp_path: Path, erro
     keep(chosen, {"BP": errors["BP"]})
     text = shown(chosen, ["DTP"])
     assert "MNIST: nothing to compare." in text
+    assert "are tested" not in text
     assert chosen.plan.run_command("DTP", "mnist") in text
     assert chosen.plan.run_command("DRL", "mnist") not in text
     assert contents.report_differences(chosen, Console(file=StringIO()))[1] == []

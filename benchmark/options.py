@@ -165,7 +165,9 @@ def _check_labels(file: Path, rows: list[str]) -> None:
     known: dict[str, str] = {}
     for row in rows:
         if not row.isprintable() or not any(map(str.isalnum, row)):
-            raise UserError(f"{file}: rows: {row!r} found, allowed: a line of text with letters or digits")
+            raise UserError(
+                f"{file}: rows: {row!r} found, allowed: one line of printable text with a letter or digit"
+            )
         if (other := known.setdefault(slug(row), row)) != row:
             raise UserError(f"{file}: rows.{row}: its files would be those of {other!r}; rename one of them")
 

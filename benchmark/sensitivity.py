@@ -276,8 +276,9 @@ def command(
             trials=trials,
             storage=storage,
         )
+        written = figure3.write(figure, chosen.figures, chosen.root / "tables")
         figure3.show(figure, console)
-        for file in figure3.write(figure, chosen.figures, chosen.root / "tables"):
+        for file in written:
             console.print(f"written: {file}", markup=False)
 
 

@@ -117,10 +117,15 @@ class Difference:
         """`+0.02`."""
         return f"{self.difference:+z.2f}"
 
+    @property
+    def reach(self) -> str:
+        """`[-0.18, +0.22]`: the interval."""
+        low, high = self.interval
+        return f"[{low:+z.2f}, {high:+z.2f}]"
+
     def __str__(self) -> str:
         """`+0.02 [-0.18, +0.22]`."""
-        low, high = self.interval
-        return f"{self.text} [{low:+z.2f}, {high:+z.2f}]"
+        return f"{self.text} {self.reach}"
 
     @property
     def p_difference(self) -> float:
@@ -189,13 +194,8 @@ class Comparison:
         return Difference.welch(self.ours, self.paper)
 
     def __str__(self) -> str:
-        """`+0.02 [-0.18, +0.22]`: see `difference` and `interval`."""
+        """`+0.02 [-0.18, +0.22]`: our mean minus the paper's, and its `interval`."""
         return str(self._welch)
-
-    @property
-    def difference(self) -> float:
-        """Ours minus the paper's."""
-        return self._welch.difference
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -360,12 +360,12 @@ def _measure_and_report(
         console.print(f"written: {file}", markup=False)
     if kind == "table3":
         table = table3.build(plan, chosen.store, load_paper_values())
-        table3.show(table, console)
         written = table3.write(table, chosen.root / "tables")
+        table3.show(table, console)
     else:
         figure = scaling.build(plan, chosen.store)
-        scaling.show(figure, console)
         written = scaling.write(figure, chosen.figures)
+        scaling.show(figure, console)
     for path in written:
         console.print(f"written: {path}", markup=False)
 

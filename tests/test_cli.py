@@ -864,7 +864,10 @@ def test_rows_without_a_name_are_refused(command: Command, tmp_path: Path, label
     )
     (tmp_path / "nameless.yaml").write_text(PLAN + other)
     line = fails(command("status", "nameless.yaml", "--results", "results"))
-    assert f"nameless.yaml: rows: {label!r} found, allowed: a line of text with letters or digits" in line
+    assert (
+        f"nameless.yaml: rows: {label!r} found, allowed: one line of printable text with a letter or digit"
+        in line
+    )
 
 
 @pytest.mark.parametrize(

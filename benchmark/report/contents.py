@@ -127,10 +127,9 @@ def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], lis
     if _has_own_figure3(chosen):
         figures.insert(0, figure3.build(chosen.plan, chosen.store))
     notes = [f"Left out: {reason}." for reason in left_out]
-    files: list[Path] = []
+    files = [figure3.write(figure, chosen.figures, chosen.root / "tables") for figure in figures]
     exhibits = []
-    for figure in figures:
-        written = figure3.write(figure, chosen.figures, chosen.root / "tables")
+    for figure, written in zip(figures, files, strict=True):
         figure3.show(figure, console)
         lines = figure3.cells(figure)
         alt = "Test accuracies of random hyperparameter configurations"
@@ -144,11 +143,10 @@ def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], lis
             _figures(written, alt, page_file(chosen)),
             tuple(figure.missing()),
         )
-        files += written
         exhibits.append(exhibit)
     for note in notes:
         console.print(note, markup=False)
-    return files, exhibits
+    return [file for written in files for file in written], exhibits
 
 
 def _has_own_figure3(chosen: Selection) -> bool:

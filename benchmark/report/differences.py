@@ -6,7 +6,8 @@ The runs of a seed see the same samples in the same order. What the paper says o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -28,12 +29,13 @@ from benchmark.sweep import Plan
 
 NOTE = (
     "Test error of one row minus that of the other, in points, paired by seed; below zero the first is "
-    f"better. In square brackets the {1 - ALPHA:.0%} interval of a paired t test, not corrected. Bold: p, "
-    f"two-sided, is at most {ALPHA:g}, corrected (Holm) for all pairs of the data set, those of the paper's "
-    "rows and those with a row in brackets apart, so that it can change when another row comes in. What is "
-    "not bold is not shown to be equal: no margin is tested. The seeds are all that varies: neither "
-    "hyperparameters nor test images do. What the paper says of its rows is judged in the claims, in "
-    "families of their own, and can come out otherwise."
+    f"better. In square brackets the {1 - ALPHA:.0%} interval of a paired t test, not corrected: what seeds "
+    "change, not what other hyperparameters or test images would. Bold: p after the last epoch, two-sided, "
+    f"is at most {ALPHA:g}, corrected (Holm) for all pairs of the data set, however few are shown, those of "
+    "the paper's rows and those with a row in brackets apart; so it can change when another row comes in. "
+    "What is not bold is not shown to be equal: no margin is tested. Errors go up and down between epochs: a "
+    "difference that the last epochs' mean does not have is one of the last epoch. What the paper says of "
+    "its rows is judged in the claims, in families of their own, and can come out otherwise."
 )
 _SAME = 1e-6
 """Points: differences that vary by less than this vary by rounding."""
@@ -50,16 +52,28 @@ class Pair:
     """After the last epoch."""
     late: Difference
     """Of each seed's mean over the last `LATE_EPOCHS` epochs."""
-    untested: str | None
-    """Why `last` is not tested, if so."""
+    diverged: str
+    """`1 of BP diverged`: seeds whose numbers ended up not finite; empty without any."""
     corrected_p: float | None = None
     """Two-sided p-value of `last`, corrected (Holm); None if not tested."""
+
+    @property
+    def untested(self) -> str | None:
+        """Why `last` is not tested, if so."""
+        if self.diverged:
+            return f"no test: {self.diverged}"
+        return None if self.last.error else "no test: the same on all seeds"
 
     @property
     def turned(self) -> Pair:
         """The same pair the other way round."""
         last, late = (replace(found, difference=-found.difference) for found in (self.last, self.late))
         return replace(self, row=self.other, other=self.row, last=last, late=late)
+
+    @property
+    def late_varies(self) -> bool:
+        """Whether `late` has an interval: not without spread, nor with diverged seeds."""
+        return bool(self.late.error) and not self.diverged
 
     @property
     def found(self) -> bool:
@@ -81,19 +95,23 @@ class Differences:
         return f"Differences between the rows of {self.plan.heading}"
 
     @property
+    def late(self) -> str:
+        """What `Pair.late` is of."""
+        epochs = min(LATE_EPOCHS, self.plan.config.protocol.epochs)
+        return f"mean of the last {epochs} epochs" if epochs > 1 else "mean of the last epoch"
+
+    @property
     def heads(self) -> tuple[str, ...]:
         """Of the columns that `texts` fills."""
-        epochs = min(LATE_EPOCHS, self.plan.config.protocol.epochs)
-        late = f"mean of the last {epochs} epochs" if epochs > 1 else "mean of the last epoch"
-        return "method", "minus", "after the last epoch", "p", "corrected", late
+        return "method", "minus", "after the last epoch", "p", "corrected", self.late
 
     def texts(self, pair: Pair) -> tuple[str, ...]:
         """By `heads`."""
-        names = self.plan.label(pair.row), self.plan.label(pair.other)
-        if pair.untested is not None:
-            return *names, f"{pair.last.text} ({pair.untested})", "-", "-", pair.late.text
-        p = f"{pair.last.p_difference:.2g}", f"{pair.corrected_p:.2g}"
-        return *names, str(pair.last), *p, str(pair.late) if pair.late.error else pair.late.text
+        last, p, corrected = f"{pair.last.text} ({pair.untested})", "-", "-"
+        if pair.untested is None:
+            last, p, corrected = str(pair.last), f"{pair.last.p_difference:.2g}", f"{pair.corrected_p:.2g}"
+        late = str(pair.late) if pair.late_varies else pair.late.text
+        return self.plan.label(pair.row), self.plan.label(pair.other), last, p, corrected, late
 
     def of(self, column: str, rows: Sequence[str]) -> list[Pair]:
         """Pairs of one data set: all between the rows, or those of a single row with every other."""
@@ -107,6 +125,12 @@ class Differences:
         cells = {row: self.cells[row, column] for row in self.plan.config.rows}
         return {row: cell.command for row, cell in cells.items() if cell.planned and not cell.errors}
 
+    def how(self, columns: Sequence[str]) -> list[str]:
+        """What trains the missing rows of these data sets, if there are any."""
+        words = shlex.join([self.plan.source, *self.plan.changes, *self.plan.options])
+        said = f"`python -m benchmark run {words}` trains what is not stored; `--method`, `--dataset`: less of it."
+        return [said] if any(map(self.missing, columns)) else []
+
     def remarks(self, column: str) -> list[str]:
         """What a reader of a data set's pairs should know."""
         rows, pairs = self.plan.config.rows, self.pairs[column]
@@ -116,8 +140,11 @@ class Differences:
         used = {row: self.plan.config.hyperparameters(row, column) for row in stored}
         guessed = [row for row, given in used.items() if given is not None and given.source == "guess"]
         mixed = [row for row in stored if self.cells[row, column].mixes_code]
-        counts = f"{len(tested) - ours} pairs of the paper's rows are tested, {ours} with a row in brackets."
-        said = [counts] if pairs else []
+        said = ["Nothing to compare."]
+        if pairs:
+            left_out = f"; {len(pairs) - len(tested)} are not tested" if len(tested) < len(pairs) else ""
+            both = f"{len(tested) - ours} pairs of the paper's rows and over {ours} with a row in brackets"
+            said = [f"Corrected over {both}{left_out}."]
         for what, named in (
             ("Hyperparameters guessed", guessed),
             ("By changed code", mixed),
@@ -166,8 +193,7 @@ def _pair(row: str, other: str, ours: Cell, theirs: Cell) -> Pair:
         for name, cell in ((row, ours), (other, theirs))
         if cell.diverged
     ]
-    untested = ", ".join(diverged) or ("the same on all seeds" if not last.error else "")
-    return Pair(row, other, apart.shape[1], last, late, f"no test: {untested}" if untested else None)
+    return Pair(row, other, apart.shape[1], last, late, ", ".join(diverged))
 
 
 def _difference(by_seed: NDArray[np.float64]) -> Difference:
@@ -188,7 +214,7 @@ def _line(column: str, pair: Pair) -> list[str | int | float | None]:
     late = [*pair.late.interval, pair.late.p_difference]
     numbers = [
         *(pair.last.difference, *(last if pair.untested is None else [None] * len(last))),
-        *(pair.late.difference, *(late if pair.untested is None and pair.late.error else [None] * len(late))),
+        *(pair.late.difference, *(late if pair.late_varies else [None] * len(late))),
     ]
     digits = [None if number is None else float(f"{number:.4g}") for number in numbers]
     return [column, pair.row, pair.other, pair.seeds, pair.untested, *digits]
@@ -203,21 +229,15 @@ def show(differences: Differences, console: Console, rows: Sequence[str], column
             for head in differences.heads:
                 grid.add_column(head)
             for pair in found:
-                grid.add_row(*map(escape, differences.texts(pair)), style="bold" if pair.found else None)
+                cells = [escape(text) for text in differences.texts(pair)]
+                grid.add_row(*_marked(pair, cells, "[bold]{}[/bold]"))
             console.print(grid)
-        else:
-            console.print(f"{title}: nothing to compare.", markup=False)
-        console.print(" ".join(differences.remarks(column)), markup=False)
+        console.print(f"{title}: {' '.join(differences.remarks(column))}", markup=False)
     if differences.plan.warning:
         console.print(differences.plan.warning, style="bold", markup=False)
     console.print(NOTE, markup=False)
-    commands = [
-        command for column in columns for row, command in differences.missing(column).items() if row in rows
-    ]
-    if commands:
-        console.print("Missing rows are trained by:", markup=False)
-    for command in commands:
-        console.print(f"  {command}", markup=False)
+    for line in differences.how(columns):
+        console.print(line, markup=False)
 
 
 def write(differences: Differences, folder: Path) -> list[Path]:
@@ -235,11 +255,14 @@ def _markdown(differences: Differences) -> Iterator[str]:
     for column, pairs in differences.pairs.items():
         yield from ("", f"## {differences.plan.title(column)}", "", " ".join(differences.remarks(column)))
         if pairs:
+            marked = (_marked(pair, differences.texts(pair), "**{}**") for pair in pairs)
             yield ""
-            yield from markdown.table(differences.heads, _marked(differences, pairs))
+            yield from markdown.table(differences.heads, marked)
+    for line in differences.how(list(differences.pairs)):
+        yield from ("", line)
 
 
-def _marked(differences: Differences, pairs: Iterable[Pair]) -> Iterator[tuple[str, ...]]:
-    for pair in pairs:
-        row, other, last, *rest = differences.texts(pair)
-        yield row, other, f"**{last}**" if pair.found else last, *rest
+def _marked(pair: Pair, cells: Sequence[str], mark: str) -> tuple[str, ...]:
+    """The cells of a pair, a difference that is found in bold."""
+    row, other, last, *rest = cells
+    return row, other, mark.format(last) if pair.found else last, *rest

@@ -287,7 +287,7 @@ def differences_exhibit(found: differences.Differences, column: str) -> Exhibit:
         anchor=f"differences-{column}",
         title=f"Differences: {title}",
         caption=f"Test error on {title}, row minus column: {plan.protocol}",
-        notes=(differences.NOTE, " ".join(found.remarks(column))),
+        notes=(f"{differences.NOTE} Late: {found.late}.", " ".join(found.remarks(column))),
         warning=plan.warning,
         table=Table(columns, tuple(body)),
         missing=tuple(found.missing(column).values()),
@@ -295,9 +295,9 @@ def differences_exhibit(found: differences.Differences, column: str) -> Exhibit:
 
 
 def _difference_cell(pair: differences.Pair) -> Cell:
-    low, high = pair.last.interval
-    below = f"[{low:+z.2f}, {high:+z.2f}]" if pair.untested is None else pair.untested
-    return Cell(_minus(pair.last.text), details=(Line(_minus(below)),), rank=int(pair.found))
+    below = _minus(pair.last.reach) if pair.untested is None else pair.untested
+    details = Line(below), Line(f"late {_minus(pair.late.text)}")
+    return Cell(_minus(pair.last.text), details=details, rank=int(pair.found))
 
 
 def _run_anchor(key: str) -> str:

@@ -1,5 +1,6 @@
 """Rows against each other, paired by seed."""
 
+import shlex
 from collections.abc import Mapping
 from io import StringIO
 from itertools import combinations
@@ -139,11 +140,11 @@ def test_what_is_printed(chosen: Selection) -> None:
         label = f"[{pair.other}]" if pair.other == ADDED else pair.other
         assert line == [pair.row, label, str(pair.last), *p, str(pair.late)]
         assert str(pair.last).startswith(f"{pair.last.difference:+.2f} [{pair.last.interval[0]:+.2f}, ")
-    assert "3 pairs of the paper's rows are tested, 3 with a row in brackets." in text
+    assert "MNIST: Corrected over 3 pairs of the paper's rows and over 3 with a row in brackets." in text
     assert f"Hyperparameters guessed: BP, DTP, DRL, [{ADDED}]." in text
     assert "Not stored: [BP (as released)], L-DRL." in text
     assert NOTE in " ".join(text.split())
-    assert chosen.plan.run_command("L-DRL", "mnist") in text
+    assert "`python -m benchmark run " in text
 
 
 def test_one_row_is_shown_against_all_others(chosen: Selection) -> None:
@@ -169,10 +170,11 @@ def test_a_row_that_is_not_stored_is_named_with_its_command(tmp_path: Path, erro
     chosen = select(tmp_path, SEEDS)
     keep(chosen, {"BP": errors["BP"]})
     text = shown(chosen, ["DTP"])
-    assert "MNIST: nothing to compare." in text
-    assert "are tested" not in text
-    assert chosen.plan.run_command("DTP", "mnist") in text
-    assert chosen.plan.run_command("DRL", "mnist") not in text
+    assert "MNIST: Nothing to compare." in text
+    assert "Not stored: [BP (as released)], DTP, DRL, L-DRL, [L-DRL #2_a & b]." in text
+    options = shlex.join(["--results", str(tmp_path / "results")])
+    source = shlex.quote(str(tmp_path / "made up.yaml"))
+    assert f"`python -m benchmark run {source} {options}` trains what is not stored" in text
     assert contents.report_differences(chosen, Console(file=StringIO()))[1] == []
     assert built(chosen).frame().empty
 
@@ -200,6 +202,9 @@ def test_diverged_seeds_are_named_and_not_tested(tmp_path: Path, errors: Errors)
     line = built(chosen).frame().set_index(["method", "minus"]).loc[("BP", "DRL")]
     assert line[["low", "high", "p_difference", "corrected_p_difference", "late_low"]].isna().all()
     assert not found["BP", "DRL"].found
+    assert "over 0 pairs of the paper's rows and over 1 with a row in brackets; 5 are not tested." in shown(
+        chosen
+    )
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.28])
@@ -223,7 +228,8 @@ def test_files(chosen: Selection) -> None:
     assert [file.name for file in files] == ["differences-made up.md", "differences-made up.csv"]
     text = files[0].read_text()
     assert NOTE in text
-    assert "## F-MNIST" in text
+    assert "## F-MNIST\n\nNothing to compare." in text
+    assert "\n`python -m benchmark run " in text
     for pair in pairs:
         marked = f"**{pair.last}**" if pair.found else str(pair.last)
         assert (
@@ -257,7 +263,7 @@ def test_page(chosen: Selection) -> None:
     labels = [*ROWS[:3], f"[{ADDED}]"]
     assert [column.text for column in exhibit.table.columns] == ["row minus column", *labels]
     assert [row.cells[0].text for row in exhibit.table.rows] == labels
-    assert exhibit.notes[0] == NOTE
+    assert exhibit.notes[0] == f"{NOTE} Late: mean of the last 20 epochs."
     assert exhibit.missing == tuple(
         chosen.plan.run_command(row, "mnist") for row in ("BP (as released)", "L-DRL")
     )
@@ -269,17 +275,18 @@ def test_page(chosen: Selection) -> None:
                 continue
             pair = found[row, other] if (row, other) in found else found[other, row].turned
             value, interval = str(pair.last).replace("-", "−").split(" ", 1)
-            assert (cell.text, cell.details[0].text) == (value, interval)
+            late = f"late {pair.late.difference:+.2f}".replace("-", "−")
+            assert (cell.text, *(line.text for line in cell.details)) == (value, interval, late)
             assert cell.rank == pair.found
 
 
 def test_page_says_what_is_not_tested(tmp_path: Path, errors: Errors) -> None:
     chosen = select(tmp_path, SEEDS)
-    keep(chosen, {row: errors[row] for row in ("BP", "DRL")}, diverged={"BP": 1})
+    keep(chosen, {"L-DRL": errors["BP"], "DRL": errors["DRL"]}, diverged={"L-DRL": 1})
     _, (exhibit,) = contents.report_differences(chosen, Console(file=StringIO()))
     assert exhibit.table is not None
     cell = exhibit.table.rows[0].cells[2]
-    assert (cell.rank, cell.details[0].text) == (0, "no test: 1 of BP diverged")
+    assert (cell.rank, cell.details[0].text) == (0, "no test: 1 of L-DRL diverged")
 
 
 def test_another_protocol_is_said(tmp_path: Path, errors: Errors) -> None:

@@ -128,7 +128,7 @@ class Differences:
     def how(self, columns: Sequence[str]) -> list[str]:
         """What trains the missing rows of these data sets, if there are any."""
         words = shlex.join([self.plan.source, *self.plan.changes, *self.plan.options])
-        said = f"`python -m benchmark run {words}` trains what is not stored; `--method`, `--dataset`: less of it."
+        said = f"`python -m benchmark run {words}` trains what is not stored, `--method` a part of it."
         return [said] if any(map(self.missing, columns)) else []
 
     def remarks(self, column: str) -> list[str]:

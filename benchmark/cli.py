@@ -345,8 +345,7 @@ def _refuse_nothing(chosen: Selection) -> None:
     plan = chosen.plan
     runs = plan.runs(list(plan.config.rows), list(plan.config.columns))
     if plan.changes and all(status(run, chosen.store).state in (State.MISSING, State.STALE) for run in runs):
-        words = shlex.join([plan.source, *plan.changes, *plan.options])
-        raise UserError(f"nothing is stored yet for python -m benchmark run {words}")
+        raise UserError(f"nothing is stored yet for {plan.command}")
 
 
 @app.command()

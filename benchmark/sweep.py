@@ -177,6 +177,11 @@ class Plan:
         name = self.datasets[column].title
         return f"[{name}]" if self.config.columns[column].addition else name
 
+    @property
+    def command(self) -> str:
+        """What trains all of it."""
+        return "python -m benchmark run " + shlex.join([self.source, *self.changes, *self.options])
+
     def run_command(self, row: str, column: str) -> str:
         """What trains a row on a column."""
         words = [self.source, "--method", row, "--dataset", column, *self.changes, *self.options]

@@ -6,7 +6,6 @@ The runs of a seed see the same samples in the same order. What the paper says o
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -127,15 +126,14 @@ class Differences:
 
     def how(self, columns: Sequence[str]) -> list[str]:
         """What trains the missing rows of these data sets, if there are any."""
-        words = shlex.join([self.plan.source, *self.plan.changes, *self.plan.options])
-        said = f"`python -m benchmark run {words}` trains what is not stored, `--method` a part of it."
+        said = f"`{self.plan.command}` trains what is not stored, `--method` a part of it."
         return [said] if any(map(self.missing, columns)) else []
 
     def remarks(self, column: str) -> list[str]:
         """What a reader of a data set's pairs should know."""
-        rows, pairs = self.plan.config.rows, self.pairs[column]
+        pairs = self.pairs[column]
         tested = [pair for pair in pairs if pair.untested is None]
-        ours = sum(rows[pair.row].addition or rows[pair.other].addition for pair in tested)
+        ours = sum(_has_addition(pair, self.plan) for pair in tested)
         stored = list(dict.fromkeys(row for pair in pairs for row in (pair.row, pair.other)))
         used = {row: self.plan.config.hyperparameters(row, column) for row in stored}
         guessed = [row for row, given in used.items() if given is not None and given.source == "guess"]
@@ -162,10 +160,9 @@ class Differences:
 def build(plan: Plan, store: Store, paper: PaperTable) -> Differences:
     """All pairs of stored rows with two seeds or more; `UserError` for a damaged run or mixed data."""
     cells = read_cells(plan, store, paper)
-    rows = plan.config.rows
     pairs = {}
     for column in plan.config.columns:
-        stored = [row for row in rows if len(cells[row, column].errors) > 1]
+        stored = [row for row in plan.config.rows if len(cells[row, column].errors) > 1]
         found = [
             _pair(row, other, cells[row, column], cells[other, column])
             for row, other in combinations(stored, 2)
@@ -173,15 +170,17 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Differences:
         corrected: dict[tuple[str, str], float] = {}
         for addition in (False, True):
             family = [
-                pair
-                for pair in found
-                if pair.untested is None
-                and (rows[pair.row].addition or rows[pair.other].addition) is addition
+                pair for pair in found if pair.untested is None and _has_addition(pair, plan) is addition
             ]
             p = holm([pair.last.p_difference for pair in family])
             corrected |= {(pair.row, pair.other): value for pair, value in zip(family, p, strict=True)}
         pairs[column] = [replace(p, corrected_p=corrected.get((p.row, p.other))) for p in found]
     return Differences(plan, cells, pairs)
+
+
+def _has_addition(pair: Pair, plan: Plan) -> bool:
+    """Whether one of its rows is not in the paper."""
+    return any(plan.config.rows[row].addition for row in (pair.row, pair.other))
 
 
 def _pair(row: str, other: str, ours: Cell, theirs: Cell) -> Pair:

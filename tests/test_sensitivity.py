@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -42,6 +41,7 @@ from benchmark.sensitivity_design import (
     open_study,
     study_command,
 )
+from tests.commands import Command, fails
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -65,7 +65,6 @@ rows:
 """
 CPU = torch.device("cpu")
 NAME = f"sensitivity FW-DTP {MINI} 1 epochs seed 1 plan tiny"
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -76,8 +75,8 @@ def plan(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def command(plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`python -m benchmark.sensitivity` on the tiny plan, nothing drawn: exit status, stdout, stderr."""
+def command(plan: Path, monkeypatch: pytest.MonkeyPatch, ended: Command) -> Command:
+    """`python -m benchmark.sensitivity` on the tiny plan, nothing drawn."""
     monkeypatch.chdir(plan.parent)
     monkeypatch.setattr(sensitivity_samples, "_importances", lambda design, table: {})
     monkeypatch.setattr(drawing, "save", lambda figure, folder, name: [folder / f"{name}.png"])
@@ -86,21 +85,9 @@ def command(plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command()(sensitivity.command)
         given = ["--profile", "tiny.yaml", "--results", "results", "--device", "cpu", *arguments]
-        monkeypatch.setattr(sys, "argv", ["sensitivity", *given])
-        with pytest.raises(SystemExit) as end:
-            run_app(app)
-        return (int(end.value.code or 0), *capsys.readouterr())
+        return ended(partial(run_app, app), *given)
 
     return call
-
-
-def fails(result: tuple[int, str, str]) -> str:
-    """Asserts one line on stderr and a nonzero status; returns the line."""
-    code, _, err = result
-    assert code not in (0, None)
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1, err
-    return err
 
 
 def url(results: Path) -> str:

@@ -2,9 +2,9 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from benchmark.options import RESULTS, Selection, run_app
 from benchmark.states import State, Status
 from benchmark.sweep import Plan, Run
 from benchmark.timing_points import PROFILES, Point
+from tests.commands import Command
 
 DIMS = [11, 8, 7, 6, 5]
 SAMPLES, REPLICAS = 13, 2
@@ -54,22 +55,16 @@ def test_multiply_adds_are_counted(name: str, options: dict[str, Any], dims: lis
     assert counter.get_total_flops() == 2 * said * SAMPLES * REPLICAS
 
 
-Command = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`python -m benchmark.timing`: exit status, stdout, stderr."""
+def command(monkeypatch: pytest.MonkeyPatch, ended: Command) -> Command:
+    """`python -m benchmark.timing` on a machine of given speed."""
     monkeypatch.setattr(timing, "matmul_rate", lambda *shape: 1e9)
     monkeypatch.setattr(timing, "bandwidth", lambda *shape: 1e12)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command()(timing.command)
-        monkeypatch.setattr(sys, "argv", ["timing", *arguments])
-        with pytest.raises(SystemExit) as end:
-            run_app(app)
-        return (int(end.value.code or 0), *capsys.readouterr())
+        return ended(partial(run_app, app), *arguments)
 
     return call
 

@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import statistics
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from benchmark.errors import UserError
 from benchmark.options import Selection, console
 from benchmark.report import table2
 from benchmark.report.contents import REPORTS
+from tests.commands import Command
 from tests.made_up import MARGINS, PAPER, PLAN, fill, fill_late, select
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -40,16 +41,15 @@ def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return int(end.value.code or 0)
+@pytest.fixture
+def command(golden: Path, ended: Command) -> Command:
+    """`python -m benchmark` in that folder."""
+    return partial(ended, cli.main)
 
 
-def test_golden_tables_come_out_byte_for_byte(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden_tables_come_out_byte_for_byte(golden: Path, command: Command) -> None:
     for _ in range(2):
-        assert command(monkeypatch, "report", "golden.yaml", "--results", "results") == 0
+        assert command("report", "golden.yaml", "--results", "results")[0] == 0
         written = {f.name: f.read_bytes() for f in (golden / "results" / "tables").iterdir()}
         assert sorted(written) == [f"golden.{suffix}" for suffix in SUFFIXES]
         for name, content in written.items():
@@ -95,20 +95,20 @@ def test_golden_table_read_by_a_person() -> None:
     assert table.loc["FW-DTP", ["params", "trained"]].tolist() == [12960, 12960]
 
 
-def test_the_command_of_an_empty_cell_fills_it(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_an_empty_cell_fills_it(golden: Path, command: Command) -> None:
     (line,) = re.findall(r"`(python -m benchmark .*)`", (golden / "expected" / "golden.md").read_text())
     words = shlex.split(line)[3:]
     assert words[-2:] == ["--results", "results"]
-    assert command(monkeypatch, *words, "--device", "cpu") == 0
-    assert command(monkeypatch, "report", "golden.yaml", "--results", "results") == 0
+    assert command(*words, "--device", "cpu")[0] == 0
+    assert command("report", "golden.yaml", "--results", "results")[0] == 0
     markdown = (golden / "results" / "tables" / "golden.md").read_text()
     assert "Empty cells" not in markdown
     assert re.search(r"^\| L-DRL \(half size\) .*\d+\.\d\d ± \d+\.\d\d.*\(n=3\) \|$", markdown, re.M)
 
 
-def test_other_seeds_or_epochs_leave_the_table_alone(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_seeds_or_epochs_leave_the_table_alone(golden: Path, command: Command) -> None:
     report = ("report", "golden.yaml", "--results", "results")
-    assert command(monkeypatch, *report) == 0
+    assert command(*report)[0] == 0
     for seeds, epochs in (("1,2", None), (None, 3)):
         chosen = Selection("golden.yaml", None, None, seeds, epochs, Path("results"))
         REPORTS["table2"](chosen, console)

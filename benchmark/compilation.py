@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -65,8 +67,9 @@ class Compiled:
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
-        # Dynamo counts what it compiled per function, not per object, and gives up silently at the eighth.
-        torch.compiler.reset()
+        with _undisturbed():
+            # Dynamo counts what it compiled per function, not per object; at the eighth it silently gives up.
+            torch.compiler.reset()
         options: dict[str, Any] | None = None
         if device.type == "cpu":
             options = {"cpp_wrapper": True, "cpp.threads": threads}
@@ -98,6 +101,27 @@ class Compiled:
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"not compiled, training goes on without: {reason}", stacklevel=2)
         return on_tensors(method, *tensors)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C, or a batch system's signal, waits until the block has ended.
+
+    Dynamo loads triton, whose C++ aborts the process where Python raises an exception inside it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield
+        return
+    waiting: list[int] = []
+    stops = signal.SIGINT, signal.SIGTERM
+    before = {stop: signal.signal(stop, lambda number, _: waiting.append(number)) for stop in stops}
+    try:
+        yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler or signal.SIG_DFL)
+        for number in waiting[:1]:
+            signal.raise_signal(number)
 
 
 def _matters(record: logging.LogRecord) -> bool:

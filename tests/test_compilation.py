@@ -1,6 +1,8 @@
 """The compiled iteration computes what the eager one computes."""
 
 import logging
+import signal
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -55,6 +57,33 @@ def test_a_missing_gpu_is_no_news() -> None:
     texts = ["No CUDA runtime is found, using CUDA_HOME='/usr/local'", "The compiler is too old"]
     records = [loud.makeRecord(loud.name, logging.WARNING, "", 1, text, (), None) for text in texts]
     assert [bool(loud.filter(record)) for record in records] == [False, True]
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_triton_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, stop: signal.Signals, handler: Callable[..., None]
+) -> None:
+    """An exception inside triton's C++, which defines enumerations, would abort the process."""
+    loaded = []
+
+    def load() -> None:
+        signal.raise_signal(stop)
+        signal.raise_signal(stop)  # of someone without patience
+        loaded.append(stop)
+
+    monkeypatch.setattr(torch.compiler, "reset", load)
+    before = signal.signal(stop, handler)
+    try:
+        if handler is signal.SIG_IGN:
+            Compiled(CPU, 1)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                Compiled(CPU, 1)
+        assert signal.getsignal(stop) is handler
+    finally:
+        signal.signal(stop, before)
+    assert loaded == [stop]
 
 
 def test_without_a_compiler_it_says_so_and_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,7 +345,7 @@ def _refuse_nothing(chosen: Selection) -> None:
     plan = chosen.plan
     runs = plan.runs(list(plan.config.rows), list(plan.config.columns))
     if plan.changes and all(status(run, chosen.store).state in (State.MISSING, State.STALE) for run in runs):
-        raise UserError(f"nothing is stored yet for {plan.command}")
+        raise UserError(f"nothing is stored yet for {plan.command()}")
 
 
 @app.command()

@@ -24,7 +24,7 @@ from benchmark.states import Status, status
 from benchmark.sweep import CHANGED, REPORTS, Plan
 
 # A pipe or a file has no width to fit.
-console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
+console = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 PlanName = Annotated[
     str, typer.Argument(metavar="PLAN", help="A file of paper_configs/ (table2, quick) or a path.")

@@ -177,15 +177,13 @@ class Plan:
         name = self.datasets[column].title
         return f"[{name}]" if self.config.columns[column].addition else name
 
-    @property
-    def command(self) -> str:
-        """What trains all of it."""
-        return "python -m benchmark run " + shlex.join([self.source, *self.changes, *self.options])
+    def command(self, *chosen: str) -> str:
+        """What trains the plan, or what these options choose of it."""
+        return "python -m benchmark run " + shlex.join([self.source, *chosen, *self.changes, *self.options])
 
     def run_command(self, row: str, column: str) -> str:
         """What trains a row on a column."""
-        words = [self.source, "--method", row, "--dataset", column, *self.changes, *self.options]
-        return "python -m benchmark run " + shlex.join(words)
+        return self.command("--method", row, "--dataset", column)
 
     def file_name(self, report: str) -> str:
         """A report's name among the files of its folder: no other plan's, and of this protocol alone."""

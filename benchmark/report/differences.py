@@ -28,13 +28,14 @@ from benchmark.sweep import Plan
 
 NOTE = (
     "Test error of one row minus that of the other, in points, paired by seed; below zero the first is "
-    f"better. In square brackets the {1 - ALPHA:.0%} interval of a paired t test, not corrected: what seeds "
-    "change, not what other hyperparameters or test images would. Bold: p after the last epoch, two-sided, "
-    f"is at most {ALPHA:g}, corrected (Holm) for all pairs of the data set, however few are shown, those of "
-    "the paper's rows and those with a row in brackets apart; so it can change when another row comes in. "
-    "What is not bold is not shown to be equal: no margin is tested. Errors go up and down between epochs: a "
-    "difference that the last epochs' mean does not have is one of the last epoch. What the paper says of "
-    "its rows is judged in the claims, in families of their own, and can come out otherwise."
+    f"better. In square brackets the {1 - ALPHA:.0%} interval of a paired t test, not corrected; it covers "
+    "the chance of the seeds alone. A difference is shown, in bold, if its two-sided p after the last epoch, "
+    f"corrected (Holm) for all pairs of the data set, however few are listed, is at most {ALPHA:g}. Pairs of "
+    "rows without brackets, the paper's, and pairs with a row in brackets are corrected apart; a row that "
+    "comes in can change what is shown. What is not shown is not shown to be equal: no margin is tested. "
+    "Errors go up and down between epochs: where the mean over the last epochs is much smaller, the "
+    "difference may be a matter of which epoch was the last. What the paper says of its rows is judged in "
+    "the claims, in families of their own, and can come out otherwise."
 )
 _SAME = 1e-6
 """Points: differences that vary by less than this vary by rounding."""
@@ -96,8 +97,10 @@ class Differences:
     @property
     def late(self) -> str:
         """What `Pair.late` is of."""
-        epochs = min(LATE_EPOCHS, self.plan.config.protocol.epochs)
-        return f"mean of the last {epochs} epochs" if epochs > 1 else "mean of the last epoch"
+        epochs = self.plan.config.protocol.epochs
+        if epochs > LATE_EPOCHS:
+            return f"mean of the last {LATE_EPOCHS} epochs"
+        return f"mean of all {epochs} epochs" if epochs > 1 else "mean of the only epoch"
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -126,23 +129,26 @@ class Differences:
 
     def how(self, columns: Sequence[str]) -> list[str]:
         """What trains the missing rows of these data sets, if there are any."""
-        said = f"`{self.plan.command}` trains what is not stored, `--method` a part of it."
-        return [said] if any(map(self.missing, columns)) else []
+        lacking = ",".join(filter(self.missing, columns))
+        said = (
+            f"`{self.plan.command('--dataset', lacking)}` trains what is not stored, `--method` a part of it."
+        )
+        return [said] if lacking else []
 
     def remarks(self, column: str) -> list[str]:
         """What a reader of a data set's pairs should know."""
         pairs = self.pairs[column]
         tested = [pair for pair in pairs if pair.untested is None]
-        ours = sum(_has_addition(pair, self.plan) for pair in tested)
+        added = sum(_has_addition(pair, self.plan) for pair in tested)
         stored = list(dict.fromkeys(row for pair in pairs for row in (pair.row, pair.other)))
         used = {row: self.plan.config.hyperparameters(row, column) for row in stored}
         guessed = [row for row, given in used.items() if given is not None and given.source == "guess"]
         mixed = [row for row in stored if self.cells[row, column].mixes_code]
         said = ["Nothing to compare."]
         if pairs:
-            left_out = f"; {len(pairs) - len(tested)} are not tested" if len(tested) < len(pairs) else ""
-            both = f"{len(tested) - ours} pairs of the paper's rows and over {ours} with a row in brackets"
-            said = [f"Corrected over {both}{left_out}."]
+            left_out = f"; not tested: {len(pairs) - len(tested)}" if len(tested) < len(pairs) else ""
+            apart = f"{len(tested) - added} without a row in brackets, {added} with one"
+            said = [f"Pairs corrected together: {apart}{left_out}."]
         for what, named in (
             ("Hyperparameters guessed", guessed),
             ("By changed code", mixed),
@@ -164,7 +170,7 @@ def build(plan: Plan, store: Store, paper: PaperTable) -> Differences:
     for column in plan.config.columns:
         stored = [row for row in plan.config.rows if len(cells[row, column].errors) > 1]
         found = [
-            _pair(row, other, cells[row, column], cells[other, column])
+            _pair(plan, row, other, cells[row, column], cells[other, column])
             for row, other in combinations(stored, 2)
         ]
         corrected: dict[tuple[str, str], float] = {}
@@ -183,12 +189,12 @@ def _has_addition(pair: Pair, plan: Plan) -> bool:
     return any(plan.config.rows[row].addition for row in (pair.row, pair.other))
 
 
-def _pair(row: str, other: str, ours: Cell, theirs: Cell) -> Pair:
+def _pair(plan: Plan, row: str, other: str, ours: Cell, theirs: Cell) -> Pair:
     """Before correction. A plan's cells all have its seeds, in the same order."""
     apart = np.subtract(ours.late, theirs.late)  # (epochs, seeds)
     last, late = _difference(apart[-1]), _difference(apart.mean(axis=0))
     diverged = [
-        f"{cell.diverged} of {name} diverged"
+        f"{cell.diverged} of {plan.label(name)} diverged"
         for name, cell in ((row, ours), (other, theirs))
         if cell.diverged
     ]
@@ -203,17 +209,16 @@ def _difference(by_seed: NDArray[np.float64]) -> Difference:
 _COLUMNS = (
     *("dataset", "method", "minus", "seeds", "untested"),
     *("difference", "low", "high", "p_difference", "corrected_p_difference"),
-    *("late_difference", "late_low", "late_high", "late_p_difference"),
+    *("late_difference", "late_low", "late_high"),
 )
 
 
 def _line(column: str, pair: Pair) -> list[str | int | float | None]:
     """By `_COLUMNS`; empty what is not tested."""
     last = [*pair.last.interval, pair.last.p_difference, pair.corrected_p]
-    late = [*pair.late.interval, pair.late.p_difference]
     numbers = [
         *(pair.last.difference, *(last if pair.untested is None else [None] * len(last))),
-        *(pair.late.difference, *(late if pair.late_varies else [None] * len(late))),
+        *(pair.late.difference, *(pair.late.interval if pair.late_varies else [None] * 2)),
     ]
     digits = [None if number is None else float(f"{number:.4g}") for number in numbers]
     return [column, pair.row, pair.other, pair.seeds, pair.untested, *digits]
@@ -231,7 +236,10 @@ def show(differences: Differences, console: Console, rows: Sequence[str], column
                 cells = [escape(text) for text in differences.texts(pair)]
                 grid.add_row(*_marked(pair, cells, "[bold]{}[/bold]"))
             console.print(grid)
-        console.print(f"{title}: {' '.join(differences.remarks(column))}", markup=False)
+        remarks = differences.remarks(column)
+        if differences.pairs[column] and not found:
+            remarks = ["Nothing to compare of what was chosen.", *remarks]
+        console.print(f"{title}: {' '.join(remarks)}", markup=False)
     if differences.plan.warning:
         console.print(differences.plan.warning, style="bold", markup=False)
     console.print(NOTE, markup=False)

@@ -178,6 +178,22 @@ def test_bases_merge_from_the_bottom_up(write: Write, datasets: dict[str, Datase
     assert (plan.protocol.epochs, plan.protocol.seeds) == (7, [4, 0])
 
 
+@pytest.mark.parametrize("mark", [{"addition": True}, {}])
+def test_a_row_that_the_paper_has_not_is_an_addition(
+    write: Write, datasets: dict[str, DatasetConfig], mark: dict[str, Any]
+) -> None:
+    """Else it would be corrected together with the paper's rows."""
+    row = {"method": "BP", "hyperparameters": {"mnist": {"lr": 0.2, "source": "guess"}}, **mark}
+    over = {"base": str(CONFIGS / "table2.yaml"), "rows": {"Mine": row}}
+    file = write({**over, "title": "Mine"}, "mine.yaml")
+    assert not load_plan(str(write({**over, "comparable": False}, "apart.yaml")), datasets).comparable
+    if mark:
+        assert load_plan(str(file), datasets).comparable
+        return
+    with pytest.raises(UserError, match="rows.Mine: the paper's Table 2 has no such row"):
+        load_plan(str(file), datasets)
+
+
 @pytest.mark.parametrize(
     ("delta", "comparable"),
     [

@@ -190,7 +190,7 @@ def test_a_row_that_the_paper_has_not_is_an_addition(
     if mark:
         assert load_plan(str(file), datasets).comparable
         return
-    with pytest.raises(UserError, match="rows.Mine: the paper's Table 2 has no such row"):
+    with pytest.raises(UserError, match=r"rows\.Mine: the paper's Table 2 has no such row"):
         load_plan(str(file), datasets)
 
 

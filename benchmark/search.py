@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import optuna
 import pandas as pd
 import torch
@@ -24,10 +23,9 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmark import datasets, optuna_storage, provenance
-from benchmark.compilation import Compile, execution
 from benchmark.config import CONFIGS, LAST_SEED, SearchSpace, load_search, plan_file
 from benchmark.errors import UserError
-from benchmark.memory import keep_freed_memory, replicas_per_pass
+from benchmark.halving import Configuration, Wave
 from benchmark.methods import METHODS
 from benchmark.options import (
     RESULTS,
@@ -43,13 +41,9 @@ from benchmark.options import (
     run_app,
 )
 from benchmark.plan_patch import plan_patch
-from benchmark.precision import computing
 from benchmark.results import Store, atomic_file, slug
 from benchmark.samples import Dataset
 from benchmark.sweep import Run, differences
-from benchmark.training import Training
-
-Configuration = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -177,91 +171,34 @@ def kept(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def conduct(search: Search, study: optuna.Study, data: Dataset, device: torch.device) -> Iterator[str]:
+def conduct(
+    search: Search, study: optuna.Study, data: Dataset, device: torch.device, store: Store
+) -> Iterator[str]:
     """Train waves of trials until there are as many as asked for; yields what to tell the user."""
     data = data.hold_out(search.validation_samples)
+    run = replace(search.run, seeds=[search.seed])
     while (missing := search.trials - len(kept(study))) > 0:
         # A sampler seeded once would draw the same again after a restart.
         study.sampler = optuna.samplers.TPESampler(
             seed=search.seed + len(study.trials), n_startup_trials=search.wave, multivariate=True
         )
         number = len(kept(study)) // search.wave + 1
-        wave = [study.ask(search.distributions()) for _ in range(min(search.wave, missing))]
-        for rung, errors in halve(search, [trial.params for trial in wave], data, device):
+        trials = [study.ask(search.distributions()) for _ in range(min(search.wave, missing))]
+        wave = Wave(run, search.space, [trial.params for trial in trials], data, device, store)
+        for rung, errors in wave.rungs():
             for index, error in errors.items():
-                wave[index].report(error, rung)
+                trials[index].report(error, rung)
             best = min(errors, key=errors.__getitem__)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in wave[best].params.items())
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in trials[best].params.items())
             found = f"{len(errors)} configurations, best {errors[best]:.2f} % ({shown})"
             yield f"wave {number}, epoch {rung}: {found}"
-        for index, trial in enumerate(wave):
+        for index, trial in enumerate(trials):
             trial.set_user_attr("device", provenance.device_name(device))
             if index in errors:
                 study.tell(trial, errors[index])
             else:
                 study.tell(trial, state=TrialState.PRUNED)
-
-
-def halve(
-    search: Search, configurations: Sequence[Configuration], data: Dataset, device: torch.device
-) -> Iterator[tuple[int, dict[int, float]]]:
-    """Successive halving: after each rung its epoch and the error in % of every configuration still there,
-    averaged over the last epochs (`SearchSpace.judged`).
-
-    The best 1 / `reduction`, at least one, go on to the next rung from where they are.
-    """
-    keep_freed_memory()
-    run = search.run
-    fitting = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
-    alive = list(range(len(configurations)))
-    states: dict[int, dict[str, Any]] = {}
-    trained = 0
-    for rung in search.space.rungs:
-        errors: dict[int, float] = {}
-        for side_by_side in (alive[i : i + fitting] for i in range(0, len(alive), fitting)):
-            training = _training(
-                search, [configurations[i] for i in side_by_side], rung - trained, data, device
-            )
-            if side_by_side[0] in states:
-                training.load_state_dict(_stacked([states[i] for i in side_by_side]))
-            found: list[list[float]] = []
-            with computing(run.precision, device):
-                while training.epoch < rung:
-                    result = training.run_epoch()
-                    found += [] if result is None else [result.test_error]
-            # Of one epoch alone a low error may be luck: some configurations go up and down by points.
-            late = np.mean(found[-search.space.judged(rung) :], 0)
-            errors |= dict(zip(side_by_side, late.tolist(), strict=True))
-            state = training.state_dict()
-            for replica, i in enumerate(side_by_side):
-                weights = {name: weight[replica].clone() for name, weight in state["network"].items()}
-                states[i] = {**state, "network": weights}
-        yield rung, errors
-        trained = rung
-        count = -(-len(alive) // search.space.reduction)
-        alive = sorted(sorted(alive, key=errors.__getitem__)[:count])
-
-
-def _training(
-    search: Search, configurations: Sequence[Configuration], epochs: int, data: Dataset, device: torch.device
-) -> Training:
-    """Of configurations side by side, for so many epochs."""
-    run = replace(
-        search.run,
-        hyperparameters={name: [c[name] for c in configurations] for name in search.space.names},
-        seeds=[search.seed] * len(configurations),
-        epochs=epochs,
-    )
-    how = execution(Compile.AUTO, run.multiply_adds(len(data.train)), device)
-    built = run.build(device)
-    return Training(built, run.seeds, data.train, data.test, batch_size=run.batch_size, execution=how)
-
-
-def _stacked(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The state of replicas trained side by side, from those of each."""
-    networks = [state["network"] for state in states]
-    weights = {name: torch.stack([network[name] for network in networks]) for name in networks[0]}
-    return {**states[0], "network": weights}
+        wave.forget()
 
 
 def winner(search: Search, study: optuna.Study) -> dict[str, Any]:
@@ -353,7 +290,7 @@ def command(
             nothing = ", nothing to train" if done >= search.trials else ""
             found = f"{done} configurations complete, {search.trials} asked for"
             console.print(f"{search.name}: {found}{nothing}", markup=False)
-            for line in conduct(search, study, data[search.run.column], on):
+            for line in conduct(search, study, data[search.run.column], on, chosen.store):
                 console.print(f"  {line}", markup=False)
             folder = search.folder(chosen.store)
             for suffix, text in (

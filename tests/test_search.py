@@ -5,22 +5,21 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import optuna
 import pandas as pd
 import pytest
 import torch
 from optuna.trial import TrialState
 
-from benchmark import datasets, search
+from benchmark import datasets, halving, search
 from benchmark.config import SearchSpace, load_datasets, load_plan
 from benchmark.errors import UserError
+from benchmark.halving import Wave
 from benchmark.plan_patch import plan_patch
 from benchmark.results import Store
 from benchmark.samples import Split
-from benchmark.search import Search, conduct, frame, halve, kept, winner
+from benchmark.search import Search, conduct, frame, kept, winner
 from benchmark.sweep import Plan
-from benchmark.training import Training
 
 PLAN = """
 base: {quick}
@@ -73,43 +72,8 @@ def ranges(**changes):
 
 def run(asked, store, data):
     with asked.study(store) as study:
-        list(conduct(asked, study, data, torch.device("cpu")))
+        list(conduct(asked, study, data, torch.device("cpu"), store))
         return study
-
-
-def test_survivors_go_on_as_if_they_had_trained_alone(plan_path, data):
-    asked = searched(plan_path, "DTP", ranges())
-    configurations = [
-        {"lr": lr, "stepsize": 0.07, "lr_feedback": 0.01, "noise_std": 0.02}
-        for lr in (0.5, 0.002, 0.3, 0.001)
-    ]
-    held_out = data.hold_out(1000)
-    (first, all_errors), (second, errors) = halve(asked, configurations, held_out, torch.device("cpu"))
-    assert (first, second) == (1, 2)
-    assert sorted(all_errors) == [0, 1, 2, 3]
-    best = sorted(sorted(all_errors, key=all_errors.__getitem__)[:2])  # ceil(4 / 3)
-    assert sorted(errors) == best
-    for index in best:
-        alone = asked.run.__class__(
-            **{**vars(asked.run), "hyperparameters": configurations[index], "seeds": [1]}
-        )
-        training = Training(alone.build("cpu"), [1], held_out.train, held_out.test, batch_size=256)
-        while training.epoch < 2:
-            result = training.run_epoch()
-        # One image more or less may fall on the other side by rounding.
-        assert errors[index] == pytest.approx(result.test_error[0], abs=0.11)
-
-
-def test_the_error_is_averaged_over_the_last_epochs(plan_path, data):
-    asked = searched(plan_path, "BP", SearchSpace(grid={"lr": [2.0]}, rungs=[1, 6]))
-    held_out = data.hold_out(1000)
-    (_, first), (_, second) = halve(asked, [{"lr": 2.0}], held_out, torch.device("cpu"))
-    alone = replace(asked.run, hyperparameters={"lr": 2.0}).build("cpu")
-    training = Training(alone, [1], held_out.train, held_out.test, batch_size=256)
-    errors = [training.run_epoch().test_error[0] for _ in range(6)]
-    assert first[0] == pytest.approx(errors[0], abs=0.11)
-    assert second[0] == pytest.approx((errors[4] + errors[5]) / 2, abs=0.11)
-    assert abs(errors[4] - errors[5]) > 0.3  # so that neither alone would do
 
 
 @pytest.mark.parametrize(
@@ -134,8 +98,9 @@ def test_the_test_set_is_never_looked_at(plan_path, data, tmp_path):
 def test_a_grid_is_one_wave_with_every_point(plan_path, data, tmp_path):
     grid = {"lr": [0.1, 1], "stepsize": [0.004, 0.04]}
     asked = searched(plan_path, "FW-DTP", SearchSpace(grid=grid, rungs=[1, 2]))
-    with asked.study(Store(tmp_path)) as study:
-        lines = list(conduct(asked, study, data, torch.device("cpu")))
+    store = Store(tmp_path)
+    with asked.study(store) as study:
+        lines = list(conduct(asked, study, data, torch.device("cpu"), store))
     assert len(lines) == 2
     assert lines[0].startswith("wave 1, epoch 1: 4 configurations")
     table = frame(study)
@@ -169,15 +134,16 @@ class Crash(Exception):
 def test_a_crash_loses_no_configuration(plan_path, data, tmp_path, monkeypatch):
     asked, store = searched(plan_path, "DTP", ranges()), Store(tmp_path)
     calls = []
-    real = search.halve
+    real = Wave.rungs
+    monkeypatch.setattr(halving, "CHECKPOINT_SECONDS", 0.0)
 
-    def crashing(*arguments):
-        calls.append(arguments[1])
+    def crashing(wave):
+        calls.append(wave.configurations)
         if len(calls) == 2:
             raise Crash
-        return real(*arguments)
+        return real(wave)
 
-    monkeypatch.setattr(search, "halve", crashing)
+    monkeypatch.setattr(Wave, "rungs", crashing)
     with pytest.raises(Crash):
         run(asked, store, data)
     study = run(asked, store, data)
@@ -186,6 +152,8 @@ def test_a_crash_loses_no_configuration(plan_path, data, tmp_path, monkeypatch):
     crashed = sorted(tuple(sorted(params.items())) for params in calls[1])
     retried = sorted(tuple(sorted(params.items())) for params in calls[2])
     assert crashed == retried
+    assert calls[1] == calls[2]  # in this order, by which a wave finds its checkpoint
+    assert not list(tmp_path.glob("partial/*"))
     assert not frame(study)[list(RANGES)].duplicated().any()
 
 
@@ -263,8 +231,9 @@ def test_the_patch_applies_and_says_how_it_was_found(plan_path, data, tmp_path, 
     grid = {"lr": [0.5], "stepsize": [0.005]} if row == "FW-DTP" else {"lr": [0.5]}
     asked = searched(plan_path, row, SearchSpace(grid=grid, rungs=[1, 2]))
     asked = replace(asked, run=replace(asked.run, column=column))
-    with asked.study(Store(tmp_path)) as study:
-        list(conduct(asked, study, data, torch.device("cpu")))
+    store = Store(tmp_path)
+    with asked.study(store) as study:
+        list(conduct(asked, study, data, torch.device("cpu"), store))
     (tmp_path / "winner.patch").write_text(plan_patch(plan_path, row, column, winner(asked, study)))
     before = load_plan(str(plan_path), load_datasets())
     command = ["patch", "-p1", "-i", tmp_path / "winner.patch"]
@@ -285,16 +254,6 @@ def test_a_cell_without_values_is_searched_too(plan_path, data, tmp_path):
     asked = replace(asked, run=replace(asked.run, hyperparameters={}))
     table = frame(run(asked, Store(tmp_path), data))
     assert len(table) == 3
-
-
-def test_waves_larger_than_memory_train_in_parts(plan_path, data, tmp_path, monkeypatch):
-    grid = {"lr": [0.1, 0.5, 1], "stepsize": [0.004, 0.04]}
-    asked = searched(plan_path, "FW-DTP", SearchSpace(grid=grid, rungs=[1, 2], reduction=2))
-    whole = frame(run(asked, Store(tmp_path / "whole"), data))
-    monkeypatch.setattr(search, "replicas_per_pass", lambda *_: 2)
-    parts = frame(run(asked, Store(tmp_path / "parts"), data))
-    assert parts.drop(columns="validation_error").equals(whole.drop(columns="validation_error"))
-    assert np.allclose(parts["validation_error"], whole["validation_error"], atol=0.11)
 
 
 def test_command_writes_trials_and_patch(plan_path, tmp_path):

@@ -12,6 +12,7 @@ import torch
 
 from benchmark.compilation import Compile, execution
 from benchmark.config import SearchSpace
+from benchmark.executor import Progress
 from benchmark.memory import keep_freed_memory, replicas_per_pass
 from benchmark.methods import METHODS
 from benchmark.precision import computing
@@ -77,11 +78,12 @@ class Wave:
         """Remove the checkpoint."""
         self.store.discard(self.key)
 
-    def rungs(self) -> Iterator[tuple[int, dict[int, float]]]:
+    def rungs(self, progress: Progress) -> Iterator[tuple[int, dict[int, float]]]:
         """After each rung its epoch and the error in % of every configuration still there, averaged over the
         last epochs (`SearchSpace.judged`); for rungs of the checkpoint at once.
 
-        The best 1 / `reduction`, at least one, go on to the next rung from where they are.
+        The best 1 / `reduction`, at least one, go on to the next rung from where they are. `progress` hears
+        of those that train side by side.
         """
         keep_freed_memory()
         with self.store.claim(self.key, f"a search for {self.run.row} on {self.run.column}"):
@@ -92,7 +94,7 @@ class Wave:
                 for start in range(0, len(alive), reached.fitting):
                     side_by_side = alive[start : start + reached.fitting]
                     if side_by_side[0] not in errors:
-                        late = self._train(side_by_side, before, rung, reached)
+                        late = self._train(side_by_side, before, rung, reached, progress)
                         errors |= dict(zip(side_by_side, late, strict=True))
                 yield rung, errors
                 before = rung
@@ -108,7 +110,9 @@ class Wave:
         run = self.run
         return _Reached(replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, self.device))
 
-    def _train(self, side_by_side: Sequence[int], before: int, rung: int, reached: _Reached) -> list[float]:
+    def _train(
+        self, side_by_side: Sequence[int], before: int, rung: int, reached: _Reached, progress: Progress
+    ) -> list[float]:
         """Train configurations from one rung to the next; returns their errors and keeps their networks."""
         training = self._training(side_by_side, rung - before)
         by_epoch: list[list[float]] = []
@@ -118,6 +122,7 @@ class Wave:
         elif before:
             network = _stacked([reached.networks[i] for i in side_by_side])
             training.load_state_dict({"completed": training.method.pretraining + before, "network": network})
+        progress(training.completed, None)
         with computing(self.run.precision, self.device):
             while training.epoch < rung:
                 result = training.run_epoch()
@@ -126,6 +131,7 @@ class Wave:
                     reached.under_way = {"training": training.state_dict(), "errors": by_epoch}
                     self.store.save_checkpoint(self.key, reached.state)
                     reached.saved = time.monotonic()
+                progress(training.completed, result)
         reached.under_way = None
         weights = training.state_dict()["network"]
         for replica, i in enumerate(side_by_side):

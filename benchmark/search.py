@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +21,12 @@ import torch
 import typer
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 
 from benchmark import datasets, optuna_storage, provenance
 from benchmark.config import CONFIGS, LAST_SEED, SearchSpace, load_search, plan_file
 from benchmark.errors import UserError
+from benchmark.executor import Progress
 from benchmark.halving import Configuration, Wave
 from benchmark.methods import METHODS
 from benchmark.options import (
@@ -41,9 +43,11 @@ from benchmark.options import (
     run_app,
 )
 from benchmark.plan_patch import plan_patch
+from benchmark.progress import progress_bar
 from benchmark.results import Store, atomic_file, slug
 from benchmark.samples import Dataset
 from benchmark.sweep import Run, differences
+from benchmark.training import EpochResult
 
 
 @dataclass(frozen=True)
@@ -172,26 +176,33 @@ def kept(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def conduct(
-    search: Search, study: optuna.Study, data: Dataset, device: torch.device, store: Store
-) -> Iterator[str]:
-    """Train waves of trials until there are as many as asked for; yields what to tell the user."""
+    search: Search,
+    study: optuna.Study,
+    data: Dataset,
+    device: torch.device,
+    store: Store,
+    console: Console,
+) -> None:
+    """Train waves of trials until there are as many as asked for."""
     data = data.hold_out(search.validation_samples)
-    run = replace(search.run, seeds=[search.seed])
+    run = replace(search.run, seeds=[search.seed], epochs=search.space.rungs[-1])
     while (missing := search.trials - len(kept(study))) > 0:
-        # A sampler seeded once would draw the same again after a restart.
+        # Trials that failed do not count: a wave after a crash is drawn as it would have been without.
+        drawn = len(study.trials) - len(study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
         study.sampler = optuna.samplers.TPESampler(
-            seed=search.seed + len(study.trials), n_startup_trials=search.wave, multivariate=True
+            seed=search.seed + drawn, n_startup_trials=search.wave, multivariate=True
         )
         number = len(kept(study)) // search.wave + 1
         trials = [study.ask(search.distributions()) for _ in range(min(search.wave, missing))]
         wave = Wave(run, search.space, [trial.params for trial in trials], data, device, store)
-        for rung, errors in wave.rungs():
-            for index, error in errors.items():
-                trials[index].report(error, rung)
-            best = min(errors, key=errors.__getitem__)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in trials[best].params.items())
-            found = f"{len(errors)} configurations, best {errors[best]:.2f} % ({shown})"
-            yield f"wave {number}, epoch {rung}: {found}"
+        with progress_bar(console, f"wave {number}", run.total_epochs) as update:
+            for rung, errors in wave.rungs(_advance(update)):
+                for index, error in errors.items():
+                    trials[index].report(error, rung)
+                best = min(errors, key=errors.__getitem__)
+                shown = ", ".join(f"{name} {value:.4g}" for name, value in trials[best].params.items())
+                found = f"{len(errors)} configurations, best {errors[best]:.2f} % ({shown})"
+                console.print(f"  wave {number}, epoch {rung}: {found}", markup=False)
         for index, trial in enumerate(trials):
             trial.set_user_attr("device", provenance.device_name(device))
             if index in errors:
@@ -199,6 +210,14 @@ def conduct(
             else:
                 study.tell(trial, state=TrialState.PRUNED)
         wave.forget()
+
+
+def _advance(update: Callable[[int, str], None]) -> Progress:
+    def advance(done: int, result: EpochResult | None) -> None:
+        errors = [] if result is None else result.test_error
+        update(done, f"best of {len(errors)}: {min(errors):.2f} %" if errors else "")
+
+    return advance
 
 
 def winner(search: Search, study: optuna.Study) -> dict[str, Any]:
@@ -290,8 +309,7 @@ def command(
             nothing = ", nothing to train" if done >= search.trials else ""
             found = f"{done} configurations complete, {search.trials} asked for"
             console.print(f"{search.name}: {found}{nothing}", markup=False)
-            for line in conduct(search, study, data[search.run.column], on, chosen.store):
-                console.print(f"  {line}", markup=False)
+            conduct(search, study, data[search.run.column], on, chosen.store, console)
             folder = search.folder(chosen.store)
             for suffix, text in (
                 ("csv", frame(study).to_csv(index=False, lineterminator="\n")),

@@ -20,6 +20,10 @@ LR = (0.5, 0.002, 0.3, 0.001)
 Errors = list[tuple[int, dict[int, float]]]
 
 
+def ignore(done: int, result: EpochResult | None) -> None:
+    """No progress is shown."""
+
+
 @pytest.fixture
 def wave(tmp_path: Path, data: Dataset) -> Wave:
     chosen = select(tmp_path)
@@ -41,7 +45,7 @@ def alone(wave: Wave, values: dict[str, float], epochs: int) -> list[float]:
 
 
 def test_survivors_go_on_as_if_they_had_trained_alone(wave: Wave) -> None:
-    (first, errors), *later = wave.rungs()
+    (first, errors), *later = wave.rungs(ignore)
     assert first == 1
     assert sorted(errors) == [0, 1, 2, 3]
     for (rung, found), kept, judged in zip(later, (2, 1), ([1, 2], [4, 5]), strict=True):
@@ -59,7 +63,7 @@ def test_the_error_is_averaged_over_the_last_epochs(wave: Wave) -> None:
     values = {**wave.configurations[0], "lr": 5.0}
     (_, first), (_, second) = replace(
         wave, space=SPACE.model_copy(update={"rungs": [1, 6]}), configurations=[values]
-    ).rungs()
+    ).rungs(ignore)
     errors = alone(wave, values, 6)
     assert first[0] == pytest.approx(errors[0])
     assert second[0] == pytest.approx((errors[4] + errors[5]) / 2)
@@ -67,12 +71,22 @@ def test_the_error_is_averaged_over_the_last_epochs(wave: Wave) -> None:
 
 
 def test_waves_larger_than_memory_train_in_parts(wave: Wave, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(wave.rungs())
+    whole = list(wave.rungs(ignore))
     monkeypatch.setattr(halving, "replicas_per_pass", lambda *_: 3)
-    parts = list(wave.rungs())
+    parts = list(wave.rungs(ignore))
     assert [rung for rung, _ in parts] == [rung for rung, _ in whole]
     for (_, ours), (_, theirs) in zip(parts, whole, strict=True):
         assert ours == pytest.approx(theirs, abs=1.1)
+
+
+def test_progress_hears_of_every_epoch(wave: Wave) -> None:
+    heard: list[tuple[int, int]] = []
+    list(wave.rungs(lambda done, result: heard.append((done, len(result.test_error) if result else 0))))
+    before = wave.run.total_epochs - wave.run.epochs
+    assert before > 0
+    pretraining = [(epoch, 0) for epoch in range(before + 1)]
+    rungs = [(1, 4), (1, 0), (2, 2), (3, 2), (3, 0), (4, 1), (5, 1), (6, 1)]
+    assert heard == [*pretraining, *((before + epoch, replicas) for epoch, replicas in rungs)]
 
 
 class Killed(Exception):
@@ -91,7 +105,7 @@ def killed(wave: Wave, after: int, patch: pytest.MonkeyPatch) -> None:
     with patch.context() as inner:
         inner.setattr(Training, "run_epoch", run_epoch)
         with pytest.raises(Killed):
-            list(wave.rungs())
+            list(wave.rungs(ignore))
 
 
 def epochs(patch: pytest.MonkeyPatch) -> list[int]:
@@ -110,7 +124,7 @@ def test_stopped_after_any_epoch_it_goes_on_bit_for_bit(
     monkeypatch.setattr(halving, "replicas_per_pass", lambda *_: side_by_side)
     with monkeypatch.context() as patch:
         trained = epochs(patch)
-        whole = list(wave.rungs())
+        whole = list(wave.rungs(ignore))
         wave.forget()
     assert len(trained) >= SPACE.rungs[-1]
     for after in range(1, len(trained)):
@@ -118,14 +132,14 @@ def test_stopped_after_any_epoch_it_goes_on_bit_for_bit(
         with monkeypatch.context() as patch:
             patch.setattr(halving, "replicas_per_pass", lambda *_: 1)  # as memory holds by now
             left = epochs(patch)
-            assert list(wave.rungs()) == whole
+            assert list(wave.rungs(ignore)) == whole
         assert left == trained[after:]
         wave.forget()
         assert not list(wave.store.root.glob("partial/*"))
 
 
 def test_without_a_checkpoint_nothing_is_left(wave: Wave) -> None:
-    list(wave.rungs())
+    list(wave.rungs(ignore))
     assert not list(wave.store.root.glob("partial/*"))
 
 
@@ -150,12 +164,12 @@ def test_a_damaged_checkpoint_is_named(wave: Wave, monkeypatch: pytest.MonkeyPat
     content[len(content) // 2] ^= 1
     file.write_bytes(bytes(content))
     with pytest.raises(UserError, match=r"checkpoint\.pt is damaged .* delete it"):
-        list(wave.rungs())
+        list(wave.rungs(ignore))
     assert file.read_bytes() == bytes(content)
 
 
 def test_two_processes_do_not_train_the_same(wave: Wave) -> None:
     claimed = f"run {wave.key} (a search for DTP on {wave.run.column}) is being trained by another process"
     with Store(wave.store.root).claim(wave.key), pytest.raises(UserError) as error:
-        list(wave.rungs())
+        list(wave.rungs(ignore))
     assert str(error.value).startswith(claimed)

@@ -238,7 +238,8 @@ def _train_column(
         store.tidy(run.key)
     pinned = config.checksum is not None or config.kind == "torchvision"
     if stored and len(stored) == len(statuses):
-        console.print(f"{column}: {len(stored)} rows stored, nothing to train", markup=False)
+        rows = f"{len(stored)} row{'s' * (len(stored) != 1)}"
+        console.print(f"{column}: {rows} stored, nothing to train", markup=False)
     if not waiting and (pinned or not stored):
         return failures
     try:
@@ -376,12 +377,11 @@ def _warn(store: Store, said: Sequence[str] = ()) -> None:
 
 @contextmanager
 def _warning(store: Store) -> Iterator[None]:
-    """`_warn` afterwards, also where the first damaged run was the end."""
+    """`_warn` afterwards; where a damaged run was the end, all of them are errors."""
     try:
         yield
     except UserError as error:
-        _warn(store, error.args)
-        raise
+        raise UserError(*dict.fromkeys([*error.args, *store.problems()])) from None
     _warn(store)
 
 

@@ -500,6 +500,8 @@ def _epochs(file: Path, digest: Any) -> pd.DataFrame:
 def _table(file: Path, digest: Any) -> pd.DataFrame:
     try:
         csv = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from None
     if digest != _sha256(csv):

@@ -282,7 +282,10 @@ def command(
     searches = []
     for run in runs:  # all is checked before anything trains
         if run.row not in config.rows:
-            raise UserError(f"{spaces}: no search space for {run.row}, found: {', '.join(config.rows)}")
+            found = ", ".join(config.rows)
+            raise UserError(
+                f"{spaces}: no search space for {run.row}, found: {found}; --spaces names another file"
+            )
         space = config.rows[run.row]
         if trials is not None and space.grid is not None:
             raise UserError(f"--trials: {trials} found, but {run.row} is searched on a grid, always whole")

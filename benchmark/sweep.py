@@ -125,7 +125,7 @@ CHANGED = re.compile(r"(^|-)(seeds-\d[\da-f-]*|\d+-epochs|" + "|".join(Precision
 """How they end where a command changes the protocol: see `Plan.with_protocol`."""
 
 
-NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: another data set, network or protocol."
+NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: another data set, network or protocol, or as the plan says."
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from benchmark.options import (
     Datasets,
     DeviceName,
     Methods,
+    PlanOption,
     PrecisionSetting,
     Results,
     Selection,
@@ -250,6 +251,7 @@ HEADS = (
 def command(
     method: Methods = None,
     dataset: Datasets = None,
+    plan: PlanOption = None,
     replicas: Annotated[
         str | None, typer.Option(help="Replica counts, such as 1,5,20 (default: 1,5).")
     ] = None,
@@ -288,7 +290,13 @@ def command(
     if with_table3 or with_study:
         if with_table3 and with_study:
             raise UserError("--table3, --study: one at a time")
-        given = {"--method": method, "--dataset": dataset, "--replicas": replicas, "--csv": csv}
+        given = {
+            "--plan": plan,
+            "--method": method,
+            "--dataset": dataset,
+            "--replicas": replicas,
+            "--csv": csv,
+        }
         if compile is not Compile.AUTO:
             given["--compile"] = compile
         if precision is not None:
@@ -302,7 +310,8 @@ def command(
     for option, used in (("--profile", profile is not None), ("--again", again)):
         if used:
             raise UserError(f"{option}: only with --table3 or --study")
-    chosen = Selection("table2", dataset or ["mnist"], method, None, None, results, precision=precision)
+    chosen = Selection(plan or "table2", dataset, method, None, None, results, precision=precision)
+    columns = chosen.columns if dataset else chosen.columns[:1]
     counts = parse_numbers("--replicas", "1,5" if replicas is None else replicas, least=1)
     if csv is not None and csv.exists():
         raise UserError(f"--csv: {csv} exists already; name another file")
@@ -320,7 +329,7 @@ def command(
             "compiled" if compiled else "replica axis",
         )
         for count in counts
-        for run in chosen.plan.runs(chosen.rows, chosen.columns)
+        for run in chosen.plan.runs(chosen.rows, columns)
     ]
     measured = _measure_all(points, chosen.plan, on, 5.0 if seconds is None else seconds, most)
     for cost in measured:

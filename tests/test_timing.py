@@ -23,7 +23,7 @@ from benchmark.options import RESULTS, Selection, run_app
 from benchmark.states import State, Status
 from benchmark.sweep import Plan, Run
 from benchmark.timing_points import PROFILES, Point
-from tests.commands import Command
+from tests.commands import MINI, PLAN, Command
 
 DIMS = [11, 8, 7, 6, 5]
 SAMPLES, REPLICAS = 13, 2
@@ -125,6 +125,8 @@ def test_csv(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ["--table3", "--study"],
         ["--table3", "--profile", "bogus"],
         ["--table3", "--replicas", "1"],
+        ["--table3", "--plan", "quick"],
+        ["--plan", "unknown"],
         ["--study", "--method", "BP"],
         ["--study", "--dataset", "mnist"],
         ["--table3", "--csv", "timing.csv"],
@@ -138,6 +140,17 @@ def test_errors(command: Command, arguments: list[str]) -> None:
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_rows_of_a_plan_of_ones_own(command: Command, tmp_path: Path) -> None:
+    """On its first data set, of whose images only the shape matters."""
+    (tmp_path / "mine.yaml").write_text(PLAN.replace("  FA:", "  Mine:"))
+    options = ("--plan", str(tmp_path / "mine.yaml"), "--replicas", "2", "--seconds", "0", "--device", "cpu")
+    file = tmp_path / "timing.csv"
+    code, _, err = command(*options, "--csv", str(file))
+    assert (code, err) == (0, "")
+    found = [(cost.method, cost.dataset, cost.replicas) for cost in costs.read(file)]
+    assert found == [("BP", MINI, 2), ("Mine", MINI, 2)]
 
 
 def test_unknown_cost_is_no_share(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ NOTE = (
     "the chance of the seeds alone. A difference is shown, in bold, if its two-sided p after the last epoch, "
     f"corrected (Holm) for all pairs of the data set, however few are listed, is at most {ALPHA:g}. Pairs of "
     "rows without brackets, the paper's, and pairs with a row in brackets are corrected apart; a row that "
-    "comes in can change what is shown. What is not shown is not shown to be equal: no margin is tested. "
+    "comes in can change what is shown. For a pair that was chosen before its numbers were seen, p counts "
+    "as it is. What is not shown is not shown to be equal: no margin is tested. "
     "Errors go up and down between epochs: where the mean over the last epochs is much smaller, the "
     "difference may be a matter of which epoch was the last. What the paper says of its rows is judged in "
     "the claims, in families of their own, and can come out otherwise."
@@ -143,6 +144,7 @@ class Differences:
         stored = list(dict.fromkeys(row for pair in pairs for row in (pair.row, pair.other)))
         used = {row: self.plan.config.hyperparameters(row, column) for row in stored}
         guessed = [row for row, given in used.items() if given is not None and given.source == "guess"]
+        borrowed = [row for row in stored if column not in self.plan.config.rows[row].hyperparameters]
         mixed = [row for row in stored if self.cells[row, column].mixes_code]
         said = ["Nothing to compare."]
         if pairs:
@@ -151,6 +153,7 @@ class Differences:
             said = [f"Pairs corrected together: {apart}{left_out}."]
         for what, named in (
             ("Hyperparameters guessed", guessed),
+            ("Hyperparameters of another data set", borrowed),
             ("By changed code", mixed),
             ("Not stored", self.missing(column)),
         ):

@@ -24,8 +24,8 @@ from benchmark.sweep import Plan
 
 NOTE = (
     "Test error in % after the last epoch: mean ± standard deviation (n - 1) over the seeds, and how many "
-    "seeds are behind it. Bold: best, underlined: second best, among the target propagation rows, as in "
-    "the paper, where all of them are there. #params counts one decoder an encoder, as the paper does; "
+    "seeds are behind it. Bold: best, underlined: second best, among the plan's target propagation rows, as "
+    "in the paper, once all of them are there. #params counts one decoder an encoder, as the paper does; "
     "trained is the number of weights that learning changes (no decoder leads to the input). Rows and "
     "columns in [brackets] are not in the paper."
 )
@@ -110,10 +110,10 @@ class Table2:
         return same[0] == column
 
     def rank(self, row: str, column: str) -> int:
-        """1 for the best, 2 for the second best of the target propagation rows, once all are there."""
+        """1 for the best, 2 for the second best target propagation row, once all are there, two or more."""
         places = [(other, column) for other in self.rows if self._is_ranked(other)]
         cells = [self.cells[place] for place in places if self.cells[place].planned]
-        if (row, column) not in places or not all(cell.errors for cell in cells):
+        if (row, column) not in places or len(cells) < 2 or not all(cell.errors for cell in cells):
             return 0
         ranked = sorted({round(cell.mean, 2) for cell in cells})[:2]
         mean = round(self.cells[row, column].mean, 2)

@@ -190,6 +190,17 @@ def test_rows_by_changed_code_are_named(chosen: Selection, monkeypatch: pytest.M
     assert "By changed code: DTP. Not stored" in shown(chosen)
 
 
+def test_values_of_another_data_set_are_said(tmp_path: Path, errors: Errors) -> None:
+    """They may suit some rows better than others."""
+    column = "fashion-mnist: {network: 1x8"
+    text = SEEDS.replace(column, f"{column}, hyperparameters_from: mnist")
+    chosen = select(tmp_path, text.replace("&bp {", "&bp {fashion-mnist: {lr: 0.1, source: search}, "))
+    keep(chosen, {row: errors[row] for row in ("BP", "DTP", "DRL")}, column="fashion-mnist")
+    assert "guessed: DTP, DRL. Hyperparameters of another data set: DTP, DRL." in shown(chosen)
+    keep(chosen, {row: errors[row] for row in ("BP", "DTP")})
+    assert "Hyperparameters guessed: BP, DTP. Not stored" in shown(chosen)
+
+
 @pytest.mark.parametrize("epochs", [EPOCHS, EPOCHS + 1])
 def test_the_command_trains_what_is_missing(tmp_path: Path, errors: Errors, epochs: int) -> None:
     """Data sets by name: absent ones that the paper has not are else skipped."""

@@ -154,6 +154,15 @@ def test_no_rank_before_all_are_there(tmp_path: Path) -> None:
     assert r"\textbf" not in text["tex"]
 
 
+def test_one_row_is_no_ranking(tmp_path: Path) -> None:
+    rows = "{DRL: null, L-DRL: null, 'L-DRL #2_a & b': null}"
+    (tmp_path / "base.yaml").write_text(PLAN)
+    chosen = select(tmp_path, f"base: base.yaml\ntitle: Less\nrows: {rows}\n")
+    fill(chosen, {"DTP": [3.0, 4.0]})
+    table = table2.build(chosen.plan, chosen.store, PAPER)
+    assert table.rank("DTP", "mnist") == 0
+
+
 def test_an_addition_stands_beside_the_papers_row(tmp_path: Path) -> None:
     released = MARGINS.replace("    addition: true\n", "    addition: true\n    paper_row: BP\n", 1)
     chosen = select(tmp_path, released)

@@ -784,3 +784,10 @@ def test_judging_needs_no_report() -> None:
     code = "import benchmark.claims, sys; print([name for name in sys.modules if 'benchmark.report' in name])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+def test_what_no_command_gets_is_said_why(chosen: Selection) -> None:
+    store(chosen, "FW-DTP", LOW)
+    lacking = {**BEATS, "columns": ["mnist"], "against": ["L-DRL"]}
+    assert "MNIST: FW-DTP against L-DRL (the plan has no L-DRL on MNIST)" in shown(ledger(chosen, lacking))
+    assert "no data: MNIST: FW-DTP against DTP " in shown(ledger(chosen, {**lacking, "against": ["DTP"]}))

@@ -46,7 +46,8 @@ def show(ledger: Ledger, console: Console) -> None:
         quoted = f"{judgement.name}\n{judgement.claim.section}: {judgement.claim.quote}"
         there = [part for part in judgement.parts if part.verdict is not Verdict.NO_DATA]
         lines = [f"{part.where}: {ledger.judged(part)}. {part.numbers}" for part in there]
-        gaps = [part.where for part in judgement.parts if part.verdict is Verdict.NO_DATA]
+        lacking = [part for part in judgement.parts if part.verdict is Verdict.NO_DATA]
+        gaps = [part.where if part.commands else f"{part.where} ({part.numbers})" for part in lacking]
         lines += [f"no data: {'; '.join(gaps)}"] if gaps else []
         grid.add_row(escape(quoted), ledger.shown(judgement.verdict), escape("\n".join(lines)))
     console.print(grid)

@@ -381,7 +381,11 @@ def _warning(store: Store) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(*dict.fromkeys([*error.args, *store.problems()])) from None
+        problems = store.problems()
+        if set(error.args) & set(problems):
+            raise UserError(*dict.fromkeys([*error.args, *problems])) from None
+        _warn(store)
+        raise
     _warn(store)
 
 

@@ -114,13 +114,15 @@ def _undisturbed() -> Iterator[None]:
         return
     waiting: list[int] = []
     stops = signal.SIGINT, signal.SIGTERM
-    before = {stop: signal.signal(stop, lambda number, _: waiting.append(number)) for stop in stops}
+    before = {stop: signal.getsignal(stop) for stop in stops}
     try:
+        for stop in stops:
+            signal.signal(stop, lambda number, _: waiting.append(number))
         yield
     finally:
         for stop, handler in before.items():
             signal.signal(stop, handler or signal.SIG_DFL)
-        for number in waiting[:1]:
+        for number in dict.fromkeys(waiting):  # the first that is not ignored ends the loop
             signal.raise_signal(number)
 
 

@@ -15,7 +15,7 @@ class DataNotFound(UserError):
     """A data set that is nowhere to be had."""
 
 
-INTERRUPTED = "interrupted; what was stored is kept, and the same command goes on from there"
+INTERRUPTED = "interrupted; what was stored is kept"
 """What Ctrl-C answers, whatever the command was doing."""
 
 

@@ -36,7 +36,7 @@ class _Reached:
     errors: dict[int, dict[int, float]] = field(default_factory=dict)
     """In %, by rung and configuration."""
     networks: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
-    """Weights at the last rung, by configuration."""
+    """Weights at the last rung, by configuration; on the CPU, as a checkpoint's are."""
     under_way: dict[str, Any] | None = None
     """The training from a rung to the next, and its errors epoch by epoch."""
     saved: float = field(default_factory=time.monotonic)
@@ -72,7 +72,7 @@ class Wave:
             "reduction": self.space.reduction,
             "data": [self.data.checksum, len(self.data.train), len(self.data.test)],
         }
-        return key_of({**self.run.spec, **own})
+        return key_of({**self.run.unmeasured.spec, **own})
 
     def forget(self) -> None:
         """Remove the checkpoint."""
@@ -83,7 +83,7 @@ class Wave:
         last epochs (`SearchSpace.judged`); for rungs of the checkpoint at once.
 
         The best 1 / `reduction`, at least one, go on to the next rung from where they are. `progress` hears
-        of those that train side by side.
+        of those that train side by side, and of the epochs done as a mean over all.
         """
         keep_freed_memory()
         with self.store.claim(self.key, f"a search for {self.run.row} on {self.run.column}"):
@@ -91,16 +91,25 @@ class Wave:
             alive, before = list(range(len(self.configurations))), 0
             for rung in self.space.rungs:
                 errors = reached.errors.setdefault(rung, {})
-                for start in range(0, len(alive), reached.fitting):
-                    side_by_side = alive[start : start + reached.fitting]
-                    if side_by_side[0] not in errors:
-                        late = self._train(side_by_side, before, rung, reached, progress)
-                        errors |= dict(zip(side_by_side, late, strict=True))
+                parts = [alive[i : i + reached.fitting] for i in range(0, len(alive), reached.fitting)]
+                for number, side_by_side in enumerate(parts):
+                    if side_by_side[0] in errors:
+                        continue
+                    heard = self._overall(progress, before, rung, number, len(parts))
+                    late = self._train(side_by_side, before, rung, reached, heard)
+                    errors |= dict(zip(side_by_side, late, strict=True))
                 yield rung, errors
                 before = rung
                 count = -(-len(alive) // self.space.reduction)
                 alive = sorted(sorted(alive, key=errors.__getitem__)[:count])
                 reached.networks = {i: reached.networks[i] for i in alive if i in reached.networks}
+
+    def _overall(self, progress: Progress, before: int, rung: int, part: int, parts: int) -> Progress:
+        """Of the epochs that one of several parts has done between two rungs, the mean over the parts."""
+        pretraining = self.run.total_epochs - self.run.epochs
+        start = pretraining + before if before else 0
+        span = pretraining + rung - start
+        return lambda done, result: progress(start + (part * span + done - start) // parts, result)
 
     def _reached(self) -> _Reached:
         """From the checkpoint, or nothing yet."""
@@ -135,7 +144,7 @@ class Wave:
         reached.under_way = None
         weights = training.state_dict()["network"]
         for replica, i in enumerate(side_by_side):
-            reached.networks[i] = {name: weight[replica].clone() for name, weight in weights.items()}
+            reached.networks[i] = {name: weight[replica].cpu().clone() for name, weight in weights.items()}
         # Of one epoch alone a low error may be luck: some configurations go up and down by points.
         late: list[float] = np.mean(by_epoch[-self.space.judged(rung) :], 0).tolist()
         return late

@@ -207,15 +207,19 @@ class Store:
         """Hold a run, called `what`, for this process; `UserError` if another one trains it."""
         lock = self.partial(key) / "lock"
         self._make(lock.parent)
+        held = filelock.FileLock(lock, timeout=0)
         try:
-            with filelock.FileLock(lock, timeout=0):
-                yield
+            held.acquire()
         except filelock.Timeout:
             named = f"run {key} ({what})" if what else f"run {key}"
             raise UserError(f"{named} is being trained by another process; wait for it, or stop it") from None
-        # Nothing left to continue: the folder goes too.
-        if not (lock.parent / "checkpoint.pt").exists():
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        try:
+            yield
+        finally:
+            held.release()
+            # Nothing left to continue: the folder goes too.
+            if not (lock.parent / "checkpoint.pt").exists():
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """The newest state of a run under way, or None."""

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 import typer
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
 from benchmark import datasets, optuna_storage, provenance
@@ -143,9 +143,11 @@ class Search:
                     f"{file}: this search was made with {differences(made_for, self.design)}; "
                     "search with another --results folder"
                 )
-            for crashed in study.get_trials(states=(TrialState.RUNNING,)):
-                study.enqueue_trial(crashed.params)
-            optuna_storage.fail_crashed(study, storage)
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if set(trial.params) != set(self.space.names):  # stopped while it was drawn
+                    study.tell(trial.number, state=TrialState.FAIL)
+                    if known := trial.system_attrs.get("fixed_params"):
+                        study.enqueue_trial(known)
             yield study
 
     def refuse_lost(self, store: Store) -> None:
@@ -186,30 +188,47 @@ def conduct(
     """Train waves of trials until there are as many as asked for."""
     data = data.hold_out(search.validation_samples)
     run = replace(search.run, seeds=[search.seed], epochs=search.space.rungs[-1])
-    while (missing := search.trials - len(kept(study))) > 0:
-        # Trials that failed do not count: a wave after a crash is drawn as it would have been without.
-        drawn = len(study.trials) - len(study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
-        study.sampler = optuna.samplers.TPESampler(
-            seed=search.seed + drawn, n_startup_trials=search.wave, multivariate=True
-        )
-        number = len(kept(study)) // search.wave + 1
-        trials = [study.ask(search.distributions()) for _ in range(min(search.wave, missing))]
+    while len(kept(study)) < search.trials:
+        number, trials = _wave(search, study)
+        live = {i: Trial(study, t._trial_id) for i, t in enumerate(trials) if not t.state.is_finished()}
         wave = Wave(run, search.space, [trial.params for trial in trials], data, device, store)
         with progress_bar(console, f"wave {number}", run.total_epochs) as update:
             for rung, errors in wave.rungs(_advance(update)):
                 for index, error in errors.items():
-                    trials[index].report(error, rung)
+                    if index in live and rung not in trials[index].intermediate_values:
+                        live[index].report(error, rung)
                 best = min(errors, key=errors.__getitem__)
                 shown = ", ".join(f"{name} {value:.4g}" for name, value in trials[best].params.items())
                 found = f"{len(errors)} configurations, best {errors[best]:.2f} % ({shown})"
                 console.print(f"  wave {number}, epoch {rung}: {found}", markup=False)
-        for index, trial in enumerate(trials):
+        for index, trial in live.items():
             trial.set_user_attr("device", provenance.device_name(device))
             if index in errors:
                 study.tell(trial, errors[index])
             else:
                 study.tell(trial, state=TrialState.PRUNED)
         wave.forget()
+
+
+def _wave(search: Search, study: optuna.Study) -> tuple[int, list[FrozenTrial]]:
+    """Number and trials of a wave that was stopped, some of which may be told already, or of a new one."""
+    done = kept(study)
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    number = len(done) // search.wave + 1
+    if running:
+        number = next((t.user_attrs["wave"] for t in running if "wave" in t.user_attrs), number)
+        told = [trial for trial in done if trial.user_attrs.get("wave") == number]
+        return number, sorted([*told, *running], key=lambda trial: trial.number)
+    # A sampler seeded once would draw the same in every process; what failed does not count, so that a wave
+    # after a stop is drawn as it would have been without.
+    drawn = len(study.trials) - len(study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+    study.sampler = optuna.samplers.TPESampler(
+        seed=search.seed + drawn, n_startup_trials=search.wave, multivariate=True
+    )
+    size = min(search.wave, search.trials - len(done))
+    for trial in [study.ask(search.distributions()) for _ in range(size)]:
+        trial.set_user_attr("wave", number)
+    return number, study.get_trials(states=(TrialState.RUNNING,))
 
 
 def _advance(update: Callable[[int, str], None]) -> Progress:

@@ -280,7 +280,10 @@ def command(
     results: Results = RESULTS,
     device: DeviceName = "auto",
 ) -> None:
-    """Measure training time per epoch, and the share of the machine's matrix-product rate it reaches."""
+    """Measure training time per epoch, and the share of the machine's matrix-product rate it reaches.
+
+    Without --dataset on the first one that the rows have values for.
+    """
     if seconds is not None and not 0 <= seconds < float("inf"):
         raise UserError(f"--seconds: {seconds} found, must be 0 or more")
     if memory is not None and not 0 < memory < float("inf"):
@@ -311,7 +314,11 @@ def command(
         if used:
             raise UserError(f"{option}: only with --table3 or --study")
     chosen = Selection(plan or "table2", dataset, method, None, None, results, precision=precision)
-    columns = chosen.columns if dataset else chosen.columns[:1]
+    runs = chosen.plan.runs(chosen.rows, chosen.columns)
+    if not runs:
+        raise UserError(f"--plan: {chosen.plan.source} has no values for {', '.join(chosen.rows)}")
+    if dataset is None:
+        runs = [run for run in runs if run.column == runs[0].column]
     counts = parse_numbers("--replicas", "1,5" if replicas is None else replicas, least=1)
     if csv is not None and csv.exists():
         raise UserError(f"--csv: {csv} exists already; name another file")
@@ -329,7 +336,7 @@ def command(
             "compiled" if compiled else "replica axis",
         )
         for count in counts
-        for run in chosen.plan.runs(chosen.rows, columns)
+        for run in runs
     ]
     measured = _measure_all(points, chosen.plan, on, 5.0 if seconds is None else seconds, most)
     for cost in measured:

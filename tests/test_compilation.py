@@ -86,6 +86,21 @@ def test_an_interrupt_waits_until_triton_is_loaded(
     assert loaded == [stop]
 
 
+def test_an_ignored_interrupt_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: heard.append(number)),
+    }
+    monkeypatch.setattr(torch.compiler, "reset", lambda: [signal.raise_signal(stop) for stop in before])
+    try:
+        Compiled(CPU, 1)
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+    assert heard == [signal.SIGTERM]
+
+
 def test_without_a_compiler_it_says_so_and_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(graph: object, inputs: object) -> None:
         raise RuntimeError("no C++ compiler")

@@ -89,6 +89,14 @@ def test_progress_hears_of_every_epoch(wave: Wave) -> None:
     assert heard == [*pretraining, *((before + epoch, replicas) for epoch, replicas in rungs)]
 
 
+def test_progress_of_parts_never_goes_back(wave: Wave, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(halving, "replicas_per_pass", lambda *_: 3)
+    heard: list[int] = []
+    list(wave.rungs(lambda done, result: heard.append(done)))
+    assert heard == sorted(heard)
+    assert (heard[0], heard[-1]) == (0, wave.run.total_epochs - wave.run.epochs + SPACE.rungs[-1])
+
+
 class Killed(Exception):
     pass
 
@@ -152,6 +160,7 @@ def test_another_wave_has_another_checkpoint(wave: Wave, data: Dataset) -> None:
         replace(wave, data=data.hold_out(200)),
         replace(wave, data=replace(wave.data, checksum="0" * 64)),
     ]
+    assert replace(wave, run=replace(wave.run, measure=("jacobian",))).key == wave.key
     assert len({wave.key, *(other.key for other in others)}) == 1 + len(others)
     assert replace(wave, configurations=[dict(c) for c in wave.configurations]).key == wave.key
 

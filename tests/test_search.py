@@ -22,6 +22,7 @@ from benchmark.results import Store
 from benchmark.samples import Split
 from benchmark.search import Search, conduct, frame, kept, winner
 from benchmark.sweep import Plan
+from benchmark.training import Training
 
 PLAN = """
 base: {quick}
@@ -159,6 +160,73 @@ def test_a_crash_loses_no_configuration(plan_path, data, tmp_path, monkeypatch, 
     assert not list(tmp_path.glob("partial/*"))
     assert not frame(study)[list(RANGES)].duplicated().any()
     assert frame(study).drop(columns="trial").equals(whole.drop(columns="trial"))
+
+
+@pytest.mark.parametrize("told", range(5))
+def test_stopped_while_its_results_are_kept_a_wave_goes_on(plan_path, data, tmp_path, monkeypatch, told):
+    asked, store = searched(plan_path, "DTP", ranges()), Store(tmp_path / "stopped")
+    monkeypatch.setattr(halving, "CHECKPOINT_SECONDS", 0.0)
+    whole = frame(run(asked, Store(tmp_path / "whole"), data))
+    real, calls = optuna.Study.tell, iter(range(told))
+
+    def tell(self, trial, *values, **options):
+        if next(calls, None) is None:
+            raise Crash
+        return real(self, trial, *values, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", tell)
+        with pytest.raises(Crash):
+            run(asked, store, data)
+    assert frame(run(asked, store, data)).equals(whole)
+    assert not list(tmp_path.glob("stopped/partial/*"))
+
+
+def test_a_wave_that_began_stays_as_it_is(plan_path, data, tmp_path, monkeypatch):
+    """Stopped twice, also while the next one is drawn, and with more trials asked for meanwhile."""
+    store = Store(tmp_path)
+    monkeypatch.setattr(halving, "CHECKPOINT_SECONDS", 0.0)
+    real, trained = Training.run_epoch, []
+
+    def run_epoch(self):
+        trained.append(self.epoch)
+        if len(trained) == 3:
+            raise Crash
+        return real(self)
+
+    monkeypatch.setattr(Training, "run_epoch", run_epoch)
+    with pytest.raises(Crash):
+        run(searched(plan_path, "DTP", ranges(trials=3)), store, data)
+    (begun,) = tmp_path.glob("partial/*")
+    more = searched(plan_path, "DTP", ranges(trials=6))
+    ask, calls = optuna.Study.ask, iter([1])
+
+    def asking(self, *distributions):
+        if next(calls, None) is None:
+            raise Crash
+        return ask(self, *distributions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "ask", asking)
+        with pytest.raises(Crash):
+            run(more, store, data)
+    assert trained.count(trained[0]) == 1, "begun anew"
+    assert not begun.exists()
+    study = run(more, store, data)
+    assert len(kept(study)) == len(study.trials) == 6
+    assert not frame(study)[list(RANGES)].duplicated().any()
+    assert not list(tmp_path.glob("partial/*"))
+
+
+def test_a_trial_that_was_not_drawn_to_the_end_is_drawn_again(plan_path, data, tmp_path):
+    asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
+    with asked.study(store) as study:
+        study.ask().suggest_float("lr", 0.05, 5.0, log=True)  # the plan's own, which is tried whatever comes
+    study = run(asked, store, data)
+    assert [trial.state for trial in study.trials].count(TrialState.FAIL) == 1
+    table = frame(study)
+    assert len(table) == 3
+    assert (table["lr"] == 0.5).sum() == 1
 
 
 def test_a_finished_search_does_nothing_and_more_trials_go_on(plan_path, data, tmp_path):

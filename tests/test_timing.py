@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
 from benchmark import costs, peak, roofline, timing, timing_points
 from benchmark.compilation import Execution
+from benchmark.config import CONFIGS
 from benchmark.errors import UserError
 from benchmark.memory import bytes_per_replica
 from benchmark.methods import METHODS, Method, build
@@ -151,6 +152,17 @@ def test_rows_of_a_plan_of_ones_own(command: Command, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     found = [(cost.method, cost.dataset, cost.replicas) for cost in costs.read(file)]
     assert found == [("BP", MINI, 2), ("Mine", MINI, 2)]
+
+
+def test_rows_are_timed_where_they_have_values(command: Command, tmp_path: Path) -> None:
+    row = "{method: BP, addition: true, hyperparameters: {fashion-mnist: {lr: 0.1, source: guess}}}"
+    base = CONFIGS / "table2.yaml"
+    (tmp_path / "mine.yaml").write_text(f"base: {base}\ntitle: Mine\nrows: {{Mine: {row}}}\n")
+    file = tmp_path / "timing.csv"
+    mine = ("--plan", str(tmp_path / "mine.yaml"), "--method", "Mine", "--device", "cpu", "--csv", str(file))
+    code, _, err = command(*mine, "--replicas", "1", "--seconds", "0")
+    assert (code, err) == (0, "")
+    assert [cost.dataset for cost in costs.read(file)] == ["fashion-mnist"]
 
 
 def test_unknown_cost_is_no_share(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -332,8 +332,8 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
         # It would be corrected together with the paper's rows, and weaken what is said of them.
         if config.comparable and name not in printed and not row.addition:
             raise UserError(
-                f"{file}: rows.{name}: the paper's Table 2 has no such row; it needs `addition: true`, "
-                f"or one of the paper's labels: {', '.join(printed)}"
+                f"{file}: rows.{name}: the paper's Table 2 has no such row; it needs `addition: true` (also "
+                f"beside a `paper_row`), or one of the paper's labels: {', '.join(printed)}"
             )
     # Of data sets, not of this plan's columns: a plan on top of another may have dropped some.
     places = [(f"rows.{label}.hyperparameters", list(r.hyperparameters)) for label, r in config.rows.items()]

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from benchmark import cli, executor
+from benchmark.errors import UserError
 from benchmark.options import Selection
+from benchmark.report import contents
 from tests.commands import MINI, RUN, Command, fails, files
 
 
@@ -51,6 +53,22 @@ def test_every_damaged_run_is_named_on_a_line_of_its_own(command: Command, tmp_p
         assert (code, len(lines)) == (1, 2)
         assert all(line.startswith("error: ") for line in lines)
         assert all(sum(folder.name in line for line in lines) == 1 for folder in folders)
+
+
+def test_what_stops_no_report_is_no_error(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(*RUN)[0] == 0
+    (bp,) = (tmp_path / "results").glob("runs/*/bp-*")
+    bp.rename(bp.with_name("moved"))
+
+    def fail(*_: object) -> None:
+        raise UserError("something else")
+
+    monkeypatch.setitem(contents.REPORTS, "table2", fail)
+    status, _, err = command("report", "tiny.yaml", "--results", "results")
+    assert status == 1
+    assert [line.split(":")[0] for line in err.splitlines()] == ["warning", "error"]
 
 
 def test_every_failure_has_a_line(command: Command, tmp_path: Path) -> None:

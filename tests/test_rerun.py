@@ -17,27 +17,17 @@ from benchmark.options import Selection
 from benchmark.rerun import choose, repeat, run_of
 from benchmark.results import StoredRun
 from benchmark.samples import Dataset
+from tests import commands
+from tests.commands import MINI
 
-MINI = "fashion-mnist-mini"
-PLAN = f"""
-title: Tiny
-comparable: false
-protocol: {{epochs: 3, batch_size: 512, seeds: [1, 2], source: guess}}
-networks:
-  1x8: {{hidden_layers: 1, width: 8, source: guess}}
-columns:
-  {MINI}: {{network: 1x8}}
-rows:
-  BP:
-    method: BP
-    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}
-  FA:
-    method: FA
-    hyperparameters: {{{MINI}: {{lr: 0.1, source: guess}}}}
+PLAN = (
+    commands.PLAN.replace("epochs: 1", "epochs: 3")
+    + f"""
   FW-DTP:
     method: FW-DTP
     hyperparameters: {{{MINI}: {{lr: 0.1, stepsize: 0.04, source: guess}}}}
 """
+)
 CPU = torch.device("cpu")
 
 

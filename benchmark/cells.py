@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,9 +26,8 @@ class Cell:
     """What would train it."""
     key: str | None = None
     """Of the stored run; None where nothing is stored, as all numbers are absent then."""
-    late: tuple[tuple[float, ...], ...] = ()
-    """The test error of every seed, in per cent, after each of the last `LATE_EPOCHS` epochs, in their order:
-    (epochs, seeds)."""
+    by_epoch: tuple[tuple[float, ...], ...] = ()
+    """The test error of every seed, in per cent, after each epoch: (epochs, seeds)."""
     diverged: int = 0
     """Seeds whose numbers ended up not finite; they count like the others."""
     mixes_code: bool = False
@@ -40,9 +40,14 @@ class Cell:
     """After how many of the last epochs the verdict would have been the same, had training ended there."""
 
     @property
+    def late(self) -> tuple[tuple[float, ...], ...]:
+        """`by_epoch` of the last `LATE_EPOCHS`."""
+        return self.by_epoch[-LATE_EPOCHS:]
+
+    @property
     def errors(self) -> tuple[float, ...]:
         """The final test error of every seed, in per cent."""
-        return self.late[-1] if self.late else ()
+        return self.by_epoch[-1] if self.by_epoch else ()
 
     @property
     def late_mean(self) -> float:
@@ -135,7 +140,7 @@ def read_cells(plan: Plan, store: Store, paper: PaperTable) -> dict[tuple[str, s
                 planned=True,
                 command=command,
                 key=stored.record["key"],
-                late=_late(stored),
+                by_epoch=_by_epoch(stored),
                 diverged=int(stored.final["diverged"].sum()),
                 mixes_code=stored.mixes_code,
                 paper=printed,
@@ -143,6 +148,19 @@ def read_cells(plan: Plan, store: Store, paper: PaperTable) -> dict[tuple[str, s
     for runs in found.values():
         check_same_images(runs)
     return cells
+
+
+def missing(cells: Mapping[tuple[str, str], Cell], column: str) -> dict[str, str]:
+    """The rows that a data set lacks though they are planned, and the commands that train them."""
+    lacking = {row: cell for (row, where), cell in cells.items() if where == column and not cell.errors}
+    return {row: cell.command for row, cell in lacking.items() if cell.planned}
+
+
+def what_trains(cells: Mapping[tuple[str, str], Cell], plan: Plan, columns: Sequence[str]) -> list[str]:
+    """One line on what trains the missing rows of these data sets; none where none is missing."""
+    lacking = ",".join(column for column in columns if missing(cells, column))
+    command = plan.command("--dataset", lacking)
+    return [f"`{command}` trains what is not stored, `--method` a part of it."] if lacking else []
 
 
 def judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dict[tuple[str, str], Cell]:
@@ -176,7 +194,7 @@ def judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dict
     return {**cells, **found}
 
 
-def _late(stored: StoredRun) -> tuple[tuple[float, ...], ...]:
-    """See `Cell.late`."""
-    errors = stored.epochs.pivot(index="epoch", columns="seed", values="test_error").tail(LATE_EPOCHS)
+def _by_epoch(stored: StoredRun) -> tuple[tuple[float, ...], ...]:
+    """See `Cell.by_epoch`."""
+    errors = stored.epochs.pivot(index="epoch", columns="seed", values="test_error")
     return tuple(tuple(map(float, line)) for line in errors.to_numpy())

@@ -320,8 +320,8 @@ def report_command(
             )
         name, plan = "table2", name
     for option, given in (("--dataset", dataset), ("--method", method)):
-        if given is not None and name not in ("table2", "differences"):
-            raise UserError(f"{option}: goes with report table2 and differences, not with {name}")
+        if given is not None and name not in ("table2", "differences", "curves"):
+            raise UserError(f"{option}: goes with report table2, differences and curves, not with {name}")
     chosen = Selection(
         plan or "table2", dataset, method, seeds, epochs, results, precision=precision, reading=True
     )

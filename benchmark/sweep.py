@@ -116,6 +116,7 @@ REPORTS = (
     "figure3",
     "claims",
     "differences",
+    "curves",
     "scaling",
     "runs",
     "report",

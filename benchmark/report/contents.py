@@ -8,10 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmark import claims
+from benchmark.cells import missing
 from benchmark.config import load_paper_values
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
 from benchmark.report import (
+    curves,
     differences,
     figure2,
     figure3,
@@ -79,6 +81,29 @@ def report_differences(chosen: Selection, console: Console) -> tuple[list[Path],
     files = differences.write(found, chosen.root / "tables")
     differences.show(found, console, chosen.rows, chosen.columns)
     return files, [html.differences_exhibit(found, column) for column, pairs in found.pairs.items() if pairs]
+
+
+def report_curves(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
+    """Of the page, one exhibit a data set."""
+    found = curves.build(chosen.plan, chosen.store, load_paper_values()["table2"])
+    files = curves.write(found, chosen.root / "tables", chosen.figures)
+    curves.show(found, console, chosen.rows, chosen.columns)
+    exhibits = []
+    for column in found.columns:
+        title = chosen.plan.title(column)
+        drawn = [file for file in files if file.stem == found.file_name(column)]
+        exhibit = Exhibit(
+            f"curves-{column}",
+            f"Learning curves: {title}",
+            f"Test error in % on {title}: {chosen.plan.protocol}",
+            (curves.NOTE,),
+            found.warning,
+            _table(found.heads, [found.texts(row, column) for row in found.rows(column)]),
+            _figures(drawn, f"Test error over the epochs on {title}", page_file(chosen)),
+            tuple(missing(found.cells, column).values()),
+        )
+        exhibits.append(exhibit)
+    return files, exhibits
 
 
 def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
@@ -223,6 +248,7 @@ REPORTS: dict[str, Report] = {
     "table3": report_table3,
     "claims": report_claims,
     "differences": report_differences,
+    "curves": report_curves,
     "scaling": report_scaling,
     "runs": report_runs,
 }
@@ -246,6 +272,8 @@ def is_available(name: str, chosen: Selection) -> bool:
         return False
     if name == "differences":
         return len(chosen.plan.config.protocol.seeds) > 1
+    if name == "curves":
+        return chosen.plan.config.protocol.epochs > 1
     if name == "figure3":
         return _has_own_figure3(chosen) or bool(stored(chosen.plan, default_storage(chosen.store)))
     if name in ("table3", "scaling"):

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import LATE_EPOCHS, Cell, read_cells
+from benchmark.cells import LATE_EPOCHS, Cell, missing, read_cells, what_trains
 from benchmark.config import PaperTable
 from benchmark.report import markdown
 from benchmark.report.files import write_texts
@@ -123,19 +123,6 @@ class Differences:
         found = (pair if pair.row in rows else pair.turned for pair in self.pairs[column])
         return [pair for pair in found if pair.row in rows]
 
-    def missing(self, column: str) -> dict[str, str]:
-        """The rows that the plan has and the store has not, and the commands that train them."""
-        cells = {row: self.cells[row, column] for row in self.plan.config.rows}
-        return {row: cell.command for row, cell in cells.items() if cell.planned and not cell.errors}
-
-    def how(self, columns: Sequence[str]) -> list[str]:
-        """What trains the missing rows of these data sets, if there are any."""
-        lacking = ",".join(filter(self.missing, columns))
-        said = (
-            f"`{self.plan.command('--dataset', lacking)}` trains what is not stored, `--method` a part of it."
-        )
-        return [said] if lacking else []
-
     def remarks(self, column: str) -> list[str]:
         """What a reader of a data set's pairs should know."""
         pairs = self.pairs[column]
@@ -155,7 +142,7 @@ class Differences:
             ("Hyperparameters guessed", guessed),
             ("Hyperparameters of another data set", borrowed),
             ("By changed code", mixed),
-            ("Not stored", self.missing(column)),
+            ("Not stored", missing(self.cells, column)),
         ):
             said += [f"{what}: {', '.join(map(self.plan.label, named))}."] if named else []
         return said
@@ -246,7 +233,7 @@ def show(differences: Differences, console: Console, rows: Sequence[str], column
     if differences.plan.warning:
         console.print(differences.plan.warning, style="bold", markup=False)
     console.print(NOTE, markup=False)
-    for line in differences.how(columns):
+    for line in what_trains(differences.cells, differences.plan, columns):
         console.print(line, markup=False)
 
 
@@ -268,7 +255,7 @@ def _markdown(differences: Differences) -> Iterator[str]:
             marked = (_marked(pair, differences.texts(pair), "**{}**") for pair in pairs)
             yield ""
             yield from markdown.table(differences.heads, marked)
-    for line in differences.how(list(differences.pairs)):
+    for line in what_trains(differences.cells, differences.plan, list(differences.pairs)):
         yield from ("", line)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from benchmark.cells import missing
 from benchmark.errors import UserError
 from benchmark.report import differences, runs, table2
 from benchmark.results import Store, StoredRun, atomic_file
@@ -290,7 +291,7 @@ def differences_exhibit(found: differences.Differences, column: str) -> Exhibit:
         notes=(f"{differences.NOTE} Late: {found.late}.", " ".join(found.remarks(column))),
         warning=plan.warning,
         table=Table(columns, tuple(body)),
-        missing=tuple(found.missing(column).values()),
+        missing=tuple(missing(found.cells, column).values()),
     )
 
 

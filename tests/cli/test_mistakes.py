@@ -80,6 +80,7 @@ from tests.commands import MINI, PLAN, RUN, Command, fails, files
         (["report", "table2", "--open"], "--open: goes with report all"),
         (["report", "figure2", "--plan", "tiny.yaml"], "tiny.yaml has nothing for figure2"),
         (["report", "table3", "--seeds", "1"], "report table3: --seeds 1 found, it takes none of these"),
+        (["report", "curves", "--epochs", "1"], "table2 has nothing for curves under these options"),
         (["report", "differences", "--seeds", "1"], "table2 has nothing for differences under these options"),
         (["report", "differences", "--method", "BP,Foo,Bar"], "--method: 'Foo', 'Bar' found, allowed: BP,"),
         (["run", "tiny.yaml", "--for", "table3"], "--for: 'table3' found, allowed: table1, figure2"),
@@ -93,8 +94,8 @@ from tests.commands import MINI, PLAN, RUN, Command, fails, files
         (["rerun", "--results", "none"], "--results: none does not exist"),
         (["rerun", "--results", "."], "no stored run to train again"),
         (["verify", "--results", "none"], "--results: none does not exist"),
-        (["report", "claims", "--method", "BP"], "--method: goes with report table2 and differences"),
-        (["report", "all", "--dataset", "mnist"], "--dataset: goes with report table2 and differences"),
+        (["report", "claims", "--method", "BP"], "--method: goes with report table2, differences and"),
+        (["report", "all", "--dataset", "mnist"], "--dataset: goes with report table2, differences and"),
         (
             ["report", "tiny.yaml", "--epochs", "7", "--results", "."],
             "nothing is stored yet for python -m benchmark run tiny.yaml --epochs 7 --results .",

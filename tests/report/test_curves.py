@@ -1,0 +1,210 @@
+"""Learning curves of made-up runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from benchmark.options import Selection
+from benchmark.report import contents, curves
+from benchmark.report.curves import Curves
+from benchmark.results import EPOCH_COLUMNS
+from benchmark.sweep import NOT_COMPARABLE
+from tests.made_up import PAPER, PLAN, record_of, select
+
+LONG = PLAN.replace("epochs: 1,", "epochs: 40,")
+FALLING = [20.0 - epoch / 4 for epoch in range(40)]
+"""20 % after the first epoch, 10.25 % after the last."""
+DIP = [9.0 if epoch == 8 else 12.0 for epoch in range(1, 41)]
+"""Lowest after the eighth epoch."""
+
+
+def keep(chosen: Selection, row: str, column: str, *seeds: Sequence[float]) -> None:
+    """Store a row whose seeds have these errors after each epoch."""
+    run = chosen.plan.run(row, column)
+    assert run is not None
+    lines = [
+        [epoch, seed, 0.5, error, False]
+        for seed, errors in zip(run.seeds, seeds, strict=True)
+        for epoch, error in enumerate(errors, 1)
+    ]
+    chosen.store.commit(row, record_of(run), pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
+
+
+def built(chosen: Selection) -> Curves:
+    return curves.build(chosen.plan, chosen.store, PAPER)
+
+
+def shown(chosen: Selection) -> str:
+    printed = StringIO()
+    curves.show(built(chosen), Console(file=printed, width=400), chosen.rows, chosen.columns)
+    return printed.getvalue()
+
+
+def panels(canvas: Figure) -> dict[str, Axes]:
+    return {axes.get_title(): axes for axes in canvas.get_axes()}
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Selection:
+    """Two rows on MNIST, one on CIFAR-10 (JPEG), forty epochs of two seeds."""
+    made = select(tmp_path, LONG)
+    keep(made, "BP", "mnist", FALLING, [error + 1 for error in FALLING])
+    keep(made, "BP (as released)", "mnist", DIP, DIP)
+    keep(made, "BP", "cifar-10-jpeg", FALLING, FALLING)
+    return made
+
+
+def test_the_numbers(chosen: Selection) -> None:
+    frame = built(chosen).frame()
+    assert list(frame["dataset"]) == ["mnist", "mnist", "cifar-10-jpeg"]
+    bp, released = frame.iloc[0], frame.iloc[1]
+    assert (bp["method"], bp["n"]) == ("BP", 2)
+    # Half a point above the first seed: the mean of both.
+    expected = {
+        "epoch 4": 19.75, "epoch 8": 18.75, "epoch 20": 15.75, "epoch 40": 10.75,
+        "lowest": 10.75, "late_mean": 13.125, "late_lowest": 10.25, "late_highest": 16.0,
+    }  # fmt: skip
+    assert {name: bp[name] for name in expected} == pytest.approx(expected)
+    assert (bp["lowest_epoch"], released["lowest_epoch"]) == (40, 8)
+    assert (released["lowest"], released["epoch 40"], released["late_lowest"]) == (9, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "marks"), [(100, [10, 20, 50, 100]), (5, [1, 3, 5]), (3, [1, 2, 3]), (2, [1, 2])]
+)
+def test_the_epochs_that_are_shown(tmp_path: Path, epochs: int, marks: list[int]) -> None:
+    chosen = select(tmp_path, PLAN.replace("epochs: 1,", f"epochs: {epochs},"))
+    assert built(chosen).marks == marks
+
+
+def test_what_is_printed(chosen: Selection) -> None:
+    text = shown(chosen)
+    line = next(line for line in text.splitlines() if "BP (as" in line and "│" in line)
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    assert cells == [
+        "[BP (as released)]", "12.00", "9.00", "12.00", "12.00", "9.00 (8)", "12.00", "12.00 to 12.00",
+    ]  # fmt: skip
+    assert "MNIST: Not trained yet: DTP, DRL, L-DRL, [L-DRL #2_a & b]." in text
+    assert re.search("--dataset mnist,cifar-10-jpeg .*` trains what is not stored", text)
+
+
+def test_rows_and_data_sets_can_be_chosen(chosen: Selection, tmp_path: Path) -> None:
+    text = shown(select(tmp_path, LONG, method=["BP"], dataset=["cifar-10-jpeg"]))
+    assert "BP" in text
+    assert "as released" not in text.split("Not trained yet")[0]
+    assert ": MNIST" not in text
+
+
+def test_the_drawing(chosen: Selection) -> None:
+    found = built(chosen)
+    drawn = panels(curves.draw(found, "mnist"))
+    assert list(drawn) == ["BP", "[BP (as released)]"]
+    *seeds, mean, paper = drawn["BP"].get_lines()
+    assert [line.get_label() for line in seeds] == ["a seed", "_child1"]
+    np.testing.assert_allclose(seeds[1].get_ydata(), np.array(FALLING) + 1)
+    np.testing.assert_allclose(mean.get_ydata(), np.array(FALLING) + 0.5)
+    assert list(mean.get_xdata()) == list(range(1, 41))
+    assert set(paper.get_ydata()) == {1.85}
+    assert drawn["BP"].get_yscale() == "log"
+    assert len(drawn["[BP (as released)]"].get_lines()) == 3  # the paper has no such row
+    assert drawn["BP"].get_ylim() == drawn["[BP (as released)]"].get_ylim()
+
+
+def test_the_legend_names_what_is_drawn(chosen: Selection) -> None:
+    found = built(chosen)
+    for column, expected in (
+        ("mnist", ["a seed", "mean over the seeds", "the paper's mean, last epoch"]),
+        ("cifar-10-jpeg", ["a seed", "mean over the seeds"]),
+    ):
+        (legend,) = curves.draw(found, column).legends
+        assert [text.get_text() for text in legend.get_texts()] == expected
+
+
+def test_every_column_of_panels_has_its_epochs(tmp_path: Path) -> None:
+    chosen = select(tmp_path, LONG)
+    for row in ("BP", "BP (as released)", "DTP", "DRL", "L-DRL"):
+        keep(chosen, row, "mnist", DIP, DIP)
+    drawn = panels(curves.draw(built(chosen), "mnist"))
+    labelled = [title for title, axes in drawn.items() if axes.get_xlabel() == "epoch"]
+    assert labelled == ["[BP (as released)]", "DTP", "DRL", "L-DRL"]
+    assert [title for title, axes in drawn.items() if axes.get_ylabel()] == ["BP", "L-DRL"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"), [([1.6, 90.0], {2, 5, 10, 20, 50}), ([45.0, 80.0], {50, 60, 70, 80})]
+)
+def test_the_error_has_ticks(tmp_path: Path, errors: list[float], expected: set[int]) -> None:
+    chosen = select(tmp_path, PLAN.replace("epochs: 1,", "epochs: 2,"))
+    keep(chosen, "BP", "cifar-10-jpeg", errors, errors)
+    (axes,) = curves.draw(built(chosen), "cifar-10-jpeg").get_axes()
+    low, high = axes.get_ylim()
+    assert expected <= {tick for tick in axes.get_yticks() if low <= tick <= high}
+    assert {str(tick) for tick in expected} <= {label.get_text() for label in axes.get_yticklabels()}
+
+
+def test_what_the_title_says(chosen: Selection, tmp_path: Path) -> None:
+    (title,) = curves.draw(built(chosen), "cifar-10-jpeg").texts
+    assert title.get_text().splitlines() == [
+        "[CIFAR-10 (JPEG)]: 40 epochs, seeds 1, 2",
+        "Not trained yet: [BP (as released)]",
+    ]
+    longer = select(tmp_path, PLAN, epochs=3)
+    keep(longer, "BP", "mnist", *[[3.0, 2.0, 1.0]] * 2)
+    (title,) = curves.draw(built(longer), "mnist").texts
+    assert title.get_text().splitlines()[1] == "NOT THE PAPER'S PROTOCOL: --epochs 3"
+    assert "NOT THE PAPER'S PROTOCOL: --epochs 3" in shown(longer)
+
+
+def test_what_is_not_comparable_says_so(tmp_path: Path) -> None:
+    other = select(tmp_path, LONG.replace("comparable: true", "comparable: false"))
+    keep(other, "BP", "mnist", DIP, DIP)
+    canvas = curves.draw(built(other), "mnist")
+    assert NOT_COMPARABLE.split(":")[0] in [text.get_text() for text in canvas.texts]
+    assert len(canvas.get_axes()[0].get_lines()) == 3  # and the paper's mean is not there
+    markdown, *_ = curves.write(built(other), tmp_path / "tables", tmp_path / "figures")
+    assert f"**{NOT_COMPARABLE}**" in markdown.read_text()
+
+
+def test_files_are_rebuilt_byte_for_byte(chosen: Selection, tmp_path: Path) -> None:
+    written = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        files = curves.write(built(chosen), folder / "tables", folder / "figures")
+        written.append([file.read_bytes() for file in files])
+        name = chosen.plan.guest
+        assert [file.name for file in files] == [
+            f"curves-{name}.md", f"curves-{name}.csv",
+            f"curves-mnist-{name}.png", f"curves-mnist-{name}.pdf",
+            f"curves-cifar-10-jpeg-{name}.png", f"curves-cifar-10-jpeg-{name}.pdf",
+        ]  # fmt: skip
+    assert written[0] == written[1]
+    assert pd.read_csv(StringIO(written[0][1].decode()))["epoch 40"].tolist() == [10.75, 12.0, 10.25]
+
+
+def test_nothing_stored(tmp_path: Path) -> None:
+    chosen = select(tmp_path, LONG)
+    assert curves.write(built(chosen), tmp_path / "tables", tmp_path / "figures") == []
+    assert not (tmp_path / "tables").exists()
+    assert re.search("--dataset mnist,cifar-10-jpeg .*` trains what is not stored", shown(chosen))
+
+
+def test_the_page_has_an_exhibit_a_data_set(chosen: Selection) -> None:
+    files, exhibits = contents.report_curves(chosen, Console(file=StringIO()))
+    assert [exhibit.anchor for exhibit in exhibits] == ["curves-mnist", "curves-cifar-10-jpeg"]
+    mnist, jpeg = exhibits
+    assert mnist.table is not None
+    assert [row.cells[0].text for row in mnist.table.rows] == ["BP", "[BP (as released)]"]
+    assert [figure.png for figure in jpeg.figures] == [
+        file.read_bytes() for file in files if "cifar" in file.name and file.suffix == ".png"
+    ]
+    assert len(mnist.figures) == 1
+    assert len(jpeg.missing) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
@@ -174,9 +174,7 @@ def run(
         chosen.refuse_unwritable()
     on = pick_device(device, chosen.precision)
     statuses = chosen.statuses()
-    for found in statuses:
-        if found.other_code:
-            print(f"warning: {found.run.row} on {found.run.column}: {found.other_code}", file=sys.stderr)
+    _warn_of_code(statuses)
     _warn(chosen.store, [found.detail for found in statuses])
     failures: list[str] = []
     for column in chosen.columns:
@@ -333,7 +331,7 @@ def report_command(
         raise UserError(f"report: {chosen.plan.source} has nothing for {name} under these options")
     _refuse_nothing(chosen)
     chosen.refuse_unwritable()
-    with _warning(chosen.store):
+    with _warning(chosen):
         files = contents.report_all(chosen, console) if name == "all" else REPORTS[name](chosen, console)[0]
         for file in files:
             console.print(f"written: {file}", markup=False)
@@ -361,7 +359,7 @@ def verify(
     chosen = Selection(
         plan or "table2", None, None, seeds, epochs, results, precision=precision, reading=True
     )
-    with _warning(chosen.store):
+    with _warning(chosen):
         ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
         claims_report.show(ledger, console)
     if ledger.failed:
@@ -375,9 +373,18 @@ def _warn(store: Store, said: Sequence[str] = ()) -> None:
             print(f"warning: not read: {problem}", file=sys.stderr)
 
 
+def _warn_of_code(statuses: Iterable[Status]) -> None:
+    """Of stored seeds that another state of their method's code has trained."""
+    for found in statuses:
+        if found.other_code:
+            print(f"warning: {found.run.row} on {found.run.column}: {found.other_code}", file=sys.stderr)
+
+
 @contextmanager
-def _warning(store: Store) -> Iterator[None]:
-    """`_warn` afterwards; where a damaged run was the end, all of them are errors."""
+def _warning(chosen: Selection) -> Iterator[None]:
+    """Warn of what a report is built on; where a damaged run is the end, all of them are errors."""
+    store, config = chosen.store, chosen.plan.config
+    _warn_of_code(status(run, store) for run in chosen.plan.runs(list(config.rows), list(config.columns)))
     try:
         yield
     except UserError as error:

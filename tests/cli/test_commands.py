@@ -189,6 +189,13 @@ def test_changed_code_of_a_method_is_said(command: Command, monkeypatch: pytest.
     code, out, _ = command("status", "tiny.yaml", "--results", "results")
     assert (code, out.count("has changed since")) == (0, 1)
     assert "store intact" in out
+    for words in (
+        ("report", "tiny.yaml"),
+        ("report", "tiny.yaml", "--method", "FA"),
+        ("verify", "--plan", "tiny.yaml"),
+    ):
+        code, _, err = command(*words, "--results", "results")
+        assert (code, err) == (0, f"warning: BP on {MINI}: {said}\n"), words
 
 
 def test_what_goes_on_says_from_where(command: Command) -> None:

@@ -20,6 +20,7 @@ from benchmark.compilation import Compile, execution
 from benchmark.config import CONFIGS, MOST_EPOCHS, known_plans, load_paper_values
 from benchmark.errors import DataNotFound, UserError
 from benchmark.executor import collect, execute
+from benchmark.jobs import Jobs, commands
 from benchmark.options import (
     RESULTS,
     CompileSetting,
@@ -75,9 +76,15 @@ def plan(
     data_root: DataRoot = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
+    each: Annotated[
+        Jobs | None, typer.Option("--commands", help="Only print what trains each missing row, or each seed.")
+    ] = None,
 ) -> None:
     """List a plan's runs, their states, and an estimate of the time left on this machine."""
     chosen = Selection(name, dataset, method, seeds, epochs, results, data_root, precision=precision)
+    if each is not None:
+        _print_commands(chosen, each, data_root, device)
+        return
     on = pick_device(device, chosen.precision)
     table = Table("row", "data set", "state", "key", "time left", "note")
     statuses = chosen.statuses()
@@ -105,6 +112,18 @@ def plan(
         if chosen.plan.datasets[column].train_samples is None:
             where += f"; {column} taken to have {timing.USUAL_SAMPLES} training images (its train_samples)"
     console.print(f"time left: about {duration(sum(left))}, {where}", markup=False)
+
+
+def _print_commands(chosen: Selection, each: Jobs, data_root: Path | None, device: str) -> None:
+    """One a line, for another program to read; the device may be one of another machine."""
+    options = [] if data_root is None else ["--data-root", str(data_root)]
+    options += [] if device == "auto" else ["--device", device]
+    statuses = chosen.statuses()
+    for command in commands(statuses, chosen.plan, chosen.store, each, *options):
+        print(command)
+    damaged = [found.detail for found in statuses if found.state is State.DAMAGED]
+    if damaged:
+        raise UserError(*dict.fromkeys(damaged))
 
 
 @app.command("status")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -233,18 +233,25 @@ class Plan:
             if len(listed) > 60:  # a file name has 255 bytes
                 listed = f"{len(seeds)}-{key_of({'seeds': list(seeds)})}"
             name += f"-seeds-{listed}"
-            changes += ("--seeds", ",".join(map(str, seeds)))
+            changes = (*_without("--seeds", changes), "--seeds", ",".join(map(str, seeds)))
         if epochs is not None and epochs != self.config.protocol.epochs:
             update["epochs"] = epochs
             name += f"-{epochs}-epochs"
-            changes += ("--epochs", str(epochs))
+            changes = (*_without("--epochs", changes), "--epochs", str(epochs))
         if precision is not None and precision != self.config.protocol.precision:
             update["precision"] = precision
             name += f"-{precision}"
-            changes += ("--precision", precision.value)
+            changes = (*_without("--precision", changes), "--precision", precision.value)
         protocol = self.config.protocol.model_copy(update=update)
         config = self.config.model_copy(update={"protocol": protocol})
         return replace(self, name=name, config=config, changes=changes)
+
+
+def _without(option: str, changes: Sequence[str]) -> Iterator[str]:
+    """Options and their values, but for this one."""
+    for name, value in zip(changes[::2], changes[1::2], strict=True):
+        if name != option:
+            yield from (name, value)
 
 
 def differences(stored: Mapping[str, Any], planned: Mapping[str, Any], path: str = "") -> str:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from benchmark.config import PROJECT
+from tests.commands import PLAN
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 DOCS = [README, *(file.read_text(encoding="utf-8") for file in sorted(PROJECT.glob("docs/*.md")))]
@@ -92,8 +93,24 @@ def test_adding_a_data_set(project: Path) -> None:
     assert float(next(line for line in table if line.startswith("BP,")).split(",")[6]) <= 50
 
 
+def test_seeds_as_jobs(project: Path) -> None:
+    """With another plan of that name: its seeds, four at a time, then its table."""
+    (project / "DATA").mkdir()
+    (project / "paper_configs/table2.yaml").write_text(PLAN)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    there = {**os.environ, "PATH": path, "PYTHONPATH": str(project)}
+    script = ["sh", "-ec", example("jobs.sh")]
+    result = subprocess.run(script, cwd=project, capture_output=True, text=True, env=there)
+    assert result.returncode == 0, result.stderr
+    assert len((project / "jobs.txt").read_text().splitlines()) == 4
+    table = (project / "results/tables/table2.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table[1:]] == ["BP", "FA"]
+    assert {line.split(",")[4] for line in table[1:]} == {"2"}
+
+
 NARROWED = {
     "python -m benchmark replay": "",
+    "python -m benchmark plan table2 --data-root": "--help",  # test_seeds_as_jobs
     "python -m benchmark plan": "--method BP --dataset mnist --seeds 1",
     "python -m benchmark run table2": "--help",  # needs the real data
     "python -m benchmark run mine": "--help",  # test_adding_a_method
@@ -111,7 +128,7 @@ NARROWED = {
 """What a command of the README gets in addition here, so that it ends within seconds."""
 
 
-COMMANDS = {command for text in DOCS for command in re.findall(r"python -m benchmark[^\n`#]*", text)}
+COMMANDS = {command for text in DOCS for command in re.findall(r"python -m benchmark[^\n`#>]*", text)}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -1,6 +1,7 @@
 """The commands: what they print, train and write."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,33 @@ def test_plan_estimates(command: Command) -> None:
     )
     assert code == 0
     assert out.count("missing") == 2
+
+
+def test_the_commands_of_a_plan_train_it(command: Command, tmp_path: Path) -> None:
+    plan = ("plan", "tiny.yaml", "--results", "results", "--device", "cpu", "--commands")
+    code, out, err = command(*plan, "seeds")
+    assert (code, err) == (0, "")
+    lines = [shlex.split(line) for line in out.splitlines()]
+    assert len(lines) == 4
+    for _, _, _, *words in lines:
+        assert command(*words)[0] == 0
+    code, out, _ = command(*plan, "seeds")
+    together = [shlex.split(line)[3:] for line in out.splitlines()]
+    assert [words[3] for words in together] == ["BP", "FA"]
+    assert not any("--seeds" in words for words in together)
+    for words in together:
+        assert command(*words)[0] == 0
+    assert command(*plan, "rows") == (0, "", "")
+
+
+def test_damage_has_no_command(command: Command, tmp_path: Path) -> None:
+    assert command(*RUN, "--method", "BP")[0] == 0
+    (folder,) = (tmp_path / "results").glob("runs/*/*")
+    (folder / "epochs.csv").write_text("")
+    code, out, err = command("plan", "tiny.yaml", "--results", "results", "--commands", "rows")
+    assert (code, out.count("\n"), err.count("\n")) == (1, 1, 1)
+    assert "--method FA" in out
+    assert "changed since the run was stored" in err
 
 
 def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Path) -> None:

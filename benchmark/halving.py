@@ -12,6 +12,7 @@ import torch
 
 from benchmark.compilation import Compile, execution
 from benchmark.config import SearchSpace
+from benchmark.errors import UserError
 from benchmark.executor import Progress
 from benchmark.memory import keep_freed_memory, replicas_per_pass
 from benchmark.methods import METHODS
@@ -23,6 +24,8 @@ from benchmark.training import Training
 
 Configuration = Mapping[str, float]
 
+DIVERGED = 100.0
+"""The error, in %, of a configuration whose numbers are no longer finite: it answers nothing."""
 CHECKPOINT_SECONDS = 300.0
 """A checkpoint younger than this is not replaced; the networks of a wave can be hundreds of megabytes."""
 
@@ -115,16 +118,24 @@ class Wave:
         """From the checkpoint, or nothing yet."""
         begun = self.store.checkpoint(self.key)
         if begun is not None:
-            return _Reached(**begun)
+            try:
+                return _Reached(**begun)
+            except TypeError:
+                where = self.store.partial(self.key)
+                raise UserError(f"{where}: not the checkpoint of a search; delete it to train anew") from None
         run = self.run
         return _Reached(replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, self.device))
 
     def _train(
         self, side_by_side: Sequence[int], before: int, rung: int, reached: _Reached, progress: Progress
     ) -> list[float]:
-        """Train configurations from one rung to the next; returns their errors and keeps their networks."""
+        """Train configurations from one rung to the next; returns their errors and keeps their networks.
+
+        Of one whose numbers are no longer finite it is `DIVERGED`.
+        """
         training = self._training(side_by_side, rung - before)
         by_epoch: list[list[float]] = []
+        diverged = [False] * len(side_by_side)
         if reached.under_way is not None:
             training.load_state_dict(reached.under_way["training"])
             by_epoch = reached.under_way["errors"]
@@ -135,7 +146,9 @@ class Wave:
         with computing(self.run.precision, self.device):
             while training.epoch < rung:
                 result = training.run_epoch()
-                by_epoch += [] if result is None else [result.test_error]
+                if result is not None:
+                    by_epoch.append(result.test_error)
+                    diverged = result.diverged
                 if time.monotonic() - reached.saved >= CHECKPOINT_SECONDS:
                     reached.under_way = {"training": training.state_dict(), "errors": by_epoch}
                     self.store.save_checkpoint(self.key, reached.state)
@@ -147,7 +160,7 @@ class Wave:
             reached.networks[i] = {name: weight[replica].cpu().clone() for name, weight in weights.items()}
         # Of one epoch alone a low error may be luck: some configurations go up and down by points.
         late: list[float] = np.mean(by_epoch[-self.space.judged(rung) :], 0).tolist()
-        return late
+        return [DIVERGED if lost else error for lost, error in zip(diverged, late, strict=True)]
 
     def _training(self, side_by_side: Sequence[int], epochs: int) -> Training:
         """Of configurations, for so many epochs."""

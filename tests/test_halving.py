@@ -1,5 +1,7 @@
 """Successive halving: survivors train as if alone, and what is stopped goes on bit for bit."""
 
+import itertools
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +146,27 @@ def test_stopped_after_any_epoch_it_goes_on_bit_for_bit(
         assert left == trained[after:]
         wave.forget()
         assert not list(wave.store.root.glob("partial/*"))
+
+
+def test_a_checkpoint_is_replaced_once_it_is_old(wave: Wave, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(time.monotonic() + 70.0, 60.0)  # a minute passes at every look
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    looks: list[int] = []
+    real = wave.store.save_checkpoint
+    trained = epochs(monkeypatch)
+    monkeypatch.setattr(
+        wave.store, "save_checkpoint", lambda *given: (looks.append(len(trained)), real(*given))[1]
+    )
+    list(wave.rungs(ignore))
+    wave.forget()
+    assert len(trained) == 8
+    assert looks == [5]  # after five minutes, and not at once again
+
+
+def test_a_checkpoint_of_something_else_is_named(wave: Wave) -> None:
+    wave.store.save_checkpoint(wave.key, {"completed": 3})
+    with pytest.raises(UserError, match=r"not the checkpoint of a search; delete it"):
+        list(wave.rungs(ignore))
 
 
 def test_without_a_checkpoint_nothing_is_left(wave: Wave) -> None:

@@ -18,9 +18,11 @@ from benchmark.config import SearchSpace, load_datasets, load_plan
 from benchmark.errors import UserError
 from benchmark.halving import Wave
 from benchmark.plan_patch import plan_patch
+from benchmark.precision import Precision
 from benchmark.results import Store
 from benchmark.samples import Split
-from benchmark.search import Search, conduct, frame, kept, winner
+from benchmark.search import conduct, frame, winner
+from benchmark.search_design import Search, kept
 from benchmark.sweep import Plan
 from benchmark.training import Training
 
@@ -162,24 +164,162 @@ def test_a_crash_loses_no_configuration(plan_path, data, tmp_path, monkeypatch, 
     assert frame(study).drop(columns="trial").equals(whole.drop(columns="trial"))
 
 
-@pytest.mark.parametrize("told", range(5))
-def test_stopped_while_its_results_are_kept_a_wave_goes_on(plan_path, data, tmp_path, monkeypatch, told):
-    asked, store = searched(plan_path, "DTP", ranges()), Store(tmp_path / "stopped")
-    monkeypatch.setattr(halving, "CHECKPOINT_SECONDS", 0.0)
-    whole = frame(run(asked, Store(tmp_path / "whole"), data))
-    real, calls = optuna.Study.tell, iter(range(told))
+def crash(monkeypatch, place, name, after):
+    """Let so many calls pass."""
+    real, calls = getattr(place, name), iter(range(after))
 
-    def tell(self, trial, *values, **options):
+    def crashing(*given, **options):
         if next(calls, None) is None:
             raise Crash
-        return real(self, trial, *values, **options)
+        return real(*given, **options)
 
+    monkeypatch.setattr(place, name, crashing)
+
+
+def count_calls(monkeypatch, place, name):
+    """A list that grows with every call."""
+    real, calls = getattr(place, name), []
+    monkeypatch.setattr(
+        place, name, lambda *given, **options: (calls.append(name), real(*given, **options))[1]
+    )
+    return calls
+
+
+GRID = SearchSpace(grid={"lr": [0.01, 0.03, 0.1, 0.3]}, rungs=[1, 2])
+WRITES = {
+    "add_trial": optuna.Study,
+    "set_user_attr": optuna.Study,
+    "discard": Store,
+    "save_checkpoint": Store,
+    "claim": Store,
+}
+"""By what a search writes."""
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("row", ["DTP", "BP"])
+def test_stopped_before_anything_it_writes_it_comes_out_the_same(
+    plan_path, data, tmp_path, monkeypatch, row, name
+):
+    """The same configurations, and of each the same errors; nothing is left behind."""
+    asked = searched(plan_path, row, ranges(trials=5) if row == "DTP" else GRID)
+    monkeypatch.setattr(halving, "CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Study, "tell", tell)
+        calls = count_calls(patch, WRITES[name], name)
+        whole = frame(run(asked, Store(tmp_path / "whole"), data))
+    assert calls
+    for after in range(len(calls)):
+        store = Store(tmp_path / f"stopped-{after}")
+        with monkeypatch.context() as patch:
+            crash(patch, WRITES[name], name, after)
+            with pytest.raises(Crash):
+                run(asked, store, data)
+        assert frame(run(asked, store, data)).equals(whole)
+        assert not list(store.root.glob("partial/*"))
+
+
+@pytest.mark.parametrize("after", range(3))
+def test_stopped_while_it_is_extended_it_comes_out_the_same(plan_path, data, tmp_path, monkeypatch, after):
+    """The wave before is no part of the wave that goes on, though neither is a whole one."""
+    stores = Store(tmp_path / "whole"), Store(tmp_path / "stopped")
+    for store in stores:
+        for trials in (2, 3):
+            run(searched(plan_path, "DTP", ranges(trials=trials)), store, data)
+    more = searched(plan_path, "DTP", ranges(trials=5))
+    whole = frame(run(more, stores[0], data))
+    monkeypatch.setattr(halving, "CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        crash(patch, Training, "run_epoch", after)
         with pytest.raises(Crash):
-            run(asked, store, data)
-    assert frame(run(asked, store, data)).equals(whole)
+            run(more, stores[1], data)
+    assert frame(run(more, stores[1], data)).equals(whole)
     assert not list(tmp_path.glob("stopped/partial/*"))
+
+
+def test_a_wave_that_began_is_finished_whatever_is_asked_for(plan_path, data, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        crash(patch, optuna.Study, "add_trial", 1)
+        with pytest.raises(Crash):
+            run(searched(plan_path, "DTP", ranges(trials=3)), store, data)
+    study = run(searched(plan_path, "DTP", ranges(trials=1)), store, data)
+    assert len(kept(study)) == 3
+
+
+def test_later_waves_learn_from_earlier_ones(plan_path, data, tmp_path):
+    """Once there is a wave's worth; before, draws are random, and no two waves' are the same."""
+    asked = searched(plan_path, "DTP", ranges(trials=40, wave=8))
+    first = asked.draw([])
+    assert asked.draw([]) == first
+    ranked = [asked.trial(c, [50.0 + i, 40.0 + i], "Abacus") for i, c in enumerate(first)]
+    turned = [asked.trial(c, [50.0 - i, 40.0 - i], "Abacus") for i, c in enumerate(first)]
+    assert asked.draw(ranked) != asked.draw(turned)
+    assert asked.draw(ranked[:3]) == asked.draw(turned[:3])
+    assert len(asked.draw(ranked)) == 8
+    later = asked.draw(ranked[:7])
+    drawn = [tuple(c.values()) for c in [*first, *later, *asked.draw(ranked)]]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_draws_lie_in_the_ranges_wherever_the_plan_s_values_are(plan_path, data, tmp_path):
+    asked = searched(plan_path, "DTP", ranges(trials=24, wave=8))
+    far = {"lr": 500.0, "stepsize": 1e-5, "lr_feedback": 0.01, "noise_std": 0.123456789}
+    asked = replace(asked, run=replace(asked.run, hyperparameters=far))
+    done = []
+    for _ in range(3):
+        done += [asked.trial(c, [50.0, c["lr"]], "Abacus") for c in asked.draw(done)]
+    assert done[0].params == far
+    assert len(done) == 24
+    for name, (low, high) in RANGES.items():
+        assert all(low <= trial.params[name] <= high for trial in done[1:])
+    # And whatever the plan's values become meanwhile.
+    changed = replace(asked, run=replace(asked.run, hyperparameters={**far, "lr": 0.0001}))
+    assert changed.draw(done[:8]) == asked.draw(done[:8]) == [trial.params for trial in done[8:16]]
+
+
+def test_what_is_trained_is_what_the_patch_says(plan_path, data, tmp_path):
+    """Four digits of what is drawn, and all of what a grid or the plan has."""
+    asked = searched(plan_path, "DTP", ranges(trials=16, wave=16))
+    for configuration in asked.draw([])[1:]:
+        assert all(float(f"{value:.4g}") == value for value in configuration.values())
+    with asked.study(Store(tmp_path / "drawn")) as study:
+        for index, configuration in enumerate(asked.draw([])):
+            study.add_trial(asked.trial(configuration, [50.0, 40.0 - index], "Abacus"))
+        found = winner(asked, study)
+        assert {name: found[name] for name in RANGES} == asked.draw([])[-1]
+    exact = searched(plan_path, "BP", SearchSpace(grid={"lr": [0.123456789]}, rungs=[1, 2]))
+    assert winner(exact, run(exact, Store(tmp_path / "grid"), data))["lr"] == 0.123456789
+    own = searched(plan_path, "BP", SearchSpace(ranges={"lr": [0.01, 1]}, trials=1, rungs=[1]))
+    own = replace(own, run=replace(own.run, hyperparameters={"lr": 0.123456789}))
+    assert winner(own, run(own, Store(tmp_path / "own"), data))["lr"] == 0.123456789
+
+
+def test_what_diverges_is_last(plan_path, data, tmp_path):
+    """Networks that are not finite name the first class, which would be no worse than chance."""
+    asked = searched(plan_path, "FA", SearchSpace(grid={"lr": [1e38, 1e-9, 3e38]}, rungs=[1, 2]))
+    study = run(asked, Store(tmp_path), data)
+    assert study.best_params == {"lr": 1e-9}
+    table = frame(study)
+    assert list(table["validation_error"].where(table["lr"] > 1).dropna()) == [100.0, 100.0]
+
+
+def test_without_a_finite_configuration_there_is_no_patch(plan_path, tmp_path):
+    spaces = tmp_path / "spaces.yaml"
+    spaces.write_text("validation_samples: 1000\nseed: 1\nrows: {BP: {grid: {lr: [1.0e+38]}, rungs: [1]}}\n")
+    with pytest.raises(UserError, match="BP on fashion-mnist-mini: every configuration diverged"):
+        search.command(plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu")
+    folder = tmp_path / "results/tiny/search/fashion-mnist-mini"
+    assert (folder / "bp.csv").exists()
+    assert not (folder / "bp.patch").exists()
+
+
+def test_another_minibatch_is_another_design(plan_path, data, tmp_path):
+    asked, store = searched(plan_path, "BP", GRID), Store(tmp_path)
+    run(asked, store, data)
+    for changes in ({"batch_size": 128}, {"dims": [784, 8, 10]}, {"precision": Precision.TF32}):
+        (name,) = changes
+        with pytest.raises(UserError, match=f"this search was made with {name}"):
+            run(replace(asked, run=replace(asked.run, **changes)), store, data)
 
 
 def test_a_wave_that_began_stays_as_it_is(plan_path, data, tmp_path, monkeypatch):
@@ -199,15 +339,8 @@ def test_a_wave_that_began_stays_as_it_is(plan_path, data, tmp_path, monkeypatch
         run(searched(plan_path, "DTP", ranges(trials=3)), store, data)
     (begun,) = tmp_path.glob("partial/*")
     more = searched(plan_path, "DTP", ranges(trials=6))
-    ask, calls = optuna.Study.ask, iter([1])
-
-    def asking(self, *distributions):
-        if next(calls, None) is None:
-            raise Crash
-        return ask(self, *distributions)
-
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Study, "ask", asking)
+        crash(patch, Search, "draw", 0)
         with pytest.raises(Crash):
             run(more, store, data)
     assert trained.count(trained[0]) == 1, "begun anew"
@@ -218,10 +351,11 @@ def test_a_wave_that_began_stays_as_it_is(plan_path, data, tmp_path, monkeypatch
     assert not list(tmp_path.glob("partial/*"))
 
 
-def test_a_trial_that_was_not_drawn_to_the_end_is_drawn_again(plan_path, data, tmp_path):
+def test_what_an_earlier_version_began_is_drawn_again(plan_path, data, tmp_path):
+    """It kept a wave as running trials."""
     asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
     with asked.study(store) as study:
-        study.ask().suggest_float("lr", 0.05, 5.0, log=True)  # the plan's own, which is tried whatever comes
+        study.ask().suggest_float("lr", 0.05, 5.0, log=True)
     study = run(asked, store, data)
     assert [trial.state for trial in study.trials].count(TrialState.FAIL) == 1
     table = frame(study)
@@ -369,6 +503,18 @@ def test_command_says_how_many_rows_it_searches(plan_path, tmp_path, capsys):
         ("{BP: {ranges: {lr: [1, 0.01]}, rungs: [1]}}", {}, r"ranges\.lr: \[1\.0, 0\.01\] found"),
         ("{BP: {ranges: {lr: [0, 0.01]}, rungs: [1]}}", {}, r"rows\.BP\.ranges\.lr\.0: 0 found"),
         ("{BP: {rungs: [1]}}", {}, "either 'grid' or 'ranges'"),
+        (
+            "{BP: {grid: {lr: [1, 0.1, 1.0]}, rungs: [1]}}",
+            {},
+            r"grid\.lr: \[1\.0, 0\.1, 1\.0\] found, each value",
+        ),
+        ("{BP: {grid: {lr: [1]}, trials: 1, rungs: [1]}}", {}, "trials: goes with 'ranges'"),
+        ("{BP: {grid: {lr: [1]}, wave: 1, rungs: [1]}}", {}, "wave: goes with 'ranges'"),
+        (
+            "{BP: {grid: {lr: [1]}, rungs: [1]}}\nvalidation_samples: 6000",
+            {},
+            "6000 validation samples asked for",
+        ),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [3, 1]}}", {}, "must rise"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: []}}", {}, "rungs"),
         ("{BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}\nseed: 2147483648", {}, "seed: 2147483648 found"),
@@ -378,8 +524,9 @@ def test_command_says_how_many_rows_it_searches(plan_path, tmp_path, capsys):
 )
 def test_bad_input_is_one_line_and_writes_nothing(plan_path, tmp_path, text, options, message):
     spaces = tmp_path / "spaces.yaml"
-    seed = "" if "seed" in text else "seed: 1\n"
-    spaces.write_text(f"validation_samples: 1000\n{seed}rows: {text}\n")
+    given = {"validation_samples": 1000, "seed": 1}
+    rest = "".join(f"{name}: {value}\n" for name, value in given.items() if name not in text)
+    spaces.write_text(f"{rest}rows: {text}\n")
     arguments = {"method": ["BP"], **options}
     with pytest.raises(UserError, match=message):
         search.command(

@@ -34,6 +34,13 @@ class SearchSpace(Strict):
             raise ValueError("either 'grid' or 'ranges' is required")
         if self.rungs != sorted(set(self.rungs)):
             raise ValueError(f"rungs: {self.rungs} found, must rise")
+        for name, values in (self.grid or {}).items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"grid.{name}: {values} found, each value once")
+        if self.grid and (given := self.model_fields_set & {"trials", "wave"}):
+            raise ValueError(
+                f"{', '.join(sorted(given))}: goes with 'ranges'; a grid is tried whole, at once"
+            )
         for name, (low, high) in (self.ranges or {}).items():
             if low >= high:
                 raise ValueError(f"ranges.{name}: [{low}, {high}] found, the lowest comes first")

@@ -204,7 +204,11 @@ def command(
             conduct(search, study, data[search.run.column], on, chosen.store, console)
             texts = {"csv": frame(study).to_csv(index=False, lineterminator="\n")}
             if study.best_value < DIVERGED:
-                texts["patch"] = plan_patch(file, search.run.row, search.run.column, winner(search, study))
+                patch = plan_patch(file, search.run.row, search.run.column, winner(search, study))
+                if patch:
+                    texts["patch"] = patch
+                else:
+                    console.print(f"{search.name}: {file} has its winner already", markup=False)
             else:
                 failures.append(f"{search.name}: every configuration diverged, so there is no patch")
             for suffix, text in texts.items():

@@ -462,7 +462,7 @@ def test_a_cell_without_values_is_searched_too(plan_path, data, tmp_path):
     assert len(table) == 3
 
 
-def test_command_writes_trials_and_patch(plan_path, tmp_path):
+def test_command_writes_trials_and_patch(plan_path, tmp_path, capsys):
     spaces = tmp_path / "spaces.yaml"
     spaces.write_text(
         "validation_samples: 1000\nseed: 1\nrows: {BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}\n"
@@ -476,6 +476,12 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path):
     study = optuna.load_study(study_name="BP on fashion-mnist-mini", storage=f"sqlite:///{folder / 'bp.db'}")
     assert study.best_value == trials["validation_error"].min()
     assert trials["lr"][0] == 0.1
+    # Once it is applied there is nothing to patch, and the patch stays.
+    written = (folder / "bp.patch").read_text()
+    subprocess.run(["patch", "-p1", "-i", folder / "bp.patch"], cwd=plan_path.parent, check=True)
+    search.command(method=["BP"], plan=str(plan_path), spaces=spaces, trials=2, results=results, device="cpu")
+    assert (folder / "bp.patch").read_text() == written
+    assert f"BP on fashion-mnist-mini: {plan_path} has its winner already" in capsys.readouterr().out
 
 
 def test_command_says_how_many_rows_it_searches(plan_path, tmp_path, capsys):

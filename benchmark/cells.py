@@ -17,6 +17,14 @@ LATE_EPOCHS = 20
 """At how many of the last epochs a verdict is tried again: test errors go up and down between epochs."""
 
 
+def late_epochs(plan: Plan) -> str:
+    """What is late in a plan's runs: `the last 20 epochs`."""
+    epochs = plan.config.protocol.epochs
+    if epochs > LATE_EPOCHS:
+        return f"the last {LATE_EPOCHS} epochs"
+    return f"all {epochs} epochs" if epochs > 1 else "the only epoch"
+
+
 @dataclass(frozen=True)
 class Cell:
     """A row's test errors on a data set over its seeds, beside the paper's number (Tables 2 and 3)."""

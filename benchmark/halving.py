@@ -41,7 +41,7 @@ class _Reached:
     networks: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     """Weights at the last rung, by configuration; on the CPU, as a checkpoint's are."""
     under_way: dict[str, Any] | None = None
-    """The training from a rung to the next, and its errors epoch by epoch."""
+    """The training from a rung to the next, its errors epoch by epoch, and who has diverged."""
     saved: float = field(default_factory=time.monotonic)
 
     @property
@@ -139,6 +139,7 @@ class Wave:
         if reached.under_way is not None:
             training.load_state_dict(reached.under_way["training"])
             by_epoch = reached.under_way["errors"]
+            diverged = reached.under_way.get("diverged", diverged)  # earlier versions did not ask
         elif before:
             network = _stacked([reached.networks[i] for i in side_by_side])
             training.load_state_dict({"completed": training.method.pretraining + before, "network": network})
@@ -150,7 +151,8 @@ class Wave:
                     by_epoch.append(result.test_error)
                     diverged = result.diverged
                 if time.monotonic() - reached.saved >= CHECKPOINT_SECONDS:
-                    reached.under_way = {"training": training.state_dict(), "errors": by_epoch}
+                    state = training.state_dict()
+                    reached.under_way = {"training": state, "errors": by_epoch, "diverged": diverged}
                     self.store.save_checkpoint(self.key, reached.state)
                     reached.saved = time.monotonic()
                 progress(training.completed, result)

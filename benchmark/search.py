@@ -42,11 +42,8 @@ from benchmark.plan_patch import plan_patch
 from benchmark.progress import progress_bar
 from benchmark.results import Store, atomic_file, slug
 from benchmark.samples import Dataset
-from benchmark.search_design import Search, kept
+from benchmark.search_design import EXACT, UNDER_WAY, Search, kept
 from benchmark.training import EpochResult
-
-UNDER_WAY = "under way"
-"""The study's attribute that holds the wave between being drawn and being told."""
 
 
 def conduct(
@@ -116,9 +113,9 @@ def winner(search: Search, study: optuna.Study) -> dict[str, Any]:
         f"{len(kept(study))} configurations, {epochs} epochs in all, seed {search.seed}, "
         f"{best.datetime_complete:%Y-%m-%d}."
     )
-    if search.space.grid is None and best.params not in search.known():  # drawn by an earlier version
-        return search.entry({name: float(f"{value:.4g}") for name, value in best.params.items()}, note)
-    return search.entry(best.params, note)
+    if EXACT in best.user_attrs:
+        return search.entry(best.params, note)
+    return search.entry({name: float(f"{value:.4g}") for name, value in best.params.items()}, note)
 
 
 def frame(study: optuna.Study) -> pd.DataFrame:
@@ -198,9 +195,12 @@ def command(
     for search in searches:
         with search.study(chosen.store) as study:
             done = len(kept(study))
-            nothing = ", nothing to train" if done >= search.trials else ""
             found = f"{done} configurations complete, {search.trials} asked for"
-            console.print(f"{search.name}: {found}{nothing}", markup=False)
+            if begun := study.user_attrs.get(UNDER_WAY):
+                found += f", a wave of {len(begun['configurations'])} goes on"
+            elif done >= search.trials:
+                found += ", nothing to train"
+            console.print(f"{search.name}: {found}", markup=False)
             conduct(search, study, data[search.run.column], on, chosen.store, console)
             texts = {"csv": frame(study).to_csv(index=False, lineterminator="\n")}
             if study.best_value < DIVERGED:

@@ -22,6 +22,11 @@ from benchmark.methods import METHODS
 from benchmark.results import Store, slug
 from benchmark.sweep import Run, differences
 
+UNDER_WAY = "under way"
+"""The study's attribute that holds the wave between being drawn and being told."""
+EXACT = "exact"
+"""A trial's attribute: a plan takes its values digit by digit; what earlier versions drew is rounded."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -107,7 +112,7 @@ class Search:
             value=errors[-1],
             state=TrialState.COMPLETE if len(errors) == len(self.space.rungs) else TrialState.PRUNED,
             intermediate_values=dict(zip(self.space.rungs, errors, strict=False)),
-            user_attrs={"device": device},
+            user_attrs={"device": device, EXACT: True},
         )
 
     def draw(self, done: Sequence[FrozenTrial]) -> list[Configuration]:
@@ -163,9 +168,17 @@ class Search:
                     f"{file}: this search was made with {differences(made_for, self.design)}; "
                     "search with another --results folder"
                 )
-            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                study.tell(trial.number, state=TrialState.FAIL)  # of an earlier version, which kept waves so
+            self._adopt(study)
             yield study
+
+    def _adopt(self, study: optuna.Study) -> None:
+        """Go on with the wave of an earlier version, which kept it as running trials."""
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        drawn = [trial.params for trial in running if set(trial.params) == set(self.space.names)]
+        if drawn and not study.user_attrs.get(UNDER_WAY):
+            study.set_user_attr(UNDER_WAY, {"after": len(kept(study)), "configurations": drawn})
+        for trial in running:
+            study.tell(trial.number, state=TrialState.FAIL)
 
     def refuse_lost(self, store: Store) -> None:
         """`UserError` if the study is gone and what it found is not, which another would write over."""

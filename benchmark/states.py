@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -56,7 +57,12 @@ def _status(run: Run, store: Store) -> Status:
     if run.measure and store.folder(run.unmeasured.key) is not None:
         without = f"stored without {', '.join(run.measure)}"
         if partial is None:
-            return Status(run, State.UNMEASURED, without)
+            other = ""
+            with suppress(UserError):  # its damage is said elsewhere, and the run trains in its place
+                if (unmeasured := store.load(run.unmeasured.key)) is not None:
+                    other = _other_code(run, [unmeasured.record])
+            detail = f"{without}; {other}" if other else without
+            return Status(run, State.UNMEASURED, detail, other_code=other)
         return replace(partial, detail=f"{without}; with: {partial.detail}")
     if partial is not None:
         return partial

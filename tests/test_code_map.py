@@ -32,14 +32,15 @@ def test_every_module_is_named_once() -> None:
 def imported(name: str) -> set[str]:
     """The modules and packages of the project that one imports, anywhere in its code."""
     found = set()
-    files = [PACKAGE / f"{name}.py"] if (PACKAGE / f"{name}.py").is_file() else (PACKAGE / name).glob("*.py")
+    files = [PACKAGE / f"{name}.py"] if (PACKAGE / f"{name}.py").is_file() else (PACKAGE / name).rglob("*.py")
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module == "benchmark":
-                found |= {alias.name for alias in node.names if alias.name in FLOORS}
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("benchmark."):
-                found.add(str(node.module).split(".")[1])
-    return found
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: a relative import"
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+    return {module.split(".")[1] for module in found if module.startswith("benchmark.")} & FLOORS.keys()
 
 
 @pytest.mark.parametrize("name", sorted(FLOORS))

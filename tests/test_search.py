@@ -10,7 +10,7 @@ import optuna
 import pandas as pd
 import pytest
 import torch
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from benchmark import datasets, halving, search
@@ -22,7 +22,7 @@ from benchmark.precision import Precision
 from benchmark.results import Store
 from benchmark.samples import Split
 from benchmark.search import conduct, frame, winner
-from benchmark.search_design import Search, kept
+from benchmark.search_design import Search, _short, kept
 from benchmark.sweep import Plan
 from benchmark.training import Training
 
@@ -185,7 +185,7 @@ def count_calls(monkeypatch, place, name):
     return calls
 
 
-GRID = SearchSpace(grid={"lr": [0.01, 0.03, 0.1, 0.3]}, rungs=[1, 2])
+GRID = SearchSpace(grid={"lr": [0.01, 0.03, 1e38, 0.3]}, rungs=[1, 2], reduction=2)
 WRITES = {
     "add_trial": optuna.Study,
     "set_user_attr": optuna.Study,
@@ -236,6 +236,20 @@ def test_stopped_while_it_is_extended_it_comes_out_the_same(plan_path, data, tmp
     assert not list(tmp_path.glob("stopped/partial/*"))
 
 
+@pytest.mark.parametrize("told", range(3))
+def test_a_wave_trains_once_however_short_it_is(plan_path, data, tmp_path, monkeypatch, told):
+    """No checkpoint is as old as it would have to be."""
+    asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
+    with monkeypatch.context() as patch:
+        crash(patch, optuna.Study, "add_trial", told)
+        with pytest.raises(Crash):
+            run(asked, store, data)
+    with monkeypatch.context() as patch:
+        trained = count_calls(patch, Training, "run_epoch")
+        assert len(kept(run(asked, store, data))) == 3
+    assert not trained
+
+
 def test_a_wave_that_began_is_finished_whatever_is_asked_for(plan_path, data, tmp_path, monkeypatch):
     store = Store(tmp_path)
     with monkeypatch.context() as patch:
@@ -255,6 +269,12 @@ def test_later_waves_learn_from_earlier_ones(plan_path, data, tmp_path):
     turned = [asked.trial(c, [50.0 - i, 40.0 - i], "Abacus") for i, c in enumerate(first)]
     assert asked.draw(ranked) != asked.draw(turned)
     assert asked.draw(ranked[:3]) == asked.draw(turned[:3])
+    wide = replace(asked, space=asked.space.model_copy(update={"wave": 16, "trials": 40}))
+    many = [asked.trial(c, [50.0 + i, 40.0 + i], "Abacus") for i, c in enumerate(wide.draw([]))]
+    back = [asked.trial(c, [50.0 - i, 40.0 - i], "Abacus") for i, c in enumerate(wide.draw([]))]
+    assert wide.draw(many[:12]) == wide.draw(back[:12])
+    pruned = [[asked.trial(c, [50.0 + sign * i], "Abacus") for i, c in enumerate(first)] for sign in (1, -1)]
+    assert asked.draw(pruned[0]) != asked.draw(pruned[1])  # those that did not come to the last rung, too
     assert len(asked.draw(ranked)) == 8
     later = asked.draw(ranked[:7])
     drawn = [tuple(c.values()) for c in [*first, *later, *asked.draw(ranked)]]
@@ -289,6 +309,13 @@ def test_what_is_trained_is_what_the_patch_says(plan_path, data, tmp_path):
         assert {name: found[name] for name in RANGES} == asked.draw([])[-1]
     exact = searched(plan_path, "BP", SearchSpace(grid={"lr": [0.123456789]}, rungs=[1, 2]))
     assert winner(exact, run(exact, Store(tmp_path / "grid"), data))["lr"] == 0.123456789
+    early = create_trial(params={"lr": 0.123456789}, distributions=exact.distributions(), value=40.0)
+    early.intermediate_values = {1: 50.0, 2: 40.0}
+    with exact.study(Store(tmp_path / "early")) as study:
+        study.add_trial(early)
+        assert winner(exact, study)["lr"] == 0.1235  # as patches were before
+    assert _short(0.12341, 0.12341, 1.0) == 0.12341
+    assert _short(0.98766, 0.1, 0.98766) == 0.98766
     own = searched(plan_path, "BP", SearchSpace(ranges={"lr": [0.01, 1]}, trials=1, rungs=[1]))
     own = replace(own, run=replace(own.run, hyperparameters={"lr": 0.123456789}))
     assert winner(own, run(own, Store(tmp_path / "own"), data))["lr"] == 0.123456789
@@ -351,8 +378,17 @@ def test_a_wave_that_began_stays_as_it_is(plan_path, data, tmp_path, monkeypatch
     assert not list(tmp_path.glob("partial/*"))
 
 
-def test_what_an_earlier_version_began_is_drawn_again(plan_path, data, tmp_path):
+def test_what_an_earlier_version_drew_goes_on(plan_path, data, tmp_path):
     """It kept a wave as running trials."""
+    asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
+    with asked.study(store) as study:
+        drawn = [study.ask(asked.distributions()).params for _ in range(3)]
+    study = run(asked, store, data)
+    assert [trial.params for trial in kept(study)] == drawn
+    assert len(study.trials) == 6
+
+
+def test_what_an_earlier_version_had_not_drawn_to_the_end_is_drawn_again(plan_path, data, tmp_path):
     asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
     with asked.study(store) as study:
         study.ask().suggest_float("lr", 0.05, 5.0, log=True)

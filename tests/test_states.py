@@ -43,6 +43,19 @@ def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) 
 CHANGED = "BP has changed since; if its numbers have, raise its `version` to train anew"
 
 
+def test_an_unmeasured_run_of_other_code_says_so(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Table 2 shows it all the same."""
+    train(select(tmp_path), data, "DTP")
+    measured = select(tmp_path, f"{PLAN}measure:\n  conditions: {{rows: [DTP], columns: [{MINI}]}}\n")
+    monkeypatch.setattr(METHODS["DTP"], "code", f"{METHODS['DTP'].code}, changed")
+    found = status(picked(measured, "DTP"), measured.store)
+    said = CHANGED.replace("BP", "DTP")
+    assert (found.state, found.other_code) == (State.UNMEASURED, said)
+    assert found.detail == f"stored without conditions; {said}"
+
+
 def test_a_run_of_other_code_says_so(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = select(tmp_path, PLAN.replace("seeds: [1, 2]", "seeds: [1]"))
     train(chosen, data)

@@ -96,7 +96,7 @@ def report_curves(chosen: Selection, console: Console) -> tuple[list[Path], list
             f"curves-{column}",
             f"Learning curves: {title}",
             f"Test error in % on {title}: {chosen.plan.protocol}",
-            (curves.NOTE,),
+            (found.note,),
             found.warning,
             _table(found.heads, [found.texts(row, column) for row in found.rows(column)]),
             _figures(drawn, f"Test error over the epochs on {title}", page_file(chosen)),

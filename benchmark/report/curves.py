@@ -15,25 +15,19 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import LATE_EPOCHS, Cell, missing, read_cells, what_trains
+from benchmark.cells import Cell, late_epochs, missing, read_cells, what_trains
 from benchmark.config import PaperTable
 from benchmark.report import drawing, markdown
 from benchmark.report.files import write_texts
 from benchmark.results import Store
 from benchmark.sweep import NOT_COMPARABLE, Plan
 
-NOTE = (
-    "Test errors in per cent, means over the seeds. Lowest: of all epochs, in brackets which one; it is "
-    "chosen on the test set and shows only how far from it the last epoch is, which is the one that counts. "
-    f"Late: the last {LATE_EPOCHS} epochs, their mean, and from the lowest to the highest error that a "
-    "single seed has within them."
-)
 PANELS = 4
 """Panels side by side."""
 SHARES = (0.1, 0.2, 0.5, 1.0)
@@ -57,6 +51,16 @@ class Curves:
         return self.plan.warning
 
     @property
+    def note(self) -> str:
+        """What the table's columns are."""
+        return (
+            "Test errors in per cent, means over the seeds. Lowest: of all epochs, in brackets which one; it "
+            "is chosen on the test set and shows only how far from it the last epoch is, which is the one "
+            f"that counts. Late: {late_epochs(self.plan)}, their mean, and from the lowest to the highest "
+            "error that a single seed has within them. Seeds that diverged count like the others."
+        )
+
+    @property
     def columns(self) -> list[str]:
         """The data sets on which any row is stored."""
         return [column for column in self.plan.config.columns if self.rows(column)]
@@ -69,10 +73,10 @@ class Curves:
         """The test error of every seed after each epoch, in per cent: (epochs, seeds)."""
         return np.array(self.cells[row, column].by_epoch)
 
-    def not_stored(self, column: str) -> list[str]:
-        """`Not trained yet: BP, FA`, if any is."""
-        lacking = missing(self.cells, column)
-        return [f"Not trained yet: {', '.join(map(self.plan.label, lacking))}"] if lacking else []
+    def not_stored(self, column: str, rows: Sequence[str]) -> list[str]:
+        """`Not trained yet: BP, FA.`, if any of these rows is."""
+        lacking = [self.plan.label(row) for row in missing(self.cells, column) if row in rows]
+        return [f"Not trained yet: {', '.join(lacking)}."] if lacking else []
 
     def file_name(self, column: str) -> str:
         """Of a data set's figure, without its suffix."""
@@ -88,13 +92,14 @@ class Curves:
     def heads(self) -> tuple[str, ...]:
         """Of the columns that `texts` fills."""
         marks = (f"epoch {mark}" for mark in self.marks)
-        return "method", *marks, "lowest", "late", "single seeds, late"
+        return "method", "seeds", *marks, "lowest", "late", "single seeds, late"
 
     def texts(self, row: str, column: str) -> tuple[str, ...]:
         """By `heads`."""
         line = self._line(row, column)
         return (
             self.plan.label(row),
+            self.cells[row, column].seeds,
             *(f"{line[f'epoch {mark}']:.2f}" for mark in self.marks),
             f"{line['lowest']:.2f} ({line['lowest_epoch']})",
             f"{line['late_mean']:.2f}",
@@ -117,8 +122,14 @@ class Curves:
             "late_highest": late.max(),
         }
         rounded = {name: round(float(number), 4) for name, number in numbers.items()}
-        first = int(means.argmin()) + 1
-        return {"dataset": column, "method": row, "n": errors.shape[1], "lowest_epoch": first, **rounded}
+        return {
+            "dataset": column,
+            "method": row,
+            "n": errors.shape[1],
+            "diverged": self.cells[row, column].diverged,
+            "lowest_epoch": int(means.argmin()) + 1,
+            **rounded,
+        }
 
 
 def build(plan: Plan, store: Store, paper: PaperTable) -> Curves:
@@ -132,15 +143,15 @@ def show(curves: Curves, console: Console, rows: Sequence[str], columns: Sequenc
         if found := [row for row in curves.rows(column) if row in rows]:
             grid = Grid(title=escape(f"{curves.heading}: {curves.plan.title(column)}"))
             for number, head in enumerate(curves.heads):
-                grid.add_column(head, justify="right" if number else "left")
+                grid.add_column(head, justify="right" if number > 1 else "left")
             for row in found:
                 grid.add_row(*map(escape, curves.texts(row, column)))
             console.print(grid)
-        for line in curves.not_stored(column):
-            console.print(f"{curves.plan.title(column)}: {line}.", markup=False)
+        for line in curves.not_stored(column, rows):
+            console.print(f"{curves.plan.title(column)}: {line}", markup=False)
     if curves.warning:
         console.print(curves.warning, style="bold", markup=False)
-    console.print(NOTE, markup=False)
+    console.print(curves.note, markup=False)
     for line in what_trains(curves.cells, curves.plan, columns):
         console.print(line, markup=False)
 
@@ -167,12 +178,12 @@ def _markdown(curves: Curves) -> Iterator[str]:
     yield from (f"# {curves.heading}", "")
     if curves.warning:
         yield from (f"**{curves.warning}**", "")
-    yield NOTE
+    yield curves.note
     for column in curves.columns:
         yield from ("", f"## {curves.plan.title(column)}", "")
         yield from markdown.table(curves.heads, [curves.texts(row, column) for row in curves.rows(column)])
-        for line in curves.not_stored(column):
-            yield from ("", f"{line}.")
+        for line in curves.not_stored(column, list(curves.plan.config.rows)):
+            yield from ("", line)
     for line in what_trains(curves.cells, curves.plan, list(curves.plan.config.columns)):
         yield from ("", line)
 
@@ -192,7 +203,8 @@ def draw(curves: Curves, column: str) -> Figure:
         panel.set_xlabel("epoch")
     for panel in panels[:, 0]:
         panel.set_ylabel("test error (%)")
-    _finish(panels[0, 0])
+    positive = all(curves.errors(row, column).min() > 0 for row in rows)
+    _finish(panels[0, 0], logarithmic=positive)  # else a zero could not be seen
     found = [panel.get_legend_handles_labels() for panel in panels.flat[: len(rows)]]
     handles = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
     canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
@@ -201,7 +213,9 @@ def draw(curves: Curves, column: str) -> Figure:
         drawing.watermark(canvas, NOT_COMPARABLE.split(":")[0])
     elif curves.warning:
         title.append(curves.warning)
-    canvas.suptitle("\n".join([*title, *curves.not_stored(column)]), fontsize=9, wrap=True)
+    if lacking := missing(curves.cells, column):
+        title.append(f"{len(lacking)} of {len(rows) + len(lacking)} rows not trained yet")
+    canvas.suptitle("\n".join(title), fontsize=9)
     return canvas
 
 
@@ -219,8 +233,11 @@ def _panel(panel: Axes, curves: Curves, row: str, column: str) -> None:
     seaborn.despine(ax=panel)
 
 
-def _finish(panel: Axes) -> None:
-    """The error's axis, which all panels share: logarithmic, as many ticks as it needs."""
+def _finish(panel: Axes, *, logarithmic: bool) -> None:
+    """The axes that all panels share: whole epochs, and errors with as many ticks as they need."""
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    if not logarithmic:
+        return
     panel.set_yscale("log")
     low, high = panel.get_ylim()
     subs = (1, 2, 5) if high > 10 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)

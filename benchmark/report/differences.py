@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import LATE_EPOCHS, Cell, missing, read_cells, what_trains
+from benchmark.cells import Cell, late_epochs, missing, read_cells, what_trains
 from benchmark.config import PaperTable
 from benchmark.report import markdown
 from benchmark.report.files import write_texts
@@ -98,10 +98,7 @@ class Differences:
     @property
     def late(self) -> str:
         """What `Pair.late` is of."""
-        epochs = self.plan.config.protocol.epochs
-        if epochs > LATE_EPOCHS:
-            return f"mean of the last {LATE_EPOCHS} epochs"
-        return f"mean of all {epochs} epochs" if epochs > 1 else "mean of the only epoch"
+        return f"mean of {late_epochs(self.plan)}"
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -64,6 +64,10 @@ def test_the_commands_of_a_plan_train_it(command: Command, tmp_path: Path) -> No
     assert (code, err) == (0, "")
     lines = [shlex.split(line) for line in out.splitlines()]
     assert len(lines) == 4
+    assert all(line[-2:] == ["--device", "cpu"] for line in lines)
+    (tmp_path / "my data").mkdir()
+    _, out, _ = command("plan", "tiny.yaml", "--commands", "rows", "--data-root", "my data")
+    assert [shlex.split(line)[-2:] for line in out.splitlines()] == [["--data-root", "my data"]] * 2
     for _, _, _, *words in lines:
         assert command(*words)[0] == 0
     code, out, _ = command(*plan, "seeds")

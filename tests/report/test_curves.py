@@ -28,13 +28,15 @@ DIP = [9.0 if epoch == 8 else 12.0 for epoch in range(1, 41)]
 """Lowest after the eighth epoch."""
 
 
-def keep(chosen: Selection, row: str, column: str, *seeds: Sequence[float]) -> None:
+def keep(
+    chosen: Selection, row: str, column: str, *seeds: Sequence[float], diverged: Sequence[bool] = (False,) * 2
+) -> None:
     """Store a row whose seeds have these errors after each epoch."""
     run = chosen.plan.run(row, column)
     assert run is not None
     lines = [
-        [epoch, seed, 0.5, error, False]
-        for seed, errors in zip(run.seeds, seeds, strict=True)
+        [epoch, seed, 0.5, error, lost]
+        for seed, errors, lost in zip(run.seeds, seeds, diverged, strict=True)
         for epoch, error in enumerate(errors, 1)
     ]
     chosen.store.commit(row, record_of(run), pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))
@@ -92,17 +94,35 @@ def test_what_is_printed(chosen: Selection) -> None:
     line = next(line for line in text.splitlines() if "BP (as" in line and "│" in line)
     cells = [cell.strip() for cell in line.strip("│").split("│")]
     assert cells == [
-        "[BP (as released)]", "12.00", "9.00", "12.00", "12.00", "9.00 (8)", "12.00", "12.00 to 12.00",
+        "[BP (as released)]", "n=2", "12.00", "9.00", "12.00", "12.00", "9.00 (8)", "12.00", "12.00 to 12.00",
     ]  # fmt: skip
     assert "MNIST: Not trained yet: DTP, DRL, L-DRL, [L-DRL #2_a & b]." in text
     assert re.search("--dataset mnist,cifar-10-jpeg .*` trains what is not stored", text)
 
 
 def test_rows_and_data_sets_can_be_chosen(chosen: Selection, tmp_path: Path) -> None:
-    text = shown(select(tmp_path, LONG, method=["BP"], dataset=["cifar-10-jpeg"]))
-    assert "BP" in text
-    assert "as released" not in text.split("Not trained yet")[0]
-    assert ": MNIST" not in text
+    text = shown(select(tmp_path, LONG, method=["BP", "DTP"], dataset=["mnist"]))
+    assert "│ BP " in text
+    assert "as released" not in text
+    assert "CIFAR" not in text
+    assert "MNIST: Not trained yet: DTP." in text
+
+
+def test_diverged_seeds_are_said(tmp_path: Path) -> None:
+    chosen = select(tmp_path, LONG)
+    keep(chosen, "BP", "mnist", DIP, [90.0] * 40, diverged=[False, True])
+    found = built(chosen)
+    assert found.frame()["diverged"].tolist() == [1]
+    assert found.texts("BP", "mnist")[1] == "n=2, 1 diverged"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(40, "Late: the last 20 epochs,"), (20, "Late: all 20 epochs,"), (3, "Late: all 3 ")]
+)
+def test_which_epochs_are_late(tmp_path: Path, epochs: int, said: str) -> None:
+    chosen = select(tmp_path, PLAN.replace("epochs: 1,", f"epochs: {epochs},"))
+    assert said in built(chosen).note
+    assert said in shown(chosen)
 
 
 def test_the_drawing(chosen: Selection) -> None:
@@ -137,6 +157,8 @@ def test_every_column_of_panels_has_its_epochs(tmp_path: Path) -> None:
     drawn = panels(curves.draw(built(chosen), "mnist"))
     labelled = [title for title, axes in drawn.items() if axes.get_xlabel() == "epoch"]
     assert labelled == ["[BP (as released)]", "DTP", "DRL", "L-DRL"]
+    numbered = [t for t, axes in drawn.items() if any(l.get_visible() for l in axes.get_xticklabels())]
+    assert numbered == labelled
     assert [title for title, axes in drawn.items() if axes.get_ylabel()] == ["BP", "L-DRL"]
 
 
@@ -152,11 +174,22 @@ def test_the_error_has_ticks(tmp_path: Path, errors: list[float], expected: set[
     assert {str(tick) for tick in expected} <= {label.get_text() for label in axes.get_yticklabels()}
 
 
+def test_zero_can_be_seen(tmp_path: Path) -> None:
+    chosen = select(tmp_path, PLAN.replace("epochs: 1,", "epochs: 3,"))
+    for row, errors in (("BP", [5.0, 2.0, 1.0]), ("BP (as released)", [5.0, 1.0, 0.0])):
+        keep(chosen, row, "mnist", errors, errors)
+    drawn = panels(curves.draw(built(chosen), "mnist"))
+    for axes in drawn.values():
+        assert axes.get_yscale() == "linear"
+        assert axes.get_ylim()[0] < 0
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
 def test_what_the_title_says(chosen: Selection, tmp_path: Path) -> None:
     (title,) = curves.draw(built(chosen), "cifar-10-jpeg").texts
     assert title.get_text().splitlines() == [
         "[CIFAR-10 (JPEG)]: 40 epochs, seeds 1, 2",
-        "Not trained yet: [BP (as released)]",
+        "1 of 2 rows not trained yet",
     ]
     longer = select(tmp_path, PLAN, epochs=3)
     keep(longer, "BP", "mnist", *[[3.0, 2.0, 1.0]] * 2)

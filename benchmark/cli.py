@@ -119,8 +119,11 @@ def _print_commands(chosen: Selection, each: Jobs, data_root: Path | None, devic
     options = [] if data_root is None else ["--data-root", str(data_root)]
     options += [] if device == "auto" else ["--device", device]
     statuses = chosen.statuses()
-    for command in commands(statuses, chosen.plan, chosen.store, each, *options):
+    listed = list(commands(statuses, chosen.plan, chosen.store, each, *options))
+    for command in listed:
         print(command)
+    if not listed:
+        print("nothing to train", file=sys.stderr)
     damaged = [found.detail for found in statuses if found.state is State.DAMAGED]
     if damaged:
         raise UserError(*dict.fromkeys(damaged))

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from benchmark import streams
 from benchmark.compilation import Compiled, CompiledStep, Step
+from benchmark.errors import UserError
 from benchmark.graphs import Graphs
 from benchmark.methods import Method
 from benchmark.samples import Split
@@ -106,6 +107,8 @@ class Lane:
         x = self.train.x[picked].transpose(1, 2)
         y = self._per_replica(self.one_hot[self.train.y[picked]].transpose(1, 2))
         logits = self.train_step(x, y, self._noise)
+        if logits is None:
+            raise UserError(f"{type(self.method).__name__}.train_step returns None; the logits are expected")
         self.loss -= (functional.log_softmax(logits, dim=1) * y).sum((1, 2))
 
     def _evaluate_on(self, picked: Tensor) -> None:

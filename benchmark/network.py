@@ -141,6 +141,10 @@ class ForwardPass:
         return self.traces[layer - 1]
 
 
+FEEDBACK = ("none", "decoders", "alignment")
+"""What the backward path can hold: see `Network`."""
+
+
 class Network(nn.Module):
     """`R` fully connected networks of the same shape.
 

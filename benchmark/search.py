@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from benchmark import datasets, provenance
-from benchmark.config import CONFIGS, LAST_SEED, load_search, plan_file
+from benchmark.config import CONFIGS, LAST_SEED, PlanConfig, load_search, plan_file
 from benchmark.errors import UserError
 from benchmark.executor import Progress
 from benchmark.halving import DIVERGED, Wave
@@ -43,6 +43,7 @@ from benchmark.progress import progress_bar
 from benchmark.results import Store, atomic_file, slug
 from benchmark.samples import Dataset
 from benchmark.search_design import EXACT, UNDER_WAY, Search, kept
+from benchmark.sweep import Run
 from benchmark.training import EpochResult
 
 
@@ -116,6 +117,12 @@ def winner(search: Search, study: optuna.Study) -> dict[str, Any]:
     if EXACT in best.user_attrs:
         return search.entry(best.params, note)
     return search.entry({name: float(f"{value:.4g}") for name, value in best.params.items()}, note)
+
+
+def _has_winner(plan: PlanConfig, run: Run, found: Mapping[str, Any]) -> bool:
+    """Whether the plan has these values from a search: another note alone is no reason for a patch."""
+    given = plan.hyperparameters(run.row, run.column)
+    return given is not None and given.source == "search" and given.values.items() <= found.items()
 
 
 def frame(study: optuna.Study) -> pd.DataFrame:
@@ -204,11 +211,10 @@ def command(
             conduct(search, study, data[search.run.column], on, chosen.store, console)
             texts = {"csv": frame(study).to_csv(index=False, lineterminator="\n")}
             if study.best_value < DIVERGED:
-                patch = plan_patch(file, search.run.row, search.run.column, winner(search, study))
-                if patch:
-                    texts["patch"] = patch
-                else:
+                if _has_winner(chosen.plan.config, search.run, best := winner(search, study)):
                     console.print(f"{search.name}: {file} has its winner already", markup=False)
+                else:
+                    texts["patch"] = plan_patch(file, search.run.row, search.run.column, best)
             else:
                 failures.append(f"{search.name}: every configuration diverged, so there is no patch")
             for suffix, text in texts.items():

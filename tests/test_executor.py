@@ -9,6 +9,7 @@ import pytest
 from benchmark import executor, memory
 from benchmark.errors import UserError
 from benchmark.executor import execute
+from benchmark.methods.bp import BP
 from benchmark.samples import Dataset
 from benchmark.states import State, status
 from benchmark.training import EpochResult, Training
@@ -126,3 +127,11 @@ def test_what_memory_holds_trains_at_once(
     stored = chosen.store.load(picked(chosen).key)
     assert stored is not None
     assert stored.record["sittings"][0]["replicas_per_pass"] == 2
+
+
+def test_a_rule_that_returns_no_logits_is_named(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BP, "train_step", lambda self, x, y, noise: None)
+    with pytest.raises(UserError, match=r"^BP\.train_step returns None; the logits are expected$"):
+        train(select(tmp_path), data)

@@ -61,6 +61,14 @@ def test_a_row_under_way_goes_on(tmp_path: Path, data: Dataset, monkeypatch: pyt
     assert listed(chosen, Jobs.SEEDS) == ["BP 1", "BP 2", "BP 3", "DTP all"]
 
 
+def test_a_plan_named_like_an_option_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    select(tmp_path, THREE, name="-x")
+    monkeypatch.chdir(tmp_path)
+    chosen = Selection("-x.yaml", None, ["BP"], None, None, tmp_path / "results")
+    (command,) = commands(chosen.statuses(), chosen.plan, chosen.store, Jobs.ROWS)
+    assert shlex.split(command)[4] == "./-x.yaml"
+
+
 def test_what_was_given_is_passed_on(tmp_path: Path) -> None:
     chosen = select(tmp_path, THREE, method=["BP"], epochs=7, seeds="2,5")
     first, second = commands(

@@ -518,6 +518,10 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path, capsys):
     search.command(method=["BP"], plan=str(plan_path), spaces=spaces, trials=2, results=results, device="cpu")
     assert (folder / "bp.patch").read_text() == written
     assert f"BP on fashion-mnist-mini: {plan_path} has its winner already" in capsys.readouterr().out
+    # Nor where a thinner search finds the same.
+    arguments = {"plan": str(plan_path), "spaces": spaces, "trials": 1, "device": "cpu"}
+    search.command(method=["BP"], results=tmp_path / "others", **arguments)
+    assert not list((tmp_path / "others").rglob("*.patch"))
 
 
 def test_command_says_how_many_rows_it_searches(plan_path, tmp_path, capsys):

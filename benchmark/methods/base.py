@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark import provenance
-from benchmark.network import Network, initial_weights, weight_count
+from benchmark.network import FEEDBACK, Network, initial_weights, weight_count
 
 Noise = Callable[[Tensor], Tensor]
 """Called with an activation (R, features, n): fresh eps ~ Normal(0, noise_std^2) of its shape."""
@@ -56,6 +56,17 @@ class Method:
         for attribute, kind in (("name", str), ("version", int)):
             if type(found := getattr(cls, attribute, kind())) is not kind:
                 raise TypeError(f"{cls.__name__}.{attribute} is {found!r}; {kind.__name__} expected")
+        for attribute, names in (("hyperparameters", cls.hyperparameters), ("options", tuple(cls.options))):
+            if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+                raise TypeError(f"{cls.__name__}.{attribute} is {names!r}; a tuple of names expected")
+            taken = [name for name in names if hasattr(cls, name) or names.count(name) > 1]
+            if taken:
+                raise TypeError(
+                    f"{cls.__name__}.{attribute}: {taken[0]!r} is taken; names of its own expected"
+                )
+        if cls.feedback not in FEEDBACK:
+            allowed = ", ".join(FEEDBACK)
+            raise TypeError(f"{cls.__name__}.feedback is {cls.feedback!r}; allowed: {allowed}")
         if "name" in vars(cls) and cls.train_step is Method.train_step:
             raise TypeError(f"{cls.__name__} defines no train_step(self, x, y, noise)")
         pretrains = any("pretraining_epochs" in vars(base) for base in cls.__mro__ if base is not Method)

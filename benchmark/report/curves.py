@@ -74,9 +74,9 @@ class Curves:
         return np.array(self.cells[row, column].by_epoch)
 
     def not_stored(self, column: str, rows: Sequence[str]) -> list[str]:
-        """`Not trained yet: BP, FA.`, if any of these rows is."""
+        """`Not complete: BP, FA.`, if any of these rows is not."""
         lacking = [self.plan.label(row) for row in missing(self.cells, column) if row in rows]
-        return [f"Not trained yet: {', '.join(lacking)}."] if lacking else []
+        return [f"Not complete: {', '.join(lacking)}."] if lacking else []
 
     def file_name(self, column: str) -> str:
         """Of a data set's figure, without its suffix."""
@@ -214,7 +214,7 @@ def draw(curves: Curves, column: str) -> Figure:
     elif curves.warning:
         title.append(curves.warning)
     if lacking := missing(curves.cells, column):
-        title.append(f"{len(lacking)} of {len(rows) + len(lacking)} rows not trained yet")
+        title.append(f"{len(lacking)} of {len(rows) + len(lacking)} rows not complete")
     canvas.suptitle("\n".join(title), fontsize=9)
     return canvas
 

@@ -28,7 +28,15 @@ def text(table: Table2) -> str:
     absent += [f"none on {', '.join(map(table.plan.title, no_column))}"] if no_column else []
     said = f"{len(there)} of the {len(of_paper)} cells of the paper's Table 2"
     counted = f" Verdicts on all: {verdicts}." if (verdicts := table.listed(addition=False)) else ""
-    lines = ["; ".join([said, *absent]) + "." + counted, ""]
+    lines = [
+        "; ".join([said, *absent]) + "." + counted,
+        "",
+        f"In brackets: not a row of the paper's table. (18 of {LATE_EPOCHS} epochs): had training ended "
+        f"after any of the last {LATE_EPOCHS} epochs, 18 times the verdict would have been this one. "
+        "alone: what it would be, were this the only cell compared (else it is corrected for all that are). "
+        "The chance that five such seeds had to show equivalence: `results/tables/table2.md`.",
+        "",
+    ]
     body = []
     for (row, column), cell in table.cells.items():
         if not cell.errors:
@@ -38,16 +46,7 @@ def text(table: Table2) -> str:
         ours = f"{cell.value} ({cell.seeds})"
         body.append((table.plan.label(row), table.plan.title(column), ours, paper, apart, cell.said))
     heads = ("method", "data set", "test error (%)", "paper", "difference, 95 % interval", "verdict")
-    lines += [
-        *markdown.table(heads, body),
-        "",
-        f"In brackets: not a row of the paper's table. (18 of {LATE_EPOCHS} epochs): had training ended "
-        f"after any of the last {LATE_EPOCHS} epochs, 18 times the verdict would have been this one. "
-        "alone: what it would be, were this the only cell compared (else it is corrected for all that are). "
-        "The chance that five such seeds had to show equivalence: `results/tables/table2.md`.",
-        "",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *markdown.table(heads, body), ""])
 
 
 def write(table: Table2, readme: Path = README) -> list[Path]:

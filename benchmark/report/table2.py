@@ -292,7 +292,20 @@ def _seeds(table: Table2) -> list[int]:
 
 def tex(text: str) -> str:
     """Plain text for LaTeX."""
-    # After the \\ of the line above, a bare bracket would be its optional argument.
-    for plain, escaped in (("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), ("[", "{[}")):
-        text = text.replace(plain, escaped)
-    return text.replace("±", r"$\pm$").replace("·", r"$\cdot$")
+    return text.translate(_TEX)
+
+
+_TEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%#_$}{"},
+        "[": "{[}",  # after the \\ of the line above it would be its optional argument
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "|": r"\textbar{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+        "·": r"$\cdot$",
+    }
+)

@@ -76,7 +76,7 @@ def test_the_commands_of_a_plan_train_it(command: Command, tmp_path: Path) -> No
     assert not any("--seeds" in words for words in together)
     for words in together:
         assert command(*words)[0] == 0
-    assert command(*plan, "rows") == (0, "", "")
+    assert command(*plan, "rows") == (0, "", "nothing to train\n")
 
 
 def test_damage_has_no_command(command: Command, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_what_is_printed(chosen: Selection) -> None:
     assert cells == [
         "[BP (as released)]", "n=2", "12.00", "9.00", "12.00", "12.00", "9.00 (8)", "12.00", "12.00 to 12.00",
     ]  # fmt: skip
-    assert "MNIST: Not trained yet: DTP, DRL, L-DRL, [L-DRL #2_a & b]." in text
+    assert "MNIST: Not complete: DTP, DRL, L-DRL, [L-DRL #2_a & b]." in text
     assert re.search("--dataset mnist,cifar-10-jpeg .*` trains what is not stored", text)
 
 
@@ -105,7 +105,7 @@ def test_rows_and_data_sets_can_be_chosen(chosen: Selection, tmp_path: Path) -> 
     assert "│ BP " in text
     assert "as released" not in text
     assert "CIFAR" not in text
-    assert "MNIST: Not trained yet: DTP." in text
+    assert "MNIST: Not complete: DTP." in text
 
 
 def test_diverged_seeds_are_said(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_the_title_says(chosen: Selection, tmp_path: Path) -> None:
     (title,) = curves.draw(built(chosen), "cifar-10-jpeg").texts
     assert title.get_text().splitlines() == [
         "[CIFAR-10 (JPEG)]: 40 epochs, seeds 1, 2",
-        "1 of 2 rows not trained yet",
+        "1 of 2 rows not complete",
     ]
     longer = select(tmp_path, PLAN, epochs=3)
     keep(longer, "BP", "mnist", *[[3.0, 2.0, 1.0]] * 2)

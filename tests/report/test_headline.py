@@ -3,6 +3,7 @@
 from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -29,13 +30,23 @@ def test_the_readme_shows_what_is_stored(stored: Table2, tmp_path: Path) -> None
     assert copy.read_bytes() == headline.README.read_bytes()
 
 
+def test_the_readme_counts_the_claims() -> None:
+    claims = pd.read_csv(RESULTS / "tables/claims.csv").groupby("claim")["claim_verdict"].first()
+    order = ("SUPPORTED", "NOT SUPPORTED", "INCOMPLETE", "NO DATA")
+    counts = claims.value_counts()
+    assert set(counts.index) <= set(order)
+    first, *others = (f"{counts[verdict]} {'are ' * (verdict == order[0])}{verdict}" for verdict in order)
+    said = f"Of the {len(claims)} claims in the ledger, on what is stored, {', '.join([first, *others])}."
+    assert said in headline.README.read_text()
+
+
 def test_every_stored_cell_has_a_line(stored: Table2) -> None:
     lines = headline.text(stored).splitlines()
     cells = [cell for cell in stored.cells.values() if cell.errors]
     assert len(cells) > 3
     assert any(cell.paper and "as released" in row for (row, _), cell in stored.cells.items() if cell.errors)
     assert len(lines) == 6 + len(cells)
-    for cell, line in zip(cells, lines[4:], strict=False):
+    for cell, line in zip(cells, lines[6:], strict=True):
         assert f"| {cell.mean:.2f} ± {cell.std:.2f} (n=5) |" in line
         assert cell.paper is None or f"| {cell.paper.mean:.2f} ± {cell.paper.std:.2f} |" in line
     printed = load_paper_values()["table2"].cells

@@ -122,11 +122,11 @@ def _print_commands(chosen: Selection, each: Jobs, data_root: Path | None, devic
     listed = list(commands(statuses, chosen.plan, chosen.store, each, *options))
     for command in listed:
         print(command)
-    if not listed:
-        print("nothing to train", file=sys.stderr)
     damaged = [found.detail for found in statuses if found.state is State.DAMAGED]
     if damaged:
         raise UserError(*dict.fromkeys(damaged))
+    if not listed:
+        print("nothing to train", file=sys.stderr)
 
 
 @app.command("status")

@@ -91,13 +91,13 @@ class Selection:
         file = plan_file(plan)
         if file.is_file() and file.resolve() == (CONFIGS / f"{file.stem}.yaml").resolve():
             plan = file.stem  # however it was written
-        if plan.startswith("-"):
-            plan = f"./{plan}"  # no command that is printed takes it for an option
         if results.resolve() == RESULTS.resolve():
             results = RESULTS
         config = load_plan(plan, catalogue)
         _check_name(file, plan, results)
         _check_labels(file, list(config.rows))
+        if plan.startswith("-"):
+            plan = f"./{plan}"  # no command that is printed takes it for an option
         written = Plan(file.stem, config, catalogue, source=plan)
         if results != RESULTS:
             written = replace(written, options=("--results", str(results)))

@@ -120,8 +120,8 @@ def winner(search: Search, study: optuna.Study) -> dict[str, Any]:
 
 
 def _has_winner(plan: PlanConfig, run: Run, found: Mapping[str, Any]) -> bool:
-    """Whether the plan has these values from a search: another note alone is no reason for a patch."""
-    given = plan.hyperparameters(run.row, run.column)
+    """Whether the cell itself has these values from a search: another note alone is no reason for a patch."""
+    given = plan.rows[run.row].hyperparameters.get(run.column)
     return given is not None and given.source == "search" and given.values.items() <= found.items()
 
 

@@ -25,7 +25,7 @@ from benchmark.sweep import Run, differences
 UNDER_WAY = "under way"
 """The study's attribute that holds the wave between being drawn and being told."""
 EXACT = "exact"
-"""A trial's attribute: a plan takes its values digit by digit; what earlier versions drew is rounded."""
+"""A trial's attribute: a plan takes its values digit by digit. Those of earlier versions are rounded."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,10 @@ class Search:
             yield study
 
     def _adopt(self, study: optuna.Study) -> None:
-        """Go on with the wave of an earlier version, which kept it as running trials."""
+        """Go on with the wave of an earlier version, which kept it as running trials.
+
+        Of one that was stopped while it was told, the rest goes on as a wave of its own.
+        """
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         drawn = [trial.params for trial in running if set(trial.params) == set(self.space.names)]
         if drawn and not study.user_attrs.get(UNDER_WAY):

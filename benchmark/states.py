@@ -55,15 +55,16 @@ def _status(run: Run, store: Store) -> Status:
         return Status(run, State.STORED, other, epochs_done=run.total_epochs, other_code=other)
     partial = _partial(run, store)
     if run.measure and store.folder(run.unmeasured.key) is not None:
-        without = f"stored without {', '.join(run.measure)}"
+        other, detail = "", f"stored without {', '.join(run.measure)}"
+        with suppress(UserError):  # its damage is said elsewhere, and the run trains in its place
+            if (unmeasured := store.load(run.unmeasured.key)) is not None:
+                other = _other_code(run, [unmeasured.record])
+        if other:
+            detail = f"{detail}; {other}"
         if partial is None:
-            other = ""
-            with suppress(UserError):  # its damage is said elsewhere, and the run trains in its place
-                if (unmeasured := store.load(run.unmeasured.key)) is not None:
-                    other = _other_code(run, [unmeasured.record])
-            detail = f"{without}; {other}" if other else without
             return Status(run, State.UNMEASURED, detail, other_code=other)
-        return replace(partial, detail=f"{without}; with: {partial.detail}")
+        other = partial.other_code or other
+        return replace(partial, detail=f"{detail}; with: {partial.detail}", other_code=other)
     if partial is not None:
         return partial
     for folder in store.folders(run.column):

@@ -31,15 +31,18 @@ def test_every_module_is_named_once() -> None:
 
 def imported(name: str) -> set[str]:
     """The modules and packages of the project that one imports, anywhere in its code."""
-    found = set()
     files = [PACKAGE / f"{name}.py"] if (PACKAGE / f"{name}.py").is_file() else (PACKAGE / name).rglob("*.py")
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{file}: a relative import"
-                found |= {f"{node.module}.{alias.name}" for alias in node.names}
-            elif isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
+    return {module for file in files for module in imports(file.read_text(encoding="utf-8"))}
+
+
+def imports(code: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
     return {module.split(".")[1] for module in found if module.startswith("benchmark.")} & FLOORS.keys()
 
 
@@ -52,3 +55,5 @@ def test_nothing_imports_from_above(name: str) -> None:
 def test_imports_are_seen() -> None:
     assert imported("cells") == {"config", "results", "statistics", "sweep"}
     assert {"cells", "sweep"} <= imported("report")
+    assert imports("def f():\n    import benchmark.cells as c, torch") == {"cells"}
+    assert imports("from benchmark import cells, errors") == {"cells", "errors"}

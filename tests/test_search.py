@@ -388,6 +388,17 @@ def test_what_an_earlier_version_drew_goes_on(plan_path, data, tmp_path):
     assert len(study.trials) == 6
 
 
+def test_a_stop_while_that_wave_is_taken_over_loses_none_of_it(plan_path, data, tmp_path, monkeypatch):
+    asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
+    with asked.study(store) as study:
+        drawn = [study.ask(asked.distributions()).params for _ in range(3)]
+    with monkeypatch.context() as patch:
+        crash(patch, optuna.Study, "tell", 1)
+        with pytest.raises(Crash), asked.study(store):
+            pass
+    assert [trial.params for trial in kept(run(asked, store, data))] == drawn
+
+
 def test_what_an_earlier_version_had_not_drawn_to_the_end_is_drawn_again(plan_path, data, tmp_path):
     asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
     with asked.study(store) as study:
@@ -517,11 +528,40 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path, capsys):
     subprocess.run(["patch", "-p1", "-i", folder / "bp.patch"], cwd=plan_path.parent, check=True)
     search.command(method=["BP"], plan=str(plan_path), spaces=spaces, trials=2, results=results, device="cpu")
     assert (folder / "bp.patch").read_text() == written
-    assert f"BP on fashion-mnist-mini: {plan_path} has its winner already" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "BP on fashion-mnist-mini: 2 configurations complete, 2 asked for, nothing to train\n" in out
+    assert f"BP on fashion-mnist-mini: {plan_path} has its winner already" in out
     # Nor where a thinner search finds the same.
     arguments = {"plan": str(plan_path), "spaces": spaces, "trials": 1, "device": "cpu"}
     search.command(method=["BP"], results=tmp_path / "others", **arguments)
     assert not list((tmp_path / "others").rglob("*.patch"))
+
+
+def test_command_says_that_a_wave_goes_on(plan_path, tmp_path, monkeypatch, capsys):
+    spaces = tmp_path / "spaces.yaml"
+    spaces.write_text(
+        "validation_samples: 1000\nseed: 1\nrows: {BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}\n"
+    )
+    arguments = {"method": ["BP"], "plan": str(plan_path), "spaces": spaces, "trials": 2, "device": "cpu"}
+    with monkeypatch.context() as patch:
+        crash(patch, optuna.Study, "add_trial", 1)
+        with pytest.raises(Crash):
+            search.command(results=tmp_path / "results", **arguments)
+    search.command(results=tmp_path / "results", **arguments)
+    said = "BP on fashion-mnist-mini: 1 configurations complete, 2 asked for, a wave of 2 goes on\n"
+    assert said in capsys.readouterr().out
+
+
+def test_values_of_another_data_set_are_not_its_winner(plan_path, tmp_path):
+    """Those of Fashion-MNIST, which the plan uses here, too, may change with another search there."""
+    plan_path.write_text(plan_path.read_text().replace("source: guess, note: A note.", "source: search"))
+    spaces = tmp_path / "spaces.yaml"
+    grid = "{lr: [1.0], stepsize: [0.004]}"
+    spaces.write_text(f"validation_samples: 1000\nseed: 1\nrows: {{FW-DTP: {{grid: {grid}, rungs: [1]}}}}\n")
+    arguments = {"method": ["FW-DTP"], "plan": str(plan_path), "spaces": spaces, "device": "cpu"}
+    search.command(results=tmp_path / "results", **arguments)
+    (patch,) = (tmp_path / "results").rglob("*.patch")
+    assert "+      fashion-mnist-mini: {lr: 1.0, stepsize: 0.004, source: search" in patch.read_text()
 
 
 def test_command_says_how_many_rows_it_searches(plan_path, tmp_path, capsys):

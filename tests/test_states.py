@@ -55,6 +55,16 @@ def test_an_unmeasured_run_of_other_code_says_so(
     assert (found.state, found.other_code) == (State.UNMEASURED, said)
     assert found.detail == f"stored without conditions; {said}"
 
+    def stop(done: int, result: object) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(picked(measured, "DTP"), data, measured.store, CPU, stop)
+    found = status(picked(measured, "DTP"), measured.store)
+    assert (found.state, found.other_code) == (State.PARTIAL, said)
+    assert found.detail.startswith(f"stored without conditions; {said}; with: 1 of ")
+
 
 def test_a_run_of_other_code_says_so(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = select(tmp_path, PLAN.replace("seeds: [1, 2]", "seeds: [1]"))

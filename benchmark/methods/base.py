@@ -13,6 +13,8 @@ from torch.nn import functional
 from benchmark import provenance
 from benchmark.network import FEEDBACK, Network, initial_weights, weight_count
 
+_OURS = ("name", "network", "pretraining", "source", "note")
+"""Beside the members of `Method`, names that it or a plan's entry gives a meaning of its own."""
 Noise = Callable[[Tensor], Tensor]
 """Called with an activation (R, features, n): fresh eps ~ Normal(0, noise_std^2) of its shape."""
 
@@ -56,14 +58,19 @@ class Method:
         for attribute, kind in (("name", str), ("version", int)):
             if type(found := getattr(cls, attribute, kind())) is not kind:
                 raise TypeError(f"{cls.__name__}.{attribute} is {found!r}; {kind.__name__} expected")
-        for attribute, names in (("hyperparameters", cls.hyperparameters), ("options", tuple(cls.options))):
-            if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-                raise TypeError(f"{cls.__name__}.{attribute} is {names!r}; a tuple of names expected")
-            taken = [name for name in names if hasattr(cls, name) or names.count(name) > 1]
-            if taken:
-                raise TypeError(
-                    f"{cls.__name__}.{attribute}: {taken[0]!r} is taken; names of its own expected"
-                )
+        for attribute, container, expected in (
+            ("hyperparameters", tuple, "a tuple of names"),
+            ("options", Mapping, "a mapping of names to defaults"),
+        ):
+            given = getattr(cls, attribute)
+            if not isinstance(given, container) or not all(isinstance(name, str) for name in given):
+                raise TypeError(f"{cls.__name__}.{attribute} is {given!r}; {expected} expected")
+        names = (*cls.hyperparameters, *cls.options)
+        for name in names:
+            if names.count(name) > 1:
+                raise TypeError(f"{cls.__name__}: {name!r} is named twice in hyperparameters and options")
+            if name in _OURS or hasattr(Method, name) or callable(getattr(cls, name, None)):
+                raise TypeError(f"{cls.__name__}: {name!r} is no name for a hyperparameter or an option")
         if cls.feedback not in FEEDBACK:
             allowed = ", ".join(FEEDBACK)
             raise TypeError(f"{cls.__name__}.feedback is {cls.feedback!r}; allowed: {allowed}")
@@ -74,11 +81,13 @@ class Method:
             raise TypeError(f"{cls.__name__} has pretraining_epochs, but no pretrain_step(self, x, noise)")
         for step in (Method.train_step, Method.pretrain_step):
             asked = inspect.signature(step)
-            given = inspect.signature(getattr(cls, step.__name__))
+            signature = inspect.signature(getattr(cls, step.__name__))
             try:
-                given.bind(*asked.parameters)
+                signature.bind(*asked.parameters)
             except TypeError:
-                raise TypeError(f"{cls.__name__}.{step.__name__}{given} found, {asked} expected") from None
+                raise TypeError(
+                    f"{cls.__name__}.{step.__name__}{signature} found, {asked} expected"
+                ) from None
         own = (kind for kind in cls.__mro__ if issubclass(kind, Method) and kind is not Method)
         cls.code = provenance.code_of(own)
 

@@ -152,7 +152,8 @@ def show(curves: Curves, console: Console, rows: Sequence[str], columns: Sequenc
     if curves.warning:
         console.print(curves.warning, style="bold", markup=False)
     console.print(curves.note, markup=False)
-    for line in what_trains(curves.cells, curves.plan, columns):
+    chosen = {place: cell for place, cell in curves.cells.items() if place[0] in rows}
+    for line in what_trains(chosen, curves.plan, columns):
         console.print(line, markup=False)
 
 

@@ -87,6 +87,11 @@ def test_damage_has_no_command(command: Command, tmp_path: Path) -> None:
     assert (code, out.count("\n"), err.count("\n")) == (1, 1, 1)
     assert "--method FA" in out
     assert "changed since the run was stored" in err
+    code, out, err = command(
+        "plan", "tiny.yaml", "--results", "results", "--commands", "rows", "--method", "BP"
+    )
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "nothing to train" not in err
 
 
 def test_other_protocols_have_tables_of_their_own(command: Command, tmp_path: Path) -> None:

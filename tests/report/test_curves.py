@@ -106,6 +106,10 @@ def test_rows_and_data_sets_can_be_chosen(chosen: Selection, tmp_path: Path) -> 
     assert "as released" not in text
     assert "CIFAR" not in text
     assert "MNIST: Not complete: DTP." in text
+    assert "trains what is not stored" in text
+    complete = shown(select(tmp_path, LONG, method=["BP"], dataset=["mnist"]))
+    assert "│ BP " in complete
+    assert "not stored" not in complete
 
 
 def test_diverged_seeds_are_said(tmp_path: Path) -> None:

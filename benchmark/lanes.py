@@ -107,8 +107,10 @@ class Lane:
         x = self.train.x[picked].transpose(1, 2)
         y = self._per_replica(self.one_hot[self.train.y[picked]].transpose(1, 2))
         logits = self.train_step(x, y, self._noise)
-        if logits is None:
-            raise UserError(f"{type(self.method).__name__}.train_step returns None; the logits are expected")
+        if (shape := getattr(logits, "shape", None)) != y.shape:
+            found = type(logits).__name__ if shape is None else f"{type(logits).__name__} {tuple(shape)}"
+            rule = type(self.method).__name__
+            raise UserError(f"{rule}.train_step returns {found}; the logits {tuple(y.shape)} are expected")
         self.loss -= (functional.log_softmax(logits, dim=1) * y).sum((1, 2))
 
     def _evaluate_on(self, picked: Tensor) -> None:
@@ -118,6 +120,10 @@ class Lane:
         self.finite &= logits.isfinite().flatten(1).all(1)
 
     def _noise(self, like: Tensor) -> Tensor:
+        if "noise_std" not in self.method.hyperparameters:
+            raise UserError(
+                f"{type(self.method).__name__} asks for noise, but has no hyperparameter noise_std"
+            )
         drawn = like.new_empty(len(self.generators), *like.shape[1:])
         for replica, generator in zip(drawn, self.generators, strict=True):
             replica.normal_(generator=generator)

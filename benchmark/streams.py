@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-PURPOSES = ("encoders", "feedback", "order", "noise", "pretraining order", "pretraining noise")
+PURPOSES = ("encoders", "feedback", "order", "noise", "pretraining order", "pretraining noise", "state")
 
 
 def generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:

@@ -36,7 +36,7 @@ class Training:
     """A method's `R` replicas on one data set, epoch by epoch.
 
     `seeds` has one entry a replica. Data order, initial weights and noise are drawn per seed and epoch
-    (see `streams`), so the state between epochs is the weights and a counter.
+    (see `streams`), so the state between epochs is the weights, what a rule keeps beside them, and a counter.
 
     All replicas share their matrix products, except where they are compiled for a CPU: there each of
     them trains by itself, on a core of its own, since caches hold one replica and not five, and five do
@@ -102,6 +102,8 @@ class Training:
             self.completed += 1
             return None
         self._cores.advance(self._iterations())
+        for lane in self.lanes:
+            lane.method.refuse_hidden_state()
         self.completed += 1
         error, finite = self.evaluate()
         loss = self.loss / len(self.train)
@@ -135,8 +137,8 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on bit for bit."""
-        return {"completed": self.completed, "network": self.method.network.state_dict()}
+        return {"completed": self.completed, "network": self.method.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.method.network.load_state_dict(state["network"])
+        self.method.load_state_dict(state["network"])
         self.completed = state["completed"]

@@ -17,6 +17,7 @@ from benchmark import datasets, halving, search
 from benchmark.config import SearchSpace, load_datasets, load_plan
 from benchmark.errors import UserError
 from benchmark.halving import Wave
+from benchmark.methods import METHODS
 from benchmark.plan_patch import plan_patch
 from benchmark.precision import Precision
 from benchmark.results import Store
@@ -550,6 +551,36 @@ def test_command_says_that_a_wave_goes_on(plan_path, tmp_path, monkeypatch, caps
     search.command(results=tmp_path / "results", **arguments)
     said = "BP on fashion-mnist-mini: 1 configurations complete, 2 asked for, a wave of 2 goes on\n"
     assert said in capsys.readouterr().out
+
+
+def test_what_a_rule_keeps_beside_the_weights_goes_from_rung_to_rung(plan_path, data, tmp_path, monkeypatch):
+    class Slow(METHODS["BP"]):
+        """Counts its minibatches, and learns less with each."""
+
+        name = "BP"
+
+        @classmethod
+        def initial_state(cls, dims, options, draw):
+            return {"count": torch.ones(1, 1)}
+
+        def train_step(self, x, y, noise):
+            whole, self.lr = self.lr, self.lr / self.state["count"].add_(1)
+            logits = super().train_step(x, y, noise)
+            self.lr = whole
+            return logits
+
+    monkeypatch.setitem(METHODS, "BP", Slow)
+    grid = {"lr": [0.1, 0.5, 2.0]}
+    in_two, at_once = (
+        frame(
+            run(searched(plan_path, "BP", SearchSpace(grid=grid, rungs=rungs)), Store(tmp_path / name), data)
+        )
+        for name, rungs in (("two", [1, 2]), ("one", [2]))
+    )
+    best = in_two[in_two["state"] == "complete"]
+    assert len(best) == 1
+    same = at_once[at_once["lr"].isin(best["lr"])]
+    assert same["validation_error"].tolist() == best["validation_error"].tolist()
 
 
 def test_values_of_another_data_set_are_not_its_winner(plan_path, tmp_path):

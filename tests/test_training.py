@@ -1,6 +1,7 @@
 """Epochs on the replica axis: independence, seeds, minibatches, evaluation and resuming."""
 
 import io
+from collections import UserList
 from collections.abc import Sequence
 from typing import Any
 
@@ -159,12 +160,16 @@ def test_a_seed_repeats_and_another_differs(device: str, case: str) -> None:
     assert not any(map(torch.equal, weights(first, 0), weights(other, 0)))
 
 
+class Seen(UserList[tuple[Tensor, Tensor, Tensor]]):
+    """What is no state of a rule."""
+
+
 class Probe(Method):
     """Learns nothing and writes down what the training loop hands it."""
 
     name = "probe"
     hyperparameters = ("noise_std",)
-    seen: list[tuple[Tensor, Tensor, Tensor]]
+    seen: Seen
 
     def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         self.seen.append((x, y, noise(y)))
@@ -175,11 +180,11 @@ def probed(seeds: list[int], samples: int = 75) -> tuple[Training, Probe]:
     rates = {"noise_std": [0.5 * (i + 1) for i in range(len(seeds))]}
     probe = build(Probe, DIMS, seeds, rates)
     assert isinstance(probe, Probe)
-    probe.seen = []
+    probe.seen = Seen()
     return Training(probe, seeds, split(samples, 1), split(60, 2), batch_size=BATCH), probe
 
 
-def order_of(batches: list[tuple[Tensor, Tensor, Tensor]], row: int, data: Split) -> list[int]:
+def order_of(batches: Sequence[tuple[Tensor, Tensor, Tensor]], row: int, data: Split) -> list[int]:
     """Which samples the minibatches held, in order."""
     columns = torch.cat([x[row] for x, _, _ in batches], dim=1).T
     return [int((data.x == column).all(1).nonzero().item()) for column in columns]

@@ -121,7 +121,7 @@ class Row(Strict):
             default = method.options[name]
             if type(value) is not type(default):
                 raise ValueError(f"options.{name}: {value!r} found, {type(default).__name__} expected")
-            if not isinstance(value, bool) and not 0 < value < math.inf:
+            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
                 raise ValueError(f"options.{name}: {value!r} found, must be finite and greater than 0")
         for dataset, given in self.hyperparameters.items():
             unknown = [name for name in given.values if name not in method.hyperparameters]

@@ -20,6 +20,7 @@ from benchmark.config import (
     read_yaml,
 )
 from benchmark.config import plan as plan_module
+from benchmark.config.plan import Row
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 
@@ -635,3 +636,11 @@ def test_results_stay_below_the_results_folder(tmp_path: Path, directory: str) -
     file.write_text(f"base: {CONFIGS / 'quick.yaml'}\ndirectory: {directory!r}\n")
     with pytest.raises(UserError, match=r"plan.yaml: directory: "):
         load_plan(str(file), load_datasets())
+
+
+def test_options_may_be_strings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["BP"], "options", {"mode": "plain"})
+    given = {"method": "BP", "hyperparameters": {}}
+    assert Row.model_validate({**given, "options": {"mode": "signed"}}).all_options == {"mode": "signed"}
+    with pytest.raises(ValueError, match=r"options\.mode: 1 found, str expected"):
+        Row.model_validate({**given, "options": {"mode": 1}})

@@ -330,6 +330,8 @@ def test_fixed_decoders_stay_fixed(batch_norm: bool) -> None:
         ("options = {'part': 1}", r"Mine: 'part' is no name for a hyperparameter or an option"),
         ("options, decay = {'decay': 1}, lambda self: 1", r"Mine: 'decay' is no name for a"),
         ("options = ['momentum']", r"Mine\.options is \['momentum'\]; a mapping of names to defaults"),
+        ("options = {'f': max}", r"Mine\.options: 'f' has the default <built-in function max>; bool, int, "),
+        ("options = {'f': None}", r"Mine\.options: 'f' has the default None; bool, int, float or str"),
         ("options = {1: 2}", r"Mine\.options is \{1: 2\}; a mapping of names to defaults"),
         ("feedback = 'direct'", r"Mine\.feedback is 'direct'; allowed: none, decoders, alignment"),
         ("version = 'two'", r"Mine\.version is 'two'; int expected"),

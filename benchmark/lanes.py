@@ -120,14 +120,14 @@ class Lane:
         self.finite &= logits.isfinite().flatten(1).all(1)
 
     def _noise(self, like: Tensor) -> Tensor:
-        if "noise_std" not in self.method.hyperparameters:
+        if not hasattr(self.method, "noise_std"):
             raise UserError(
                 f"{type(self.method).__name__} asks for noise, but has no hyperparameter noise_std"
             )
         drawn = like.new_empty(len(self.generators), *like.shape[1:])
         for replica, generator in zip(drawn, self.generators, strict=True):
             replica.normal_(generator=generator)
-        return self._per_replica(drawn).mul_(self.method.noise_std)  # type: ignore[attr-defined]
+        return self._per_replica(drawn).mul_(self.method.noise_std)
 
     def _per_replica(self, shared: Tensor) -> Tensor:
         """(S, features, n) -> (R, features, n)."""

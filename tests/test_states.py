@@ -11,9 +11,19 @@ from benchmark import executor
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.methods import METHODS
+from benchmark.options import Selection
 from benchmark.samples import Dataset
 from benchmark.states import State, status
 from tests.tiny import CPU, MINI, PLAN, picked, select, states, train
+
+
+def stop_after_an_epoch(chosen: Selection, data: Dataset) -> None:
+    def stop(done: int, result: object) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(picked(chosen, "DTP"), data, chosen.store, CPU, stop)
 
 
 def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,13 +36,7 @@ def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) 
     assert found.state is State.STALE
     assert found.detail == "stored with hyperparameters.lr 0.1 instead of 0.2"
     monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
-
-    def stop(done: int, result: object) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        execute(picked(chosen, "DTP"), data, chosen.store, CPU, stop)
+    stop_after_an_epoch(chosen, data)
     found = status(picked(chosen, "DTP"), chosen.store)
     assert found.state is State.PARTIAL
     assert found.detail == "1 of 3 epochs"
@@ -54,13 +58,7 @@ def test_an_unmeasured_run_of_other_code_says_so(
     said = CHANGED.replace("BP", "DTP")
     assert (found.state, found.other_code) == (State.UNMEASURED, said)
     assert found.detail == f"stored without conditions; {said}"
-
-    def stop(done: int, result: object) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        execute(picked(measured, "DTP"), data, measured.store, CPU, stop)
+    stop_after_an_epoch(measured, data)
     found = status(picked(measured, "DTP"), measured.store)
     assert (found.state, found.other_code) == (State.PARTIAL, said)
     assert found.detail.startswith(f"stored without conditions; {said}; with: 1 of ")

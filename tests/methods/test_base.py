@@ -51,10 +51,26 @@ class DirectFeedback(Method):
 def training(
     seeds: list[int], execution: Execution = Execution.EAGER, rule: type[Method] = DirectFeedback
 ) -> Training:
+    device = torch.device("cuda" if execution is Execution.GRAPHED else "cpu")
     draw = torch.Generator().manual_seed(1)
-    data = Split(torch.randn(96, DIMS[0], generator=draw), torch.randint(DIMS[-1], (96,), generator=draw))
+    x, y = torch.randn(96, DIMS[0], generator=draw), torch.randint(DIMS[-1], (96,), generator=draw)
+    data = Split(x.to(device), y.to(device))
     rates = {name: {"lr": 0.05, "momentum": 0.9}[name] for name in rule.hyperparameters}
-    return Training(build(rule, DIMS, seeds, rates), seeds, data, data, batch_size=32, execution=execution)
+    method = build(rule, DIMS, seeds, rates, device=device)
+    return Training(method, seeds, data, data, batch_size=32, execution=execution)
+
+
+executed = pytest.mark.parametrize(
+    "execution",
+    [
+        Execution.EAGER,
+        Execution.COMPILED,
+        pytest.param(
+            Execution.GRAPHED,
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ),
+    ],
+)
 
 
 def test_every_seed_draws_its_own_and_the_same_again() -> None:
@@ -68,9 +84,9 @@ def test_every_seed_draws_its_own_and_the_same_again() -> None:
     assert not torch.equal(first["B1"][0], first["B1"][1])
 
 
-@pytest.mark.parametrize("execution", [Execution.EAGER, Execution.COMPILED])
+@executed
 def test_a_replica_has_a_state_of_its_own(execution: Execution) -> None:
-    """Compiled, replicas train apart, each on its part of the state."""
+    """Compiled, replicas train apart, each on its part of the state; graphs record its addresses."""
     together, alone = training([1, 2], execution), training([2], execution)
     for trained in (together, alone):
         for _ in range(2):
@@ -81,7 +97,7 @@ def test_a_replica_has_a_state_of_its_own(execution: Execution) -> None:
     assert together.method.state["velocity1"].abs().amin((1, 2)).gt(0).all()
 
 
-@pytest.mark.parametrize("execution", [Execution.EAGER, Execution.COMPILED])
+@executed
 def test_a_checkpoint_has_it(execution: Execution) -> None:
     through = training([1, 2], execution)
     expected = [through.run_epoch() for _ in range(4)]

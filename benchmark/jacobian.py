@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -199,6 +200,10 @@ def update_angles(training: Training) -> Tensor:
     method = copy.copy(training.method)
     for name in method.hyperparameters:
         setattr(method, name, getattr(method, name).double())
+    state = training.method.state
+    method.state = MappingProxyType(
+        {n: t.double() if t.dtype == torch.float32 else t.clone() for n, t in state.items()}
+    )
     method.feedback_updates = 0  # type: ignore[attr-defined]
     rule, gradient = (
         _change(learner, copy.deepcopy(training.method.network).double(), x, y)

@@ -52,13 +52,14 @@ def bytes_per_replica(
 ) -> int:
     """Estimated peak memory of one replica in training, in bytes of float32; the data set not included.
 
-    Weights of encoders and feedback, once on the device; a CPU also holds the checkpoint while it is
-    written, up to twice. Per sample of the minibatch and layer ten activations: what `Trace` keeps of
-    it (preactivation, activation, output), its target and correction, and temporaries; six without
-    targets. On a GPU twice, in the memory of the CUDA graphs and in that of what runs before they are
-    recorded.
+    Weights of encoders and feedback and the rule's own state, once on the device; a CPU also holds the
+    checkpoint while it is written, up to twice. Per sample of the minibatch and layer ten activations:
+    what `Trace` keeps of it (preactivation, activation, output), its target and correction, and
+    temporaries; six without targets. On a GPU twice, in the memory of the CUDA graphs and in that of what
+    runs before they are recorded.
     """
     weights = weight_count(dims) + (weight_count(dims[1:]) if method.feedback != "none" else 0)
+    weights += method.state_count(dims)
     copies, times = (1, 2) if device.type == "cuda" else (3, 1)
     arrays = times * (10 if method.feedback == "decoders" else 6)
     return 4 * (copies * weights + arrays * batch_size * sum(dims[1:]))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmark import streams
 from benchmark.compilation import Compiled, Execution
 from benchmark.cores import Cores
 from benchmark.lanes import EVALUATION_BATCH, Lane
@@ -101,7 +102,8 @@ class Training:
             self._cores.advance([lane.pretraining(self.completed) for lane in self.lanes])
             self.completed += 1
             return None
-        self._cores.advance(self._iterations())
+        with streams.unused_global_generator(type(self.method).__name__, "`noise`"):
+            self._cores.advance(self._iterations())
         for lane in self.lanes:
             lane.method.refuse_hidden_state()
         self.completed += 1

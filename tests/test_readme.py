@@ -74,6 +74,17 @@ def test_adding_a_method(project: Path) -> None:
     assert "source: search" in patch.read_text()
 
 
+def test_a_method_with_a_state(project: Path) -> None:
+    (project / "benchmark/methods/dfa.py").write_text(example("benchmark/methods/dfa.py"))
+    plan = example("paper_configs/mine.yaml").replace("Sign symmetry", "DFA")
+    (project / "paper_configs/mine.yaml").write_text(plan)
+    result = run("python -m benchmark run mine --report --method DFA --epochs 2", project)
+    assert result.returncode == 0, result.stderr
+    table = (project / "results/mine/tables/mine-2-epochs.csv").read_text()
+    error = float(next(line for line in table.splitlines() if line.startswith("DFA")).split(",")[6])
+    assert 15 < error < 60, error
+
+
 def test_adding_a_data_set(project: Path) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 10)):

@@ -1,9 +1,8 @@
 """Epochs on the replica axis: independence, seeds, minibatches, evaluation and resuming."""
 
 import io
-from collections import UserList
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -160,16 +159,12 @@ def test_a_seed_repeats_and_another_differs(device: str, case: str) -> None:
     assert not any(map(torch.equal, weights(first, 0), weights(other, 0)))
 
 
-class Seen(UserList[tuple[Tensor, Tensor, Tensor]]):
-    """What is no state of a rule."""
-
-
 class Probe(Method):
     """Learns nothing and writes down what the training loop hands it."""
 
     name = "probe"
     hyperparameters = ("noise_std",)
-    seen: Seen
+    seen: ClassVar[list[tuple[Tensor, Tensor, Tensor]]] = []
 
     def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         self.seen.append((x, y, noise(y)))
@@ -180,7 +175,7 @@ def probed(seeds: list[int], samples: int = 75) -> tuple[Training, Probe]:
     rates = {"noise_std": [0.5 * (i + 1) for i in range(len(seeds))]}
     probe = build(Probe, DIMS, seeds, rates)
     assert isinstance(probe, Probe)
-    probe.seen = Seen()
+    Probe.seen = []
     return Training(probe, seeds, split(samples, 1), split(60, 2), batch_size=BATCH), probe
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, NoneType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,8 +17,11 @@ from benchmark import provenance, streams
 from benchmark.errors import UserError
 from benchmark.network import FEEDBACK, Network, initial_weights, weight_count
 
+_CONSTANTS = (bool, int, float, str, NoneType, FunctionType, BuiltinFunctionType)
+"""What a rule may keep on itself beside its options, in lists and the like, too."""
 _OURS = ("name", "network", "pretraining", "state", "source", "note")
 """Beside the members of `Method`, names that it or a plan's entry gives a meaning of its own."""
+_LOST = "which a checkpoint would lose; put what changes into its `initial_state` and use self.state"
 Noise = Callable[[Tensor], Tensor]
 """Called with an activation (R, features, n): fresh eps ~ Normal(0, noise_std^2) of its shape."""
 
@@ -94,7 +98,7 @@ class Method:
         pretrains = any("pretraining_epochs" in vars(base) for base in cls.__mro__ if base is not Method)
         if pretrains and cls.pretrain_step is Method.pretrain_step:
             raise TypeError(f"{cls.__name__} has pretraining_epochs, but no pretrain_step(self, x, noise)")
-        for step in (Method.train_step, Method.pretrain_step):
+        for step in (Method.train_step, Method.pretrain_step, Method.initial_state):
             asked = inspect.signature(step)
             signature = inspect.signature(getattr(cls, step.__name__))
             try:
@@ -112,6 +116,7 @@ class Method:
         options = {name: getattr(self, name) for name in self.options}
         part = type(self)(self.network.part(replicas), values, options)
         part.state = MappingProxyType({name: tensor[replicas] for name, tensor in self.state.items()})
+        part.remember()
         return part
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -122,21 +127,57 @@ class Method:
         }
 
     def load_state_dict(self, values: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` has returned."""
+        """Take over what `state_dict` has returned; `UserError` if the rule's state was another one then."""
         own = {f"state.{name}": tensor for name, tensor in self.state.items()}
-        self.network.load_state_dict({name: tensor for name, tensor in values.items() if name not in own})
+        theirs = {name: tensor for name, tensor in values.items() if name.startswith("state.")}
+        asked, found = ({name: [*t.shape] for name, t in tensors.items()} for tensors in (own, theirs))
+        if asked != found:
+            raise UserError(
+                f"a checkpoint has {found or 'no state'} where {type(self).__name__} has "
+                f"{asked or 'no state'}: its `initial_state` has changed since; raise its `version`"
+            )
+        self.network.load_state_dict({name: t for name, t in values.items() if name not in theirs})
         for name, tensor in own.items():
-            tensor.copy_(values[name])
+            tensor.copy_(theirs[name])
+
+    def remember(self) -> None:
+        """Take what the rule has on itself as what it was built with, for `refuse_hidden_state`."""
+        self._built = {
+            name: value if name in ("network", "state") else copy.deepcopy(value)
+            for name, value in vars(self).items()
+            if name != "_built"
+        }
+        for name, value in self._built.items():
+            if name not in ("network", "state", *self.hyperparameters):
+                self._refuse_variable(name, value)
 
     def refuse_hidden_state(self) -> None:
-        """`UserError` if the rule keeps tensors that no checkpoint would have."""
-        known = ("network", "state", *self.hyperparameters)
+        """`UserError` if training has changed on the rule what no checkpoint has and no CUDA graph sees."""
         for name, value in vars(self).items():
-            if name not in known and any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
-                raise UserError(
-                    f"{type(self).__name__} keeps tensors in self.{name}, which a checkpoint would lose; "
-                    "put them into its `initial_state` and use self.state"
-                )
+            if name == "_built":
+                continue
+            before = self._built.get(name)
+            if name in ("network", "state"):
+                if value is not before:
+                    raise UserError(
+                        f"{type(self).__name__} replaces self.{name} in training; "
+                        "change its tensors in place (`copy_`, `mul_`)"
+                    )
+            elif name in self.hyperparameters:
+                if not torch.equal(value, before):  # type: ignore[arg-type]
+                    raise UserError(
+                        f"{type(self).__name__} changes the hyperparameter self.{name} in training, {_LOST}"
+                    )
+            else:
+                self._refuse_variable(name, value)
+                if name not in self._built or value != before:
+                    raise UserError(f"{type(self).__name__} changes self.{name} in training, {_LOST}")
+
+    def _refuse_variable(self, name: str, value: object) -> None:
+        for leaf in tree_leaves(value):
+            if not isinstance(leaf, _CONSTANTS):
+                what = "tensors" if isinstance(leaf, Tensor) else f"an object ({type(leaf).__name__})"
+                raise UserError(f"{type(self).__name__} keeps {what} in self.{name}, {_LOST}")
 
     @classmethod
     def network_flags(cls, options: Mapping[str, Any]) -> dict[str, bool]:
@@ -157,8 +198,15 @@ class Method:
 
         `{"velocity": torch.zeros(dims[1], dims[0])}`, say; random numbers come from `draw`, the seed's own.
         In `train_step` it is `self.state["velocity"]`, (R, ...), to be changed in place (`copy_`, `mul_`).
+        At least two dimensions, so that replicas stay apart: `torch.zeros(1, 1)` is a counter,
+        `torch.zeros(dims[1], 1)` has a number a unit. Weights and hyperparameters are not known here.
         """
         return {}
+
+    @classmethod
+    def state_count(cls, dims: Sequence[int]) -> int:
+        """Numbers in one replica's `initial_state`, with the default options."""
+        return sum(tensor.numel() for tensor in _initial_state(cls, dims, [1], cls.options).values())
 
     @classmethod
     def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int | None:
@@ -209,7 +257,7 @@ def build(
     built = method(network, values, options)
     state = {name: tensor.to(device) for name, tensor in _initial_state(method, dims, seeds, options).items()}
     built.state = MappingProxyType({n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()})
-    built.refuse_hidden_state()
+    built.remember()
     return built
 
 
@@ -217,12 +265,25 @@ def _initial_state(
     method: type[Method], dims: Sequence[int], seeds: Sequence[int], options: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Of all replicas, (R, ...); drawn on the CPU so every device starts alike."""
-    states = {}
+    called = f"{method.__name__}.initial_state"
+    states: dict[int, dict[str, Tensor]] = {}
     for seed in dict.fromkeys(seeds):
-        found = method.initial_state(dims, options, streams.generator(seed, "state"))
+        with streams.unused_global_generator(called, "`draw`, the generator it is given"):
+            found = method.initial_state(dims, options, streams.generator(seed, "state"))
         if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-            raise UserError(f"{method.__name__}.initial_state returns {found!r}; tensors by name expected")
-        states[seed] = found
+            raise UserError(f"{called} returns {found!r}; tensors by name expected")
+        shapes = {name: [*tensor.shape] for name, tensor in found.items()}
+        if few := next((name for name, shape in shapes.items() if len(shape) < 2), None):
+            raise UserError(
+                f"{called}: {few!r} has the shape {shapes[few]}; two dimensions or more expected, "
+                "[1, 1] for a number, [units, 1] for one a unit"
+            )
+        states[seed] = {name: tensor.detach() for name, tensor in found.items()}
+        first = next(iter(states.values()))
+        if shapes != (expected := {name: [*tensor.shape] for name, tensor in first.items()}):
+            raise UserError(
+                f"{called} returns {shapes} for seed {seed}; {expected}, as for the first, expected"
+            )
     return {name: torch.stack([states[seed][name] for seed in seeds]) for name in states[seeds[0]]}
 
 

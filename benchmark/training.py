@@ -98,15 +98,18 @@ class Training:
 
     def run_epoch(self) -> EpochResult | None:
         """Train for one epoch and evaluate; None for an epoch of pre-training."""
-        if self.completed < self.method.pretraining:
-            self._cores.advance([lane.pretraining(self.completed) for lane in self.lanes])
-            self.completed += 1
-            return None
+        pretraining = self.completed < self.method.pretraining
         with streams.unused_global_generator(type(self.method).__name__, "`noise`"):
-            self._cores.advance(self._iterations())
+            self._cores.advance(
+                [lane.pretraining(self.completed) for lane in self.lanes]
+                if pretraining
+                else self._iterations()
+            )
         for lane in self.lanes:
             lane.method.refuse_hidden_state()
         self.completed += 1
+        if pretraining:
+            return None
         error, finite = self.evaluate()
         loss = self.loss / len(self.train)
         return EpochResult(

@@ -21,6 +21,7 @@ _CONSTANTS = (bool, int, float, str, NoneType, FunctionType, BuiltinFunctionType
 """What a rule may keep on itself beside its options, in lists and the like, too."""
 _OURS = ("name", "network", "pretraining", "state", "source", "note")
 """Beside the members of `Method`, names that it or a plan's entry gives a meaning of its own."""
+_OF_BUILD = ("_built", "_attributes")
 _LOST = "which a checkpoint would lose; put what changes into its `initial_state` and use self.state"
 Noise = Callable[[Tensor], Tensor]
 """Called with an activation (R, features, n): fresh eps ~ Normal(0, noise_std^2) of its shape."""
@@ -104,8 +105,9 @@ class Method:
             try:
                 signature.bind(*asked.parameters)
             except TypeError:
+                how = ", a class method," if step == Method.initial_state else ""
                 raise TypeError(
-                    f"{cls.__name__}.{step.__name__}{signature} found, {asked} expected"
+                    f"{cls.__name__}.{step.__name__}{signature} found, {asked}{how} expected"
                 ) from None
         own = (kind for kind in cls.__mro__ if issubclass(kind, Method) and kind is not Method)
         cls.code = provenance.code_of(own)
@@ -142,10 +144,11 @@ class Method:
 
     def remember(self) -> None:
         """Take what the rule has on itself as what it was built with, for `refuse_hidden_state`."""
+        self._attributes = self._of_modules()
         self._built = {
             name: value if name in ("network", "state") else copy.deepcopy(value)
             for name, value in vars(self).items()
-            if name != "_built"
+            if name not in _OF_BUILD
         }
         for name, value in self._built.items():
             if name not in ("network", "state", *self.hyperparameters):
@@ -154,7 +157,7 @@ class Method:
     def refuse_hidden_state(self) -> None:
         """`UserError` if training has changed on the rule what no checkpoint has and no CUDA graph sees."""
         for name, value in vars(self).items():
-            if name == "_built":
+            if name in _OF_BUILD:
                 continue
             before = self._built.get(name)
             if name in ("network", "state"):
@@ -172,6 +175,13 @@ class Method:
                 self._refuse_variable(name, value)
                 if name not in self._built or value != before:
                     raise UserError(f"{type(self).__name__} changes self.{name} in training, {_LOST}")
+        for module, names in self._of_modules().items():
+            if new := sorted(names - self._attributes.get(module, set())):
+                where = ".".join(filter(None, ("network", module, new[0])))
+                raise UserError(f"{type(self).__name__} keeps something in self.{where}, {_LOST}")
+
+    def _of_modules(self) -> dict[str, set[str]]:
+        return {name: {*vars(module)} for name, module in self.network.named_modules()}
 
     def _refuse_variable(self, name: str, value: object) -> None:
         for leaf in tree_leaves(value):
@@ -251,7 +261,7 @@ def build(
         device
     )
     values = {
-        name: torch.as_tensor(value, dtype=dtype, device=device).expand(len(seeds)).reshape(-1, 1, 1)
+        name: torch.as_tensor(value, dtype=dtype, device=device).expand(len(seeds)).clone().reshape(-1, 1, 1)
         for name, value in hyperparameters.items()
     }
     built = method(network, values, options)

@@ -64,7 +64,7 @@ def training(
     x, y = torch.randn(96, DIMS[0], generator=draw), torch.randint(DIMS[-1], (96,), generator=draw)
     data = Split(x.to(device, dtype), y.to(device))
     values = {"lr": 0.05, "momentum": 0.9, "stepsize": 0.04}
-    rates = {name: [values[name]] * len(seeds) for name in rule.hyperparameters}
+    rates = {name: values[name] for name in rule.hyperparameters}
     method = build(rule, DIMS, seeds, rates, device=device, dtype=dtype)
     return Training(method, seeds, data, data, batch_size=32, execution=execution)
 
@@ -189,6 +189,16 @@ def test_what_no_checkpoint_would_have_is_refused(kept: Callable[[Any], object],
         ),
         (
             lambda _: None,
+            lambda rule: setattr(rule.network.f(2), "velocity", torch.zeros(1)),
+            f"keeps something in self.network._encoders.1.velocity, {LOST}",
+        ),
+        (
+            lambda _: None,
+            lambda rule: setattr(rule.network, "steps", 1),
+            f"keeps something in self.network.steps, {LOST}",
+        ),
+        (
+            lambda _: None,
             lambda rule: rule.lr.mul_(0.9),
             f"changes the hyperparameter self.lr in training, {LOST}",
         ),
@@ -243,6 +253,20 @@ def test_randomness_that_knows_of_no_seed_is_refused() -> None:
     with pytest.raises(UserError, match=f"Keeping {said} `noise`"):
         trained.run_epoch()
 
+    class Before(DirectFeedback):
+        name = "Before"
+
+        @classmethod
+        def pretraining_epochs(cls, options: Mapping[str, Any]) -> int:
+            return 1
+
+        def pretrain_step(self, x: Tensor, noise: Noise) -> None:
+            torch.rand(1)
+
+    trained = training([1], rule=Before)
+    with pytest.raises(UserError, match=f"Before {said} `noise`"):
+        trained.run_epoch()
+
 
 def with_state(initial: Callable[[Sequence[int]], Any]) -> type[Method]:
     class Mine(DirectFeedback):
@@ -288,7 +312,9 @@ def test_a_checkpoint_of_another_state_is_refused(then: dict[str, Tensor]) -> No
 
 
 def test_an_initial_state_is_a_class_method() -> None:
-    with pytest.raises(TypeError, match=r"Mine\.initial_state\(self, .* found, \(dims"):
+    with pytest.raises(
+        TypeError, match=r"Mine\.initial_state\(self, .* found, \(dims.*, a class method, expected"
+    ):
 
         class Mine(DirectFeedback):
             name = "Mine"

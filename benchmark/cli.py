@@ -497,11 +497,12 @@ def rerun_command(
         with progress_bar(console, f"{run.row} on {column}", run.total_epochs) as update:
             found = rerun.repeat(stored, run, data[column], on, _advance(update))
         margin = chosen.plan.config.margins.get(column, 0.0)
-        verdict = "identical" if found.identical else "agrees" if found.within(margin) else "DIFFERS"
-        if verdict == "DIFFERS":
+        if not found.within(margin):
             differing.append(key)
         deviations = (f"{found.loss:.1e} (relative)", f"{found.error:.2f} of {margin:g} points")
-        table.add_row(escape(stored.record["row"]), column, key, str(found.epochs), *deviations, verdict)
+        table.add_row(
+            escape(stored.record["row"]), column, key, str(found.epochs), *deviations, found.verdict(margin)
+        )
     console.print(table)
     if differing:
         raise UserError(f"trained again, these come out differently: {', '.join(differing)}")

@@ -189,7 +189,8 @@ def update_angles(training: Training) -> Tensor:
     """Degrees between the method's update of W_l and the negative gradient of the cross-entropy, (L, R).
 
     On one minibatch, the first training samples in their order. The update is that of one `train_step`
-    without feedback updates, on copies in float64; BP's step on the same networks is the gradient's.
+    without feedback updates, on copies in float64; BP's step on the same networks is the gradient's. That
+    of a rule with a momentum has what its state has gathered.
     """
     x = training.train.x[: training.batch_size].double().T[None]
     y = (

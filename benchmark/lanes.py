@@ -38,6 +38,7 @@ class Lane:
         graphed: bool = False,
     ) -> None:
         self.method = method
+        self.built = method.snapshot()
         self.train = train
         self.test = test
         self.batch_size = batch_size
@@ -80,6 +81,10 @@ class Lane:
         for picked in torch.split(torch.arange(len(self.test), device=self.test.x.device), EVALUATION_BATCH):
             self._run(self._evaluate_on, picked)
             yield
+
+    def refuse_hidden_state(self) -> None:
+        """`UserError` if training has changed on the rule what no checkpoint has and no CUDA graph sees."""
+        self.built.refuse_changes(vars(self.method), "in training")
 
     def _run(self, work: Callable[[Tensor], None], picked: Tensor) -> None:
         if self.graphs is None:

@@ -69,7 +69,15 @@ def replicas_per_pass(
     method: type[Method], dims: Sequence[int], batch_size: int, device: torch.device
 ) -> int:
     """How many replicas to train side by side on the device as it is now; `UserError` if one is too big."""
-    free, needed = free_memory(device), bytes_per_replica(method, dims, batch_size, device)
+    free = free_memory(device)
+    try:
+        needed = bytes_per_replica(method, dims, batch_size, device)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise UserError(
+            f"{method.__name__}.initial_state: memory ran out, {free / 2**30:.1f} GiB are free"
+        ) from None
     if needed > 4 * free:  # far beyond what the estimate may be off by
         network = (
             "-".join(map(str, dims))

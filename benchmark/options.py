@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchmark.compilation import Compile
 from benchmark.config import CONFIGS, MOST, MOST_EPOCHS, PROJECT, load_datasets, load_plan, plan_file
+from benchmark.config.limits import LONGEST_LABEL
 from benchmark.errors import UserError, interrupted
 from benchmark.memory import ran_out
 from benchmark.precision import Precision, check
@@ -169,6 +170,11 @@ def _check_labels(file: Path, rows: list[str]) -> None:
         if not row.isprintable() or not any(map(str.isalnum, row)):
             raise UserError(
                 f"{file}: rows: {row!r} found, allowed: one line of printable text with a letter or digit"
+            )
+        if len(slug(row).encode()) > LONGEST_LABEL:
+            raise UserError(
+                f"{file}: rows: {row[:40]!r}... is too long for a folder's name; "
+                f"at most {LONGEST_LABEL} bytes allowed"
             )
         if (other := known.setdefault(slug(row), row)) != row:
             raise UserError(f"{file}: rows.{row}: its files would be those of {other!r}; rename one of them")

@@ -29,8 +29,8 @@ class Agreement:
 
     epochs: int
     """Compared, from the first on."""
-    identical: bool
-    """Whether every loss and error of every epoch is the same."""
+    alike: int
+    """The first epochs in which every loss and error is the same."""
     loss: float
     """Largest relative deviation of a train loss."""
     error: float
@@ -39,6 +39,14 @@ class Agreement:
     def within(self, margin: float) -> bool:
         """Whether the mean test error agrees to `margin` points."""
         return self.error <= margin
+
+    def verdict(self, margin: float) -> str:
+        """`identical`, `agrees (identical up to epoch 3)` or `DIFFERS (from epoch 1)`."""
+        if self.alike == self.epochs:
+            return "identical"
+        if self.within(margin):
+            return f"agrees (identical up to epoch {self.alike})" if self.alike else "agrees"
+        return f"DIFFERS (from epoch {self.alike + 1})"
 
 
 def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: int) -> list[StoredRun]:
@@ -125,9 +133,10 @@ def repeat(
     before = stored.epochs[stored.epochs["epoch"] <= run.epochs].reset_index(drop=True)
     last = before["epoch"] == run.epochs
     loss = (again["train_loss"] - before["train_loss"]).abs() / before["train_loss"].abs()
+    unlike = before["epoch"][before.compare(again.astype(before.dtypes)).index]
     return Agreement(
         epochs=run.epochs,
-        identical=before.equals(again.astype(before.dtypes)),
+        alike=run.epochs if unlike.empty else int(unlike.min()) - 1,
         loss=float(loss.max()),
         error=abs(float(again["test_error"][last].mean() - before["test_error"][last].mean())),
     )

@@ -59,8 +59,9 @@ def test_the_same_numbers_come_out_again(
     before = chosen.store.folders()
     for row in ("BP", "FW-DTP"):
         found = repeat(stored(chosen, row), run_of(stored(chosen, row), asked), data, CPU, silent)
-        assert (found.epochs, found.identical, found.loss, found.error) == (compared, True, 0.0, 0.0)
+        assert (found.epochs, found.alike, found.loss, found.error) == (compared, compared, 0.0, 0.0)
         assert found.within(0.0)
+        assert found.verdict(0.0) == "identical"
     assert chosen.store.folders() == before
 
 
@@ -69,10 +70,23 @@ def test_a_forged_number_is_found(chosen: Selection, data: Dataset) -> None:
     forged = genuine.epochs.copy()
     forged.loc[(forged["epoch"] == 3) & (forged["seed"] == 2), "test_error"] -= 3.0
     found = repeat(StoredRun(genuine.folder, genuine.record, forged, {}), run_of(genuine), data, CPU, silent)
-    assert not found.identical
+    assert found.alike == 2
     assert found.error == pytest.approx(1.5)
     assert not found.within(1.4)
     assert found.within(1.6)
+    assert found.verdict(1.4) == "DIFFERS (from epoch 3)"
+    assert found.verdict(1.6) == "agrees (identical up to epoch 2)"
+
+
+def test_what_diverged_diverges_again(chosen: Selection, data: Dataset) -> None:
+    run = chosen.plan.run("BP", MINI)
+    assert run is not None
+    run = replace(run, hyperparameters={name: 1e38 for name in run.hyperparameters})
+    execute(run, data, chosen.store, CPU, silent)
+    diverged = chosen.store.load(run.key)
+    assert diverged is not None
+    assert diverged.epochs["train_loss"].isna().any()
+    assert repeat(diverged, run, data, CPU, silent).verdict(0.0) == "identical"
 
 
 def test_other_images_or_another_version_are_refused(

@@ -5,6 +5,8 @@ LAST_SEED = 2**31 - 1
 MOST = 10_000
 """Seeds, or configurations."""
 MOST_EPOCHS = 1_000_000
+LONGEST_LABEL = 200
+"""Bytes of a row's label in the name of a folder, which also holds a key; file systems allow 255."""
 MOST_LAYERS = 1_000
 MOST_UNITS = 1_000_000
 """Of a layer; samples of a minibatch."""

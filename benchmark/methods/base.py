@@ -5,24 +5,20 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import BuiltinFunctionType, FunctionType, MappingProxyType, NoneType
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
 
 from benchmark import provenance, streams
 from benchmark.errors import UserError
+from benchmark.hidden_state import Snapshot
 from benchmark.network import FEEDBACK, Network, initial_weights, weight_count
 
-_CONSTANTS = (bool, int, float, str, NoneType, FunctionType, BuiltinFunctionType)
-"""What a rule may keep on itself beside its options, in lists and the like, too."""
 _OURS = ("name", "network", "pretraining", "state", "source", "note")
 """Beside the members of `Method`, names that it or a plan's entry gives a meaning of its own."""
-_OF_BUILD = ("_built", "_attributes")
-_LOST = "which a checkpoint would lose; put what changes into its `initial_state` and use self.state"
 Noise = Callable[[Tensor], Tensor]
 """Called with an activation (R, features, n): fresh eps ~ Normal(0, noise_std^2) of its shape."""
 
@@ -114,12 +110,21 @@ class Method:
 
     def part(self, replicas: slice) -> Self:
         """The same rule for some of the replicas, on the same weights in memory."""
-        values = {name: getattr(self, name)[replicas] for name in self.hyperparameters}
-        options = {name: getattr(self, name) for name in self.options}
-        part = type(self)(self.network.part(replicas), values, options)
+        part = copy.copy(self)
+        part.network = self.network.part(replicas)
+        for name in self.hyperparameters:
+            setattr(part, name, getattr(self, name)[replicas])
         part.state = MappingProxyType({name: tensor[replicas] for name, tensor in self.state.items()})
-        part.remember()
         return part
+
+    def snapshot(self) -> Snapshot:
+        """What the rule holds now, to be compared with `vars` of it later."""
+        return Snapshot(
+            type(self).__name__,
+            vars(self),
+            trained=("network", "state"),
+            hyperparameters=self.hyperparameters,
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights and state, every one (R, ...)."""
@@ -141,53 +146,6 @@ class Method:
         self.network.load_state_dict({name: t for name, t in values.items() if name not in theirs})
         for name, tensor in own.items():
             tensor.copy_(theirs[name])
-
-    def remember(self) -> None:
-        """Take what the rule has on itself as what it was built with, for `refuse_hidden_state`."""
-        self._attributes = self._of_modules()
-        self._built = {
-            name: value if name in ("network", "state") else copy.deepcopy(value)
-            for name, value in vars(self).items()
-            if name not in _OF_BUILD
-        }
-        for name, value in self._built.items():
-            if name not in ("network", "state", *self.hyperparameters):
-                self._refuse_variable(name, value)
-
-    def refuse_hidden_state(self) -> None:
-        """`UserError` if training has changed on the rule what no checkpoint has and no CUDA graph sees."""
-        for name, value in vars(self).items():
-            if name in _OF_BUILD:
-                continue
-            before = self._built.get(name)
-            if name in ("network", "state"):
-                if value is not before:
-                    raise UserError(
-                        f"{type(self).__name__} replaces self.{name} in training; "
-                        "change its tensors in place (`copy_`, `mul_`)"
-                    )
-            elif name in self.hyperparameters:
-                if not torch.equal(value, before):  # type: ignore[arg-type]
-                    raise UserError(
-                        f"{type(self).__name__} changes the hyperparameter self.{name} in training, {_LOST}"
-                    )
-            else:
-                self._refuse_variable(name, value)
-                if name not in self._built or value != before:
-                    raise UserError(f"{type(self).__name__} changes self.{name} in training, {_LOST}")
-        for module, names in self._of_modules().items():
-            if new := sorted(names - self._attributes.get(module, set())):
-                where = ".".join(filter(None, ("network", module, new[0])))
-                raise UserError(f"{type(self).__name__} keeps something in self.{where}, {_LOST}")
-
-    def _of_modules(self) -> dict[str, set[str]]:
-        return {name: {*vars(module)} for name, module in self.network.named_modules()}
-
-    def _refuse_variable(self, name: str, value: object) -> None:
-        for leaf in tree_leaves(value):
-            if not isinstance(leaf, _CONSTANTS):
-                what = "tensors" if isinstance(leaf, Tensor) else f"an object ({type(leaf).__name__})"
-                raise UserError(f"{type(self).__name__} keeps {what} in self.{name}, {_LOST}")
 
     @classmethod
     def network_flags(cls, options: Mapping[str, Any]) -> dict[str, bool]:
@@ -264,10 +222,12 @@ def build(
         name: torch.as_tensor(value, dtype=dtype, device=device).expand(len(seeds)).clone().reshape(-1, 1, 1)
         for name, value in hyperparameters.items()
     }
-    built = method(network, values, options)
+    started = Snapshot(method.__name__, {"network": network}, trained=("network",))
+    with streams.unused_global_generator(f"{method.__name__}.__init__", "`initial_state`"):
+        built = method(network, values, options)
+    started.refuse_changes({"network": built.network}, "in its `__init__`")
     state = {name: tensor.to(device) for name, tensor in _initial_state(method, dims, seeds, options).items()}
     built.state = MappingProxyType({n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()})
-    built.remember()
     return built
 
 

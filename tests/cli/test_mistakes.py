@@ -168,6 +168,16 @@ def test_rows_without_a_name_are_refused(command: Command, tmp_path: Path, label
     )
 
 
+@pytest.mark.parametrize("label", ["B" * 201, "é" * 101])
+def test_rows_whose_names_no_folder_could_have_are_refused(
+    command: Command, tmp_path: Path, label: str
+) -> None:
+    other = f"  {label}: {{method: BP, hyperparameters: {{{MINI}: {{lr: 0.2, source: guess}}}}}}\n"
+    (tmp_path / "long.yaml").write_text(PLAN + other)
+    line = fails(command("run", "long.yaml", "--results", "results"))
+    assert f"rows: {label[:40]!r}... is too long for a folder's name; at most 200 bytes allowed" in line
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

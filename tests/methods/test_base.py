@@ -1,12 +1,9 @@
 """What a rule keeps beside the weights: its own for every replica, and in every checkpoint."""
 
-import copy
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,59 +12,8 @@ from benchmark import memory
 from benchmark.compilation import Execution
 from benchmark.errors import UserError
 from benchmark.jacobian import conditions
-from benchmark.methods import METHODS, Method, Noise, build
-from benchmark.methods.base import cross_entropy_gradient
-from benchmark.samples import Split
-from benchmark.training import Training
-
-DIMS = [10, 8, 7, 4]
-
-
-class DirectFeedback(Method):
-    """Direct feedback alignment (Nokland 2016) with momentum: something drawn and something that changes."""
-
-    name = "DFA with momentum"
-    hyperparameters = ("lr", "momentum")
-
-    lr: Tensor
-    momentum: Tensor
-
-    @classmethod
-    def initial_state(
-        cls, dims: Sequence[int], options: Mapping[str, Any], draw: torch.Generator
-    ) -> dict[str, Tensor]:
-        hidden = range(1, len(dims) - 1)
-        feedback = {f"B{l}": torch.randn(dims[l], dims[-1], generator=draw) for l in hidden}
-        return feedback | {f"velocity{l}": torch.zeros(dims[l], dims[l - 1]) for l in range(1, len(dims))}
-
-    def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
-        h = self.network.pass_forward(x)
-        depth = self.network.depth
-        error = cross_entropy_gradient(h[depth], y)
-        for l in range(1, depth + 1):
-            f = self.network.f(l)
-            delta = f.backward(h.trace(l), error if l == depth else self.state[f"B{l}"] @ error)
-            velocity = self.state[f"velocity{l}"]
-            velocity.mul_(self.momentum).add_(delta @ h[l - 1].transpose(1, 2) / x.shape[-1])
-            f.weight.sub_(self.lr * velocity)
-        return h[depth]
-
-
-def training(
-    seeds: list[int],
-    execution: Execution = Execution.EAGER,
-    rule: type[Method] = DirectFeedback,
-    dtype: torch.dtype = torch.float32,
-) -> Training:
-    device = torch.device("cuda" if execution is Execution.GRAPHED else "cpu")
-    draw = torch.Generator().manual_seed(1)
-    x, y = torch.randn(96, DIMS[0], generator=draw), torch.randint(DIMS[-1], (96,), generator=draw)
-    data = Split(x.to(device, dtype), y.to(device))
-    values = {"lr": 0.05, "momentum": 0.9, "stepsize": 0.04}
-    rates = {name: values[name] for name in rule.hyperparameters}
-    method = build(rule, DIMS, seeds, rates, device=device, dtype=dtype)
-    return Training(method, seeds, data, data, batch_size=32, execution=execution)
-
+from benchmark.methods import METHODS, Method, Noise
+from tests.rules import DIMS, DirectFeedback, keeping, training
 
 executed = pytest.mark.parametrize(
     "execution",
@@ -123,117 +69,19 @@ def test_a_checkpoint_has_it(execution: Execution) -> None:
         assert torch.equal(second.method.state_dict()[name], tensor)
 
 
+def test_replicas_of_one_seed_share_its_minibatches_and_not_their_state() -> None:
+    shared, apart = training([1, 1, 2, 2]), training([1, 2, 1, 2])
+    for trained in (shared, apart):
+        trained.run_epoch()
+    assert [len(trained.lanes[0].streams) for trained in (shared, apart)] == [2, 4]
+    for name, tensor in shared.method.state_dict().items():
+        torch.testing.assert_close(tensor, apart.method.state_dict()[name][[0, 2, 1, 3]], rtol=0, atol=1e-5)
+
+
 def test_state_is_changed_in_place() -> None:
     """What is put in its place would reach neither a checkpoint of replicas apart nor a CUDA graph."""
     with pytest.raises(TypeError, match="does not support item assignment"):
         training([1]).method.state["B1"] = torch.zeros(1)  # type: ignore[index]
-
-
-def keeping(
-    step: Callable[[Any], object], start: Callable[[Any], object] = lambda rule: None
-) -> type[Method]:
-    """A rule that does something of its own at the start and in every step."""
-
-    class Keeping(DirectFeedback):
-        name = "Keeping"
-
-        def __init__(self, *given: Any) -> None:
-            super().__init__(*given)
-            start(self)
-
-        def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
-            logits = super().train_step(x, y, noise)
-            step(self)
-            return logits
-
-    return Keeping
-
-
-def put(name: str, value: Callable[[Any], object]) -> Callable[[Any], object]:
-    return lambda rule: setattr(rule, name, value(rule))
-
-
-LOST = "which a checkpoint would lose; put what changes into its `initial_state` and use self.state"
-
-
-@pytest.mark.parametrize(
-    ("kept", "said"),
-    [
-        (lambda _: [torch.zeros(3)], "keeps tensors in self.mine"),
-        (
-            lambda rule: torch.optim.Adam(list(rule.network.parameters())),
-            "keeps an object (Adam) in self.mine",
-        ),
-        (lambda _: np.zeros(3), "keeps an object (ndarray) in self.mine"),
-        (lambda _: {1, 2}, "keeps an object (set) in self.mine"),
-    ],
-)
-def test_what_no_checkpoint_would_have_is_refused(kept: Callable[[Any], object], said: str) -> None:
-    keep = put("mine", kept)
-    with pytest.raises(UserError, match=re.escape(f"Keeping {said}, {LOST}")):
-        training([1], rule=keeping(lambda _: None, keep))
-    trained = training([1], rule=keeping(keep))
-    with pytest.raises(UserError, match=re.escape(f"Keeping {said}, {LOST}")):
-        trained.run_epoch()
-
-
-@pytest.mark.parametrize("execution", [Execution.EAGER, Execution.COMPILED])
-@pytest.mark.parametrize(
-    ("start", "step", "said"),
-    [
-        (put("t", lambda _: 0), put("t", lambda rule: rule.t + 1), f"changes self.t in training, {LOST}"),
-        (
-            put("rates", lambda _: [0.1]),
-            lambda rule: rule.rates.append(0.2),
-            f"changes self.rates in training, {LOST}",
-        ),
-        (
-            lambda _: None,
-            lambda rule: setattr(rule.network.f(2), "velocity", torch.zeros(1)),
-            f"keeps something in self.network._encoders.1.velocity, {LOST}",
-        ),
-        (
-            lambda _: None,
-            lambda rule: setattr(rule.network, "steps", 1),
-            f"keeps something in self.network.steps, {LOST}",
-        ),
-        (
-            lambda _: None,
-            lambda rule: rule.lr.mul_(0.9),
-            f"changes the hyperparameter self.lr in training, {LOST}",
-        ),
-        (
-            lambda _: None,
-            put("lr", lambda rule: rule.lr * 0.9),
-            f"changes the hyperparameter self.lr in training, {LOST}",
-        ),
-        (
-            lambda _: None,
-            put("state", lambda rule: {name: tensor.clone() for name, tensor in rule.state.items()}),
-            "replaces self.state in training; change its tensors in place (`copy_`, `mul_`)",
-        ),
-        (
-            lambda _: None,
-            put("network", lambda rule: copy.deepcopy(rule.network)),
-            "replaces self.network in training; change its tensors in place (`copy_`, `mul_`)",
-        ),
-    ],
-)
-def test_what_changes_in_training_belongs_to_the_state(
-    start: Callable[[Any], object], step: Callable[[Any], object], said: str, execution: Execution
-) -> None:
-    if execution is Execution.COMPILED and "self.network" in said:
-        pytest.skip("torch.compile copies no modules")
-    trained = training([1, 2], execution, keeping(step, start))
-    with pytest.raises(UserError, match=re.escape(f"Keeping {said}")):
-        trained.run_epoch()
-
-
-def test_constants_of_a_rule_are_its_own_business() -> None:
-    def keep(rule: Any) -> None:
-        rule.activations, rule.widths, rule.scale = {"hidden": torch.tanh}, [8, 7], 0.5
-
-    training([1, 2], rule=keeping(lambda _: None, keep)).run_epoch()
 
 
 def test_randomness_that_knows_of_no_seed_is_refused() -> None:
@@ -331,6 +179,12 @@ def test_memory_counts_the_state() -> None:
     assert DirectFeedback.state_count(DIMS) == (8 + 7) * 4 + 8 * 10 + 7 * 8 + 4 * 7
     plain = memory.bytes_per_replica(METHODS["BP"], DIMS, 32, cpu)
     assert memory.bytes_per_replica(DirectFeedback, DIMS, 32, cpu) == plain + more
+
+
+def test_a_state_beyond_memory_is_told_before_training() -> None:
+    rule = with_state(lambda dims: {"m": torch.zeros(dims[0], 10**14)})
+    with pytest.raises(UserError, match=r"Mine\.initial_state: memory ran out, .* GiB are free"):
+        memory.replicas_per_pass(rule, DIMS, 32, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

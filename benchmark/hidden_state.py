@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from benchmark.errors import UserError
 
-_VALUES = (bool, int, float, complex, str, bytes, NoneType, range, slice, enum.Enum, np.generic)
-_VALUES_OF_TORCH = (torch.dtype, torch.device)
+_VALUES = (
+    bool, int, float, complex, str, bytes, NoneType, range, slice, enum.Enum, np.generic, torch.dtype,
+    torch.device,
+)  # fmt: skip
 _CODE = (type, BuiltinFunctionType, MethodDescriptorType)
 _LOST = (
     "which a checkpoint would lose; put what changes into its `initial_state` and use self.state, "
@@ -77,7 +79,7 @@ class Snapshot:
 
     def _walk(self, place: str, value: object, trained: bool) -> Iterator[tuple[str, Any]]:
         parts: Mapping[str, object] = {}
-        if isinstance(value, (*_VALUES, *_VALUES_OF_TORCH)):
+        if isinstance(value, _VALUES):
             yield place, (type(value), repr(value))  # as nan is not nan
         elif isinstance(value, _CODE):
             yield place, value

@@ -39,6 +39,7 @@ from benchmark.options import (
     Selection,
     check_number,
     console,
+    given_path,
     pick_device,
     run_app,
 )
@@ -510,7 +511,9 @@ def rerun_command(
 
 @app.command("replay")
 def replay_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE.npz...", help="Reference traces.")],
+    files: Annotated[
+        list[Path], typer.Argument(parser=given_path, metavar="FILE.npz...", help="Reference traces.")
+    ],
     tolerance: Annotated[float, typer.Option(help="Largest deviation allowed.")] = 1e-5,
     device: DeviceName = "auto",
     compile: CompileSetting = Compile.OFF,

@@ -34,8 +34,21 @@ Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only thes
 Methods = Annotated[list[str] | None, typer.Option("--method", help="Only these rows (repeat, or a,b).")]
 Seeds = Annotated[str | None, typer.Option(help="Other seeds than the plan's: 1,2,3 or 1-5.")]
 Epochs = Annotated[int | None, typer.Option(help="Other epochs than the plan's.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder to look for data in, first.")]
-Results = Annotated[Path, typer.Option(help="Folder of the results store.")]
+
+
+def given_path(text: str) -> Path:
+    """An option's path; an empty one, of a shell variable that was not set, is not the current folder."""
+    if not text:
+        raise typer.BadParameter("'' found, allowed: a path (. is the current folder)")
+    return Path(text)
+
+
+DataRoot = Annotated[
+    Path | None, typer.Option(parser=given_path, metavar="PATH", help="Folder to look for data in, first.")
+]
+Results = Annotated[
+    Path, typer.Option(parser=given_path, metavar="PATH", help="Folder of the results store.")
+]
 DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes cuda if it can.")]
 PrecisionSetting = Annotated[
     Precision | None,
@@ -116,6 +129,15 @@ class Selection:
         self.root = results / config.directory
         if not (there := existing(self.root)).is_dir():
             raise UserError(f"--results: {there} is not a folder")
+        own = config.directory
+        if (
+            own != "."
+            and (results / "runs").is_dir()
+            and results.resolve().match(own)
+            and not self.root.exists()
+        ):
+            above = results.resolve().parents[len(Path(own).parts) - 1]
+            raise UserError(f"--results: {results} is the plan's own folder; allowed: what it is in, {above}")
         if reading and results != RESULTS and not results.exists():
             raise UserError(f"--results: {results} does not exist")
         self.store = Store(self.root)

@@ -61,6 +61,8 @@ def driver(url: str) -> Iterator[RDBStorage]:
             _check_sqlite(file)
             yield _open(url)
     except filelock.Timeout:
+        if not Path(f"{file}.lock").exists():
+            raise UserError(f"--storage: {file.parent} takes no files") from None
         raise UserError(f"{file} is in use by another process; wait for it, or stop it") from None
 
 

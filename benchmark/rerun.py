@@ -68,7 +68,10 @@ def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: i
         found = [run for run in stored if run.record["key"].startswith(key) or _is_at(run, key)]
         if len(found) != 1:
             begin = f"the keys of {len(found)} stored runs begin" if found else "no stored run's key begins"
-            raise UserError(f"rerun: {begin} with {key!r}; the folders of the stored runs end in their keys")
+            raise UserError(
+                f"rerun: {begin} with {key!r}; the folders of the stored runs, in "
+                f"{stored[0].folder.parents[1]}, end in their keys (--plan: those of another plan)"
+            )
         chosen += found
     return chosen
 

@@ -35,6 +35,7 @@ from benchmark.options import (
     Selection,
     check_number,
     console,
+    given_path,
     pick_device,
     run_app,
 )
@@ -145,7 +146,9 @@ def command(
     method: Methods = None,
     dataset: Datasets = None,
     plan: Annotated[str, typer.Option(help="The plan whose rows are searched for.")] = "table2",
-    spaces: Annotated[Path, typer.Option(help="Search spaces by row.")] = CONFIGS / "search.yaml",
+    spaces: Annotated[
+        Path, typer.Option(parser=given_path, metavar="FILE", help="Search spaces by row.")
+    ] = CONFIGS / "search.yaml",
     trials: Annotated[int | None, typer.Option(help="Other than the row's number of trials.")] = None,
     seed: Annotated[int | None, typer.Option(help="Other than the file's seed.")] = None,
     data_root: DataRoot = None,

@@ -208,7 +208,9 @@ def command(
     results: Results = RESULTS,
     data_root: DataRoot = None,
     device: DeviceName = "auto",
-    profile: Annotated[str, typer.Option(help="paper (the plan table2), or another plan.")] = "paper",
+    profile: Annotated[
+        str, typer.Option("--profile", "--plan", help="paper (the plan table2), or another plan.")
+    ] = "paper",
 ) -> None:
     """Train random configurations around a method's hyperparameters; draw Figure 3."""
     check_number("--trials", trials)

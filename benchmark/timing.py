@@ -35,6 +35,7 @@ from benchmark.options import (
     Results,
     Selection,
     console,
+    given_path,
     parse_numbers,
     pick_device,
     run_app,
@@ -259,7 +260,9 @@ def command(
         float | None,
         typer.Option(help="Time spent on each measurement (default: 5, or as the profile says)."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write one row a measurement here.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(parser=given_path, metavar="FILE", help="Write one row a measurement here.")
+    ] = None,
     compile: CompileSetting = Compile.AUTO,
     precision: PrecisionSetting = None,
     with_table3: Annotated[

@@ -116,7 +116,8 @@ def test_choice(chosen: Selection) -> None:
         assert [run.folder for run in choose(chosen.store.runs(), [named], 1, 1)] == [folder]
     with pytest.raises(UserError, match="no stored run's key begins with '/elsewhere/"):
         choose(chosen.store.runs(), [f"/elsewhere/{folder.name}"], 1, 1)
-    with pytest.raises(UserError, match="no stored run's key begins with 'zzz'"):
+    runs = chosen.root / "runs"
+    with pytest.raises(UserError, match=f"no stored run's key begins with 'zzz'.* in {runs}, .*--plan"):
         choose(chosen.store.runs(), ["zzz"], 1, 1)
     with pytest.raises(UserError, match="the keys of 3 stored runs begin with ''"):
         choose(chosen.store.runs(), [""], 1, 1)

@@ -547,6 +547,11 @@ def test_one_driver_of_a_file(command: Command, tmp_path: Path) -> None:
     assert "sensitivity.db is in use by another process" in line
 
 
+def test_a_file_where_none_can_be_is_nobody_elses(command: Command) -> None:
+    line = fails(command("--trials", "2", "--storage", "sqlite:////proc/a.db"))
+    assert "--storage: /proc takes no files" in line
+
+
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> optuna.storages.RDBStorage:
     """A storage that several drivers may work on."""

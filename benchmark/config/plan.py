@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -161,7 +161,7 @@ class PlanConfig(Strict):
     """A table to train: rows x columns under one protocol."""
 
     resolved = ("base",)
-    title: str
+    title: str = Field(pattern=r"\S")
     comparable: bool = True
     """Whether its numbers may stand beside the paper's; if a plan does not say: whether it trains and judges
     what it has in common with the shipped Table 2 as that does."""
@@ -248,7 +248,7 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = content.pop("base", None)
     if base is None:
         return content
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not base:
         raise UserError(f"{file}: base: {base!r} found; the name of a YAML file beside it expected")
     parent = file.parent / base
     if parent.resolve() in (*above, file.resolve()):
@@ -262,11 +262,40 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     for path, there in removes_nothing(below, content):
         what = f"there is none in {base}" + (f", which has {', '.join(there)}" if there else "")
         raise UserError(f"{file}: {path}: null removes what the base has, and {what}")
+    _without_old_notes(file, below, content)
     rows = content.get("rows")
     dropped = [name for name, row in rows.items() if row is None] if isinstance(rows, dict) else []
     if "measure" in below:
         below["measure"] = _measure_without(dropped, below["measure"])
     return merge(below, content)
+
+
+def _without_old_notes(file: Path, below: dict[str, Any], content: dict[str, Any]) -> None:
+    """Take from a base's hyperparameters the notes on values that the plan changes; `UserError` for a plan
+    that does not say where its own come from."""
+    of_base = dict(_hyperparameters(below))
+    for place, given in _hyperparameters(content):
+        there = of_base.get(place, given)
+        changed = [key for key in given if key not in ("source", "note") and given[key] != there.get(key)]
+        if changed and "source" not in given:
+            raise UserError(
+                f"{file}: {place}: {changed[0]} is not the base's, so its `source` must be said, too: "
+                f"{', '.join(get_args(Source))}"
+            )
+        if changed:
+            there.pop("note", None)
+
+
+def _hyperparameters(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key path and entry; what is malformed is left for the schema to name."""
+    for row, entry in _items(content.get("rows")):
+        for column, given in _items(entry.get("hyperparameters") if isinstance(entry, dict) else None):
+            if isinstance(given, dict):
+                yield f"rows.{row}.hyperparameters.{column}", given
+
+
+def _items(found: Any) -> Iterable[tuple[str, Any]]:
+    return found.items() if isinstance(found, dict) else ()
 
 
 def _measure_without(rows: list[str], measure: Any) -> Any:

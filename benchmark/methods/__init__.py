@@ -14,7 +14,7 @@ for _module in pkgutil.iter_modules(__path__):
     _file = f"benchmark/methods/{_module.name}.py"
     try:
         _contents = vars(importlib.import_module(f"{__name__}.{_module.name}"))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{_file} cannot be imported: {type(error).__name__}: {error}") from error
     for _found in _contents.values():
         if isinstance(_found, type) and issubclass(_found, Method) and _found.__module__ != Method.__module__:

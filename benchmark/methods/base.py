@@ -68,6 +68,10 @@ class Method:
         for attribute, kind in (("name", str), ("version", int)):
             if type(found := getattr(cls, attribute, kind())) is not kind:
                 raise TypeError(f"{cls.__name__}.{attribute} is {found!r}; {kind.__name__} expected")
+        if "name" in vars(cls) and not cls.name.strip():
+            raise TypeError(f"{cls.__name__}.name is {cls.name!r}; that in a plan's `method` expected")
+        if cls.version < 1:
+            raise TypeError(f"{cls.__name__}.version is {cls.version}; 1 or more expected")
         for attribute, container, expected in (
             ("hyperparameters", tuple, "a tuple of names"),
             ("options", Mapping, "a mapping of names to defaults"),

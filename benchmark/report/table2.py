@@ -172,7 +172,7 @@ def show(table: Table2, console: Console, rows: Sequence[str], columns: Sequence
         console.print(table.verdicts, markup=False)
     empty = [cell.command for row, column, cell in table.missing() if row in rows and column in columns]
     if empty:
-        console.print("Empty cells (-) are filled by:", markup=False)
+        console.print("Empty cells (-) are filled by (·: not in the plan):", markup=False)
         for command in empty:
             console.print(f"  {command}", markup=False)
 
@@ -206,7 +206,7 @@ def _markdown(table: Table2) -> str:
     lines += ["", table.verdicts] if table.verdicts else []
     empty = list(table.missing())
     if empty:
-        lines += ["", "Empty cells (-) and what fills them:", ""]
+        lines += ["", "Empty cells (-; ·: not in the plan) and what fills them:", ""]
         lines += [f"- {row} on {table.plan.title(column)}: `{c.command}`" for row, column, c in empty]
     return "\n".join(lines) + "\n"
 

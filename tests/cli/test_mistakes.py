@@ -56,7 +56,10 @@ from tests.commands import MINI, PLAN, RUN, Command, fails, files
             (["--data-root", "missing"], "--data-root: missing is not a folder"),
             (["--data-root", "tiny.yaml"], "--data-root: tiny.yaml is not a folder"),
             (["--results", "tiny.yaml"], "--results: tiny.yaml is not a folder"),
+            (["--results", ""], "'--results': '' found, allowed: a path"),
+            (["--data-root", ""], "'--data-root': '' found, allowed: a path"),
         )),
+        (["replay", ""], "'' found, allowed: a path"),
         (["run", "quick", "--results", "tiny.yaml"], "--results: tiny.yaml is not a folder"),
         (["report", "quick", "--results", "tiny.yaml"], "--results: tiny.yaml is not a folder"),
         ([*RUN[:4], "--results", "tiny.yaml/below"], "--results: tiny.yaml is not a folder"),
@@ -153,6 +156,15 @@ def test_rows_that_would_share_files_are_refused(command: Command, tmp_path: Pat
     line = fails(command("status", "twins.yaml", "--results", "results"))
     assert "twins.yaml: rows." in line
     assert "its files would be those of 'BP'" in line
+
+
+def test_the_folder_of_a_plan_is_not_the_results_that_it_lies_in(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"{PLAN}\ndirectory: mine\n")
+    (tmp_path / "results/mine/runs").mkdir(parents=True)
+    line = fails(command("status", "mine.yaml", "--results", "results/mine"))
+    allowed = f"allowed: what it is in, {tmp_path}/results"
+    assert f"--results: results/mine is the plan's own folder; {allowed}" in line
+    assert command("status", "mine.yaml", "--results", "results")[0] == 0
 
 
 @pytest.mark.parametrize("label", ["", " ", "[/]", "B\nP", "BP\x07"])

@@ -325,6 +325,26 @@ def test_a_damaged_table2_is_named(
     line_of(error)
 
 
+def test_values_of_its_own_have_a_source_and_no_note_of_the_base(
+    write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf
+) -> None:
+    def over(**given: Any) -> str:
+        delta = {"rows": {"FA": {"hyperparameters": {"mnist": given}}}}
+        return str(write({"base": str(CONFIGS / "table2.yaml"), "title": "Mine", **delta}))
+
+    base = load_plan("table2", datasets).rows["FA"].hyperparameters["mnist"]
+    assert base.note
+    with pytest.raises(
+        UserError, match=r"plan\.yaml: rows\.FA\.hyperparameters\.mnist: lr is not the base's"
+    ) as error:
+        load_plan(over(lr=0.05), datasets)
+    assert "its `source` must be said, too: paper, released code, search, guess" in line_of(error)
+    own = load_plan(over(lr=0.05, source="guess"), datasets).rows["FA"].hyperparameters["mnist"]
+    assert (own.values, own.source, own.note) == ({"lr": 0.05}, "guess", None)
+    same = load_plan(over(lr=base.values["lr"]), datasets).rows["FA"].hyperparameters["mnist"]
+    assert same == base
+
+
 def test_a_base_in_another_folder(write: Write, datasets: dict[str, DatasetConfig]) -> None:
     file = write({"base": str(CONFIGS / "table2.yaml"), "title": "elsewhere"})
     assert list(load_plan(str(file), datasets).rows) == ROWS

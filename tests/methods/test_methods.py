@@ -335,6 +335,8 @@ def test_fixed_decoders_stay_fixed(batch_norm: bool) -> None:
         ("options = {1: 2}", r"Mine\.options is \{1: 2\}; a mapping of names to defaults"),
         ("feedback = 'direct'", r"Mine\.feedback is 'direct'; allowed: none, decoders, alignment"),
         ("version = 'two'", r"Mine\.version is 'two'; int expected"),
+        ("version = 0", r"Mine\.version is 0; 1 or more expected"),
+        ("name = ' '", r"Mine\.name is ' '; that in a plan's `method` expected"),
         ("def pretrain_step(self): return", r"Mine\.pretrain_step\(self\) found"),
     ],
 )
@@ -345,6 +347,13 @@ def test_a_rule_that_cannot_be_called_is_refused_when_it_is_found(
     (tmp_path / "zzz_mine.py").write_text(text)
     places = {"__path__": [*methods.__path__, str(tmp_path)]}
     with pytest.raises(UserError, match=rf"zzz_mine\.py cannot be imported: TypeError: {problem}"):
+        runpy.run_path(str(methods.__file__), places, "benchmark.methods")
+
+
+def test_a_file_that_exits_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "zzz_mine.py").write_text("raise SystemExit\n")
+    places = {"__path__": [*methods.__path__, str(tmp_path)]}
+    with pytest.raises(UserError, match=r"zzz_mine\.py cannot be imported: SystemExit"):
         runpy.run_path(str(methods.__file__), places, "benchmark.methods")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-import inspect
 from collections.abc import Collection, Iterator, Mapping
-from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, NoneType
+from contextlib import suppress
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ _VALUES = (
     bool, int, float, complex, str, bytes, NoneType, range, slice, enum.Enum, np.generic, torch.dtype,
     torch.device,
 )  # fmt: skip
-_CODE = (type, BuiltinFunctionType, MethodDescriptorType)
-_LOST = (
+_CODE = (type, BuiltinFunctionType, MethodDescriptorType, np.ufunc)
+LOST = (
     "which a checkpoint would lose; put what changes into its `initial_state` and use self.state, "
     "what is fixed into its `__init__`"
 )
@@ -53,48 +54,56 @@ class Snapshot:
         self._before = self._contents(held)
 
     def refuse_changes(self, held: Mapping[str, object], when: str) -> None:
-        """`UserError` if anything else is held by now."""
+        """`UserError` if anything else is held by now; `when` says when that has changed, and what to do."""
         now = self._contents(held)
         for place in dict.fromkeys([*self._before, *now]):
-            if place not in self._before:
-                raise UserError(f"{self._rule} keeps something new in {place}, {_LOST}")
-            before, after = self._before[place], now.get(place)
-            if isinstance(before, Tensor):
+            before, after = self._before.get(place), now.get(place)
+            if isinstance(before, Tensor) and isinstance(after, Tensor):
                 if not _in_place(before, after):
                     raise UserError(
-                        f"{self._rule} replaces {place} {when}; change tensors in place (`copy_`, `mul_`)"
+                        f"{self._rule} replaces {place}; change tensors in place (`copy_`, `mul_`)"
                     )
-            elif isinstance(after, Tensor) or before != after:
-                raise UserError(f"{self._rule} changes {place} {when}, {_LOST}")
+            elif isinstance(before, Tensor) or isinstance(after, Tensor) or before != after:
+                changes = "changes" if place in self._before else "keeps something new in"
+                raise UserError(f"{self._rule} {changes} {place} {when}")
 
     def _contents(self, held: Mapping[str, object]) -> dict[str, Any]:
         """What stands where: of a tensor its memory, of a number its value."""
         found: dict[str, Any] = {}
         for name, value in held.items():
+            place = f"self.{name}"
             if name in self._hyperparameters and isinstance(value, Tensor):
-                found[f"self.{name}"] = (value.dtype, value.tolist())
+                found[place] = (value.dtype, value.tolist())
+                found.update(self._walk(f"{place} (attributes)", vars(value), False, ()))
             else:
-                found.update(self._walk(f"self.{name}", value, name in self._trained))
+                found.update(self._walk(place, value, name in self._trained, ()))
         return found
 
-    def _walk(self, place: str, value: object, trained: bool) -> Iterator[tuple[str, Any]]:
+    def _walk(
+        self, place: str, value: object, trained: bool, above: tuple[int, ...]
+    ) -> Iterator[tuple[str, Any]]:
+        if id(value) in above:
+            return
         parts: Mapping[str, object] = {}
         if isinstance(value, _VALUES):
             yield place, (type(value), repr(value))  # as nan is not nan
-        elif isinstance(value, _CODE):
+        elif isinstance(value, _CODE) and _is_bound_to_nothing(value):
             yield place, value
         elif isinstance(value, FunctionType):
             yield place, value
-            captured = inspect.getclosurevars(value).nonlocals
-            parts = {f"({name})": part for name, part in captured.items() if part is not value}
+            parts = _kept_by(value)
+        elif isinstance(value, partial):
+            parts = {"(function)": value.func, "(arguments)": [value.args, value.keywords]}
         elif isinstance(value, Mapping):
+            yield place, [repr(key) for key in value]
             parts = {f"[{key!r}]": part for key, part in value.items()}
         elif isinstance(value, list | tuple | set | frozenset):
+            yield place, (type(value), len(value))
             parts = {f"[{number}]": part for number, part in enumerate(value)}
         elif trained and isinstance(value, Tensor):
             yield place, value.detach()  # which keeps its memory from being given to another
-            named = {name: part for name, part in vars(value).items() if not name.startswith("_")}  # torch's
-            parts = {f".{name}": part for name, part in {**named, "grad": value.grad}.items()}
+            named = {n: part for n, part in vars(value).items() if not n.startswith("_dynamo")}
+            parts = {f".{n}": part for n, part in {**named, "grad": value.grad}.items()}
         elif trained and isinstance(value, nn.Module):
             yield place, value
             registers = (value._parameters, value._buffers, value._modules)
@@ -104,11 +113,24 @@ class Snapshot:
             what = "a tensor" if isinstance(value, Tensor) else f"an object ({type(value).__name__})"
             raise UserError(f"{self._rule} keeps {what} in {place}, {_UNSEEN}")
         for name, part in parts.items():
-            yield from self._walk(f"{place}{name}", part, trained)
+            yield from self._walk(f"{place}{name}", part, trained, (*above, id(value)))
 
 
-def _in_place(before: Tensor, after: object) -> bool:
-    if not isinstance(after, Tensor):
-        return False
-    places = [(tensor.data_ptr(), tensor.shape, tensor.dtype) for tensor in (before, after)]
-    return places[0] == places[1]
+def _in_place(before: Tensor, after: Tensor) -> bool:
+    one, other = ((t.data_ptr(), t.shape, t.stride(), t.dtype) for t in (before, after))
+    return one == other
+
+
+def _is_bound_to_nothing(code: object) -> bool:
+    """Unlike `some_list.append`; `torch.tanh` is bound to a module, so to speak."""
+    return isinstance(getattr(code, "__self__", None), NoneType | ModuleType | type)
+
+
+def _kept_by(function: FunctionType) -> dict[str, object]:
+    """Variables that a function has captured, its defaults, its attributes."""
+    kept: dict[str, object] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # an empty one
+            kept[f"({name})"] = cell.cell_contents
+    kept["(defaults)"] = [function.__defaults__, function.__kwdefaults__]
+    return kept | {f".{name}": value for name, value in vars(function).items()}

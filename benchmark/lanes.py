@@ -12,6 +12,7 @@ from benchmark import streams
 from benchmark.compilation import Compiled, CompiledStep, Step
 from benchmark.errors import UserError
 from benchmark.graphs import Graphs
+from benchmark.hidden_state import LOST
 from benchmark.methods import Method
 from benchmark.samples import Split
 
@@ -84,7 +85,7 @@ class Lane:
 
     def refuse_hidden_state(self) -> None:
         """`UserError` if training has changed on the rule what no checkpoint has and no CUDA graph sees."""
-        self.built.refuse_changes(vars(self.method), "in training")
+        self.built.refuse_changes(vars(self.method), f"in training, {LOST}")
 
     def _run(self, work: Callable[[Tensor], None], picked: Tensor) -> None:
         if self.graphs is None:

@@ -189,12 +189,14 @@ class Network(nn.Module):
         """Decoder g_l, l = 2..L (for FA the layer that holds M_l)."""
         return self._feedback[layer - 2]  # type: ignore[return-value]
 
-    def part(self, replicas: slice) -> Network:
-        """Some of the replicas, on the same weights in memory."""
+    def part(self, replicas: slice, *, copied: bool = False) -> Network:
+        """Some of the replicas, on the same weights in memory or on copies."""
         encoders, feedback = (
             [layer.weight.data[replicas] for layer in layers]  # type: ignore[index]
             for layers in (self._encoders, self._feedback)
         )
+        if copied:
+            encoders, feedback = ([weight.clone() for weight in weights] for weights in (encoders, feedback))
         return Network(encoders, feedback, **self.kind)
 
     def pass_forward(self, x: Tensor) -> ForwardPass:

@@ -129,21 +129,24 @@ class Selection:
         self.root = results / config.directory
         if not (there := existing(self.root)).is_dir():
             raise UserError(f"--results: {there} is not a folder")
-        own = config.directory
-        if (
-            own != "."
-            and (results / "runs").is_dir()
-            and results.resolve().match(own)
-            and not self.root.exists()
-        ):
-            above = results.resolve().parents[len(Path(own).parts) - 1]
-            raise UserError(f"--results: {results} is the plan's own folder; allowed: what it is in, {above}")
+        self._refuse_own_folder(results)
         if reading and results != RESULTS and not results.exists():
             raise UserError(f"--results: {results} does not exist")
         self.store = Store(self.root)
         drawn = FIGURES if results == RESULTS else results / "figures"
         self.figures = drawn / config.directory
         """Where a command draws: beside the results folder, or in one of the user's own."""
+
+    def _refuse_own_folder(self, results: Path) -> None:
+        """`UserError` for the folder that the plan makes in a results folder, if that has runs of it."""
+        own, at = self.plan.config.directory, results.resolve()
+        if own == "." or not at.match(own):
+            return
+        if any(Store(at).folder(run.key) is not None for run in self.plan.runs(self.rows, self.columns)):
+            raise UserError(
+                f"--results: {results} has runs of this plan as its own folder, {own}; "
+                f"allowed: what that is in, {at.parents[len(Path(own).parts) - 1]}"
+            )
 
     def refuse_unwritable(self) -> None:
         """`UserError` where what a command makes could not be written, before it makes anything."""

@@ -275,15 +275,16 @@ def _without_old_notes(file: Path, below: dict[str, Any], content: dict[str, Any
     that does not say where its own come from."""
     of_base = dict(_hyperparameters(below))
     for place, given in _hyperparameters(content):
-        there = of_base.get(place, given)
-        changed = [key for key in given if key not in ("source", "note") and given[key] != there.get(key)]
+        there = of_base.get(place, {})
+        numbers = [key for key in there if key not in ("source", "note")]
+        changed = [key for key in numbers if given.get(key) not in (None, there[key])]
         if changed and "source" not in given:
             raise UserError(
                 f"{file}: {place}: {changed[0]} is not the base's, so its `source` must be said, too: "
                 f"{', '.join(get_args(Source))}"
             )
-        if changed:
-            there.pop("note", None)
+        if changed and "note" in there:
+            given.setdefault("note", None)  # which removes the base's
 
 
 def _hyperparameters(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -114,10 +113,10 @@ class Method:
 
     def part(self, replicas: slice) -> Self:
         """The same rule for some of the replicas, on the same weights in memory."""
-        part = copy.copy(self)
-        part.network = self.network.part(replicas)
-        for name in self.hyperparameters:
-            setattr(part, name, getattr(self, name)[replicas])
+        values = {name: getattr(self, name)[replicas] for name in self.hyperparameters}
+        options = {name: getattr(self, name) for name in self.options}
+        part = type(self)(self.network.part(replicas, copied=True), values, options)
+        part.network = self.network.part(replicas)  # whose weights `__init__` has seen once already
         part.state = MappingProxyType({name: tensor[replicas] for name, tensor in self.state.items()})
         return part
 
@@ -226,10 +225,15 @@ def build(
         name: torch.as_tensor(value, dtype=dtype, device=device).expand(len(seeds)).clone().reshape(-1, 1, 1)
         for name, value in hyperparameters.items()
     }
-    started = Snapshot(method.__name__, {"network": network}, trained=("network",))
+    started = Snapshot(
+        method.__name__, {"network": network, **values}, trained=("network",), hyperparameters=values
+    )
     with streams.unused_global_generator(f"{method.__name__}.__init__", "`initial_state`"):
         built = method(network, values, options)
-    started.refuse_changes({"network": built.network}, "in its `__init__`")
+    started.refuse_changes(
+        {"network": built.network, **{name: getattr(built, name, None) for name in values}},
+        "in its `__init__`, where only weights may change, in place",
+    )
     state = {name: tensor.to(device) for name, tensor in _initial_state(method, dims, seeds, options).items()}
     built.state = MappingProxyType({n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()})
     return built

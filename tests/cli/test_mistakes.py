@@ -160,10 +160,11 @@ def test_rows_that_would_share_files_are_refused(command: Command, tmp_path: Pat
 
 def test_the_folder_of_a_plan_is_not_the_results_that_it_lies_in(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"{PLAN}\ndirectory: mine\n")
-    (tmp_path / "results/mine/runs").mkdir(parents=True)
+    (tmp_path / "results/mine/runs").mkdir(parents=True)  # another plan's
+    assert command("status", "mine.yaml", "--results", "results/mine")[0] == 0
+    assert command("run", "mine.yaml", "--method", "BP", "--results", "results")[0] == 0
     line = fails(command("status", "mine.yaml", "--results", "results/mine"))
-    allowed = f"allowed: what it is in, {tmp_path}/results"
-    assert f"--results: results/mine is the plan's own folder; {allowed}" in line
+    assert f"as its own folder, mine; allowed: what that is in, {tmp_path}/results" in line
     assert command("status", "mine.yaml", "--results", "results")[0] == 0
 
 

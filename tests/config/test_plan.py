@@ -343,6 +343,21 @@ def test_values_of_its_own_have_a_source_and_no_note_of_the_base(
     assert (own.values, own.source, own.note) == ({"lr": 0.05}, "guess", None)
     same = load_plan(over(lr=base.values["lr"]), datasets).rows["FA"].hyperparameters["mnist"]
     assert same == base
+    with pytest.raises(UserError, match="lrr is not a hyperparameter; FA takes lr"):
+        load_plan(over(lrr=3), datasets)
+
+
+def test_columns_that_share_an_entry_keep_their_own_notes(
+    write: Write, datasets: dict[str, DatasetConfig]
+) -> None:
+    text = (
+        f"base: {CONFIGS / 'table2.yaml'}\ntitle: Base\nrows:\n  FA:\n    hyperparameters:\n"
+        "      mnist: &a {lr: 1, source: search, note: searched}\n      fashion-mnist: *a\n"
+    )
+    write(text, "aliased.yaml")
+    one = {"FA": {"hyperparameters": {"mnist": {"lr": 2, "source": "guess"}}}}
+    found = load_plan(str(write({"base": "aliased.yaml", "rows": one})), datasets).rows["FA"].hyperparameters
+    assert (found["mnist"].note, found["fashion-mnist"].note) == (None, "searched")
 
 
 def test_a_base_in_another_folder(write: Write, datasets: dict[str, DatasetConfig]) -> None:

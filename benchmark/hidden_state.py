@@ -73,7 +73,7 @@ class Snapshot:
         for name, value in held.items():
             place = f"self.{name}"
             if name in self._hyperparameters and isinstance(value, Tensor):
-                found[place] = (value.dtype, value.tolist())
+                found[place] = (value.dtype, None if value.is_meta else value.tolist())
                 found.update(self._walk(f"{place} (attributes)", vars(value), False, ()))
             else:
                 found.update(self._walk(place, value, name in self._trained, ()))

@@ -12,7 +12,6 @@ from benchmark import streams
 from benchmark.compilation import Compiled, CompiledStep, Step
 from benchmark.errors import UserError
 from benchmark.graphs import Graphs
-from benchmark.hidden_state import LOST
 from benchmark.methods import Method
 from benchmark.samples import Split
 
@@ -39,7 +38,6 @@ class Lane:
         graphed: bool = False,
     ) -> None:
         self.method = method
-        self.built = method.snapshot()
         self.train = train
         self.test = test
         self.batch_size = batch_size
@@ -82,10 +80,6 @@ class Lane:
         for picked in torch.split(torch.arange(len(self.test), device=self.test.x.device), EVALUATION_BATCH):
             self._run(self._evaluate_on, picked)
             yield
-
-    def refuse_hidden_state(self) -> None:
-        """`UserError` if training has changed on the rule what no checkpoint has and no CUDA graph sees."""
-        self.built.refuse_changes(vars(self.method), f"in training, {LOST}")
 
     def _run(self, work: Callable[[Tensor], None], picked: Tensor) -> None:
         if self.graphs is None:

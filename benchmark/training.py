@@ -106,7 +106,7 @@ class Training:
                 else self._iterations()
             )
         for lane in self.lanes:
-            lane.refuse_hidden_state()
+            lane.method.refuse_hidden_state()
         self.completed += 1
         if pretraining:
             return None

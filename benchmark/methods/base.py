@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from benchmark import provenance, streams
 from benchmark.errors import UserError
-from benchmark.hidden_state import Snapshot
+from benchmark.hidden_state import LOST, Snapshot
 from benchmark.network import FEEDBACK, Network, initial_weights, weight_count
 
 _OURS = ("name", "network", "pretraining", "state", "source", "note")
@@ -49,6 +49,7 @@ class Method:
 
     state: Mapping[str, Tensor]
     """Of every replica what `initial_state` says, (R, ...); changed in place, as the weights are."""
+    _built: Snapshot | None = None
 
     def __init__(
         self, network: Network, hyperparameters: Mapping[str, Tensor], options: Mapping[str, Any]
@@ -118,16 +119,26 @@ class Method:
         part = type(self)(self.network.part(replicas, copied=True), values, options)
         part.network = self.network.part(replicas)  # whose weights `__init__` has seen once already
         part.state = MappingProxyType({name: tensor[replicas] for name, tensor in self.state.items()})
+        part.remember()
         return part
 
-    def snapshot(self) -> Snapshot:
-        """What the rule holds now, to be compared with `vars` of it later."""
-        return Snapshot(
+    def remember(self) -> None:
+        """Take what the rule holds as what it was built with, for `refuse_hidden_state`."""
+        self._built = Snapshot(
             type(self).__name__,
-            vars(self),
+            self._held,
             trained=("network", "state"),
             hyperparameters=self.hyperparameters,
         )
+
+    def refuse_hidden_state(self) -> None:
+        """`UserError` if training has changed on the rule what no checkpoint has and no CUDA graph sees."""
+        if self._built is not None:
+            self._built.refuse_changes(self._held, f"in training, {LOST}")
+
+    @property
+    def _held(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_built"}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights and state, every one (R, ...)."""
@@ -236,6 +247,7 @@ def build(
     )
     state = {name: tensor.to(device) for name, tensor in _initial_state(method, dims, seeds, options).items()}
     built.state = MappingProxyType({n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()})
+    built.remember()
     return built
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.results import Store, StoredRun
+from benchmark.results import Store
+from benchmark.stored_run import StoredRun
 from benchmark.sweep import Run
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from benchmark.config import PaperCell, PaperTable
-from benchmark.results import Store, StoredRun, check_same_images
+from benchmark.results import Store
 from benchmark.statistics import Comparison, Sample, Verdict, compare
+from benchmark.stored_run import StoredRun, check_same_images
 from benchmark.sweep import Plan
 
 LATE_EPOCHS = 20

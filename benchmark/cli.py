@@ -49,9 +49,10 @@ from benchmark.report import claims as claims_report
 from benchmark.report import contents, html
 from benchmark.report.contents import REPORTS
 from benchmark.report.runs import described
-from benchmark.results import Store, StoredRun
+from benchmark.results import Store
 from benchmark.sensitivity import PROFILES
 from benchmark.states import State, Status, status
+from benchmark.stored_run import StoredRun
 from benchmark.sweep import Run
 from benchmark.training import EpochResult
 

@@ -25,11 +25,12 @@ from pydantic import (
 )
 
 from benchmark import provenance
+from benchmark.disk import atomic_file, inside
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.precision import Precision
-from benchmark.results import atomic_file, inside, slug
 from benchmark.statistics import Estimate
+from benchmark.stored_run import slug
 from benchmark.sweep import Run
 
 Implementation = Literal["replica axis", "compiled", "eager", "eager as released"]

@@ -11,10 +11,11 @@ from benchmark import costs, timing_points
 from benchmark.cells import LATE_EPOCHS, read_cells
 from benchmark.config import PaperTable
 from benchmark.errors import UserError
-from benchmark.results import Store, StoredRun
+from benchmark.results import Store
 from benchmark.sensitivity_design import TRIALS, default_rows, study_command
 from benchmark.sensitivity_samples import read_samples
 from benchmark.statistics import Estimate
+from benchmark.stored_run import StoredRun
 from benchmark.sweep import Plan, Run
 
 

@@ -18,9 +18,10 @@ from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
 from benchmark.methods import METHODS
 from benchmark.precision import computing
-from benchmark.results import EPOCH_COLUMNS, Store
+from benchmark.results import Store
 from benchmark.samples import Dataset
 from benchmark.states import checkpoint
+from benchmark.stored_run import EPOCH_COLUMNS
 from benchmark.sweep import Run
 from benchmark.training import EpochResult, Training
 

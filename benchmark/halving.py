@@ -17,8 +17,9 @@ from benchmark.executor import Progress
 from benchmark.memory import keep_freed_memory, replicas_per_pass
 from benchmark.methods import METHODS
 from benchmark.precision import computing
-from benchmark.results import Store, key_of
+from benchmark.results import Store
 from benchmark.samples import Dataset
+from benchmark.stored_run import key_of
 from benchmark.sweep import Run
 from benchmark.training import Training
 

@@ -17,11 +17,13 @@ from rich.console import Console
 from benchmark.compilation import Compile
 from benchmark.config import CONFIGS, MOST, MOST_EPOCHS, PROJECT, load_datasets, load_plan, plan_file
 from benchmark.config.limits import LONGEST_LABEL
+from benchmark.disk import existing, refuse_unwritable
 from benchmark.errors import UserError, interrupted
 from benchmark.memory import ran_out
 from benchmark.precision import Precision, check
-from benchmark.results import Store, existing, refuse_unwritable, slug
+from benchmark.results import Store
 from benchmark.states import Status, status
+from benchmark.stored_run import slug
 from benchmark.sweep import CHANGED, REPORTS, Plan
 
 # A pipe or a file has no width to fit.

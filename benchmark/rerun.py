@@ -17,8 +17,9 @@ from benchmark.errors import UserError
 from benchmark.executor import Progress, train
 from benchmark.methods import METHODS
 from benchmark.precision import Precision
-from benchmark.results import Store, StoredRun
+from benchmark.results import Store
 from benchmark.samples import Dataset
+from benchmark.stored_run import StoredRun
 from benchmark.sweep import Run
 from benchmark.training import SEMANTICS
 

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from benchmark import datasets, provenance
 from benchmark.config import CONFIGS, LAST_SEED, PlanConfig, load_search, plan_file
+from benchmark.disk import atomic_file
 from benchmark.errors import UserError
 from benchmark.executor import Progress
 from benchmark.halving import DIVERGED, Wave
@@ -41,9 +42,10 @@ from benchmark.options import (
 )
 from benchmark.plan_patch import plan_patch
 from benchmark.progress import progress_bar
-from benchmark.results import Store, atomic_file, slug
+from benchmark.results import Store
 from benchmark.samples import Dataset
 from benchmark.search_design import EXACT, UNDER_WAY, Search, kept
+from benchmark.stored_run import slug
 from benchmark.sweep import Run
 from benchmark.training import EpochResult
 

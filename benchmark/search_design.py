@@ -19,7 +19,8 @@ from benchmark.config import SearchSpace
 from benchmark.errors import UserError
 from benchmark.halving import Configuration
 from benchmark.methods import METHODS
-from benchmark.results import Store, slug
+from benchmark.results import Store
+from benchmark.stored_run import slug
 from benchmark.sweep import Run, differences
 
 UNDER_WAY = "under way"

@@ -11,7 +11,8 @@ from typing import Any
 from benchmark.assembly import stored_seeds
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
-from benchmark.results import Store, slug
+from benchmark.results import Store
+from benchmark.stored_run import slug
 from benchmark.sweep import Run, differences
 
 

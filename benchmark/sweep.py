@@ -15,7 +15,7 @@ from benchmark.config import DatasetConfig, PlanConfig
 from benchmark.measurements import MEASUREMENTS
 from benchmark.methods import METHODS, Method, build
 from benchmark.precision import Precision
-from benchmark.results import key_of
+from benchmark.stored_run import key_of
 from benchmark.training import SEMANTICS
 
 

@@ -20,6 +20,7 @@ from benchmark.compilation import Compile, Execution, execution
 from benchmark.config import load_paper_values
 from benchmark.cores import Cores
 from benchmark.costs import Cost
+from benchmark.disk import refuse_unwritable
 from benchmark.errors import UserError
 from benchmark.memory import USABLE, bytes_per_replica, free_memory, keep_freed_memory, replicas_per_pass
 from benchmark.methods import METHODS, Method, build
@@ -42,7 +43,6 @@ from benchmark.options import (
 )
 from benchmark.precision import Precision, computing
 from benchmark.report import scaling, table3
-from benchmark.results import refuse_unwritable
 from benchmark.roofline import bandwidth, block_times, matmul_rate, product_bytes
 from benchmark.samples import Split
 from benchmark.states import State, Status

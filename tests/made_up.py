@@ -11,7 +11,7 @@ from optuna.trial import create_trial
 from benchmark import sensitivity_design
 from benchmark.config import PaperCell, PaperTable
 from benchmark.options import Selection
-from benchmark.results import EPOCH_COLUMNS
+from benchmark.stored_run import EPOCH_COLUMNS
 from benchmark.sweep import Run
 
 PLAN = """

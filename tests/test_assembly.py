@@ -11,9 +11,9 @@ from benchmark import assembly, executor
 from benchmark.errors import UserError
 from benchmark.executor import execute
 from benchmark.options import Selection
-from benchmark.results import StoredRun
 from benchmark.samples import Dataset
 from benchmark.states import State, status
+from benchmark.stored_run import StoredRun
 from benchmark.sweep import Run
 
 MINI = "fashion-mnist-mini"

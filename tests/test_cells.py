@@ -9,7 +9,7 @@ from benchmark.cells import Cell, judged, read_cells
 from benchmark.config import PaperCell, PaperTable
 from benchmark.errors import UserError
 from benchmark.options import Selection
-from benchmark.results import StoredRun
+from benchmark.stored_run import StoredRun
 from tests.made_up import MARGINS, PAPER, fill, fill_late, select
 
 

@@ -26,9 +26,9 @@ from benchmark.evidence import Evidence, NoData
 from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as report
 from benchmark.report import contents
-from benchmark.results import EPOCH_COLUMNS
 from benchmark.sensitivity_design import designs, open_study
 from benchmark.statistics import Estimate
+from benchmark.stored_run import EPOCH_COLUMNS
 from tests.made_up import record_of
 
 CPU = torch.device("cpu")

@@ -53,7 +53,7 @@ def test_nothing_imports_from_above(name: str) -> None:
 
 
 def test_imports_are_seen() -> None:
-    assert imported("cells") == {"config", "results", "statistics", "sweep"}
+    assert imported("cells") == {"config", "results", "statistics", "stored_run", "sweep"}
     assert {"cells", "sweep"} <= imported("report")
     assert imports("def f():\n    import benchmark.cells as c, torch") == {"cells"}
     assert imports("from benchmark import cells, errors") == {"cells", "errors"}

@@ -13,9 +13,9 @@ from benchmark.executor import execute
 from benchmark.measurements import MEASUREMENTS
 from benchmark.options import Selection
 from benchmark.report import table2
-from benchmark.results import StoredRun
 from benchmark.samples import Dataset
 from benchmark.states import State
+from benchmark.stored_run import StoredRun
 from tests import tiny
 from tests.tiny import MINI
 

@@ -15,8 +15,8 @@ from benchmark.methods.bp import BP
 from benchmark.methods.fa import FA
 from benchmark.options import Selection
 from benchmark.rerun import choose, repeat, run_of
-from benchmark.results import StoredRun
 from benchmark.samples import Dataset
+from benchmark.stored_run import StoredRun
 from tests import commands
 from tests.commands import MINI
 

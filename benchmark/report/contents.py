@@ -26,8 +26,8 @@ from benchmark.report import (
     table3,
 )
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Row, Table
-from benchmark.results import slug
 from benchmark.sensitivity_design import default_column, default_rows, default_storage, stored
+from benchmark.stored_run import slug
 from benchmark.timing_points import PROFILES
 
 Report = Callable[[Selection, Console], tuple[list[Path], list[Exhibit]]]

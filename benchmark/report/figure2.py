@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from benchmark.disk import atomic_file
 from benchmark.report import drawing
 from benchmark.report.measured import Measured, read
-from benchmark.results import Store, atomic_file
+from benchmark.results import Store
 from benchmark.sweep import NOT_COMPARABLE, Plan
 
 QUANTITIES = {

@@ -20,10 +20,11 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark import optuna_storage
+from benchmark.disk import atomic_file
 from benchmark.errors import UserError
 from benchmark.precision import Precision
 from benchmark.report import drawing, markdown
-from benchmark.results import Store, atomic_file, slug
+from benchmark.results import Store
 from benchmark.sensitivity_design import (
     COLUMN,
     FACTOR,
@@ -39,6 +40,7 @@ from benchmark.sensitivity_design import (
     study_command,
 )
 from benchmark.sensitivity_samples import FEWEST, NEAR, Sample, read_samples
+from benchmark.stored_run import slug
 from benchmark.sweep import NOT_COMPARABLE, Plan
 
 BIN_WIDTH = 2.0

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from benchmark.cells import LATE_EPOCHS
 from benchmark.config import PROJECT
+from benchmark.disk import atomic_file
 from benchmark.errors import UserError
 from benchmark.report import markdown
 from benchmark.report.table2 import Table2
-from benchmark.results import atomic_file
 
 README = PROJECT / "README.md"
 BEGIN, END = "<!-- stored results -->\n", "<!-- end of stored results -->"

@@ -18,10 +18,12 @@ from urllib.parse import quote
 import jinja2
 
 from benchmark.cells import missing
+from benchmark.disk import atomic_file
 from benchmark.errors import UserError
 from benchmark.report import differences, runs, table2
-from benchmark.results import Store, StoredRun, atomic_file
+from benchmark.results import Store
 from benchmark.statistics import Verdict
+from benchmark.stored_run import StoredRun
 
 TONES: dict[str, str] = {
     Verdict.EQUIVALENT: "good",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.results import Store, check_same_images
+from benchmark.results import Store
+from benchmark.stored_run import check_same_images
 from benchmark.sweep import Plan
 
 

@@ -14,7 +14,8 @@ from rich.table import Table as Grid
 
 from benchmark.report import markdown
 from benchmark.report.files import write_texts
-from benchmark.results import Store, StoredRun
+from benchmark.results import Store
+from benchmark.stored_run import StoredRun
 from benchmark.sweep import Plan
 
 NOTE = (

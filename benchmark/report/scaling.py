@@ -17,9 +17,10 @@ from rich.table import Table as Grid
 
 from benchmark import costs
 from benchmark.costs import Cost
+from benchmark.disk import atomic_file
 from benchmark.methods import METHODS
 from benchmark.report import drawing
-from benchmark.results import Store, atomic_file
+from benchmark.results import Store
 from benchmark.sweep import Plan
 from benchmark.timing_points import AXES, BASELINE_ROWS, REPLICAS, ROWS, command, profile_of
 

@@ -16,7 +16,7 @@ from benchmark.errors import DataNotFound, UserError
 from benchmark.methods.bp import BP
 from benchmark.methods.fa import FA
 from benchmark.options import Selection
-from benchmark.results import EPOCH_COLUMNS
+from benchmark.stored_run import EPOCH_COLUMNS
 from tests.commands import MINI, PLAN, RUN, Command, fails, files
 from tests.made_up import record_of
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from benchmark.options import Selection
 from benchmark.report import contents, curves
 from benchmark.report.curves import Curves
-from benchmark.results import EPOCH_COLUMNS
+from benchmark.stored_run import EPOCH_COLUMNS
 from benchmark.sweep import NOT_COMPARABLE
 from tests.made_up import PAPER, PLAN, record_of, select
 

@@ -18,8 +18,8 @@ from scipy import stats
 from benchmark.options import RESULTS, Selection
 from benchmark.report import contents, differences
 from benchmark.report.differences import NOTE, Differences, Pair
-from benchmark.results import EPOCH_COLUMNS, StoredRun
 from benchmark.statistics import Difference
+from benchmark.stored_run import EPOCH_COLUMNS, StoredRun
 from benchmark.sweep import NOT_COMPARABLE
 from tests.made_up import PAPER, PLAN, record_of, select
 

@@ -12,7 +12,7 @@ from benchmark.jacobian import SPECTRUM_COLUMNS
 from benchmark.options import Selection
 from benchmark.report import figure2
 from benchmark.report.figure2 import Figure2
-from benchmark.results import EPOCH_COLUMNS
+from benchmark.stored_run import EPOCH_COLUMNS
 from tests.made_up import record_of
 
 MINI = "fashion-mnist-mini"

@@ -22,11 +22,13 @@ import yaml
 from PIL import Image
 
 from benchmark.config import PaperCell, PaperTable
+from benchmark.disk import atomic_file
 from benchmark.errors import UserError
 from benchmark.options import Selection
 from benchmark.report import html, table2
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Line, Row, Table
-from benchmark.results import EPOCH_COLUMNS, Store, atomic_file
+from benchmark.results import Store
+from benchmark.stored_run import EPOCH_COLUMNS
 from benchmark.sweep import NOT_COMPARABLE, Run
 from tests.made_up import record_of
 

@@ -14,7 +14,7 @@ from benchmark.config import CONFIGS
 from benchmark.errors import UserError
 from benchmark.options import RESULTS, Selection
 from benchmark.report import runs
-from benchmark.results import EPOCH_COLUMNS
+from benchmark.stored_run import EPOCH_COLUMNS
 from benchmark.sweep import Plan, Run
 from tests.made_up import record_of
 

@@ -14,8 +14,8 @@ from benchmark.jacobian import CONDITIONS_COLUMNS
 from benchmark.options import Selection
 from benchmark.report import table1
 from benchmark.report.table1 import QUANTITIES, Table1
-from benchmark.results import EPOCH_COLUMNS
 from benchmark.samples import Dataset, Split
+from benchmark.stored_run import EPOCH_COLUMNS
 from tests.made_up import record_of
 
 MINI = "fashion-mnist-mini"

@@ -17,7 +17,7 @@ from benchmark.costs import Cost
 from benchmark.errors import UserError
 from benchmark.options import Selection
 from benchmark.report import table3
-from benchmark.results import EPOCH_COLUMNS
+from benchmark.stored_run import EPOCH_COLUMNS
 from tests.made_up import record_of
 
 PAPER = load_paper_values()

@@ -6,20 +6,19 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark import claims, datasets, provenance, replay, rerun, search, sensitivity, timing
+from benchmark.columns import advance, train_column
 from benchmark.compilation import Compile, execution
 from benchmark.config import CONFIGS, MOST_EPOCHS, known_plans, load_paper_values
 from benchmark.errors import DataNotFound, UserError
-from benchmark.executor import collect, execute
 from benchmark.jobs import Jobs, commands
 from benchmark.options import (
     RESULTS,
@@ -52,9 +51,7 @@ from benchmark.report.runs import described
 from benchmark.results import Store
 from benchmark.sensitivity import PROFILES
 from benchmark.states import State, Status, status
-from benchmark.stored_run import StoredRun
 from benchmark.sweep import Run
-from benchmark.training import EpochResult
 
 NOT_SUPPORTED = 3
 """Exit status of `verify` for a claim that is not; an error has 1, wrong usage 2."""
@@ -206,7 +203,7 @@ def run(
         failures += [found.detail for found in statuses if found.state is State.DAMAGED]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:
-            failures += _train_column(
+            failures += train_column(
                 chosen, column, statuses, data_root, on, compile, replicas_per_pass, download=not addition
             )
         except DataNotFound as error:
@@ -232,92 +229,6 @@ def _measurement(report: str) -> str:
     if report not in measured:
         raise UserError(f"--for: {report!r} found, allowed: {', '.join(measured)}")
     return measured[report]
-
-
-def _train_column(
-    chosen: Selection,
-    column: str,
-    statuses: Sequence[Status],
-    data_root: Path | None,
-    device: torch.device,
-    compile: Compile,
-    replicas_per_pass: int | None,
-    *,
-    download: bool,
-) -> list[str]:
-    """Train what one data set misses; returns what went wrong, run by run."""
-    config, store = chosen.plan.datasets[column], chosen.store
-    stored = [found.run for found in statuses if found.state is State.STORED]
-    failures: list[str] = []
-    waiting = [found.run for found in statuses if found.state not in (State.STORED, State.DAMAGED)]
-    for run in list(waiting):
-        with suppress(UserError):  # said when it is its turn to train
-            if collect(run, store):
-                console.print(f"{column}: {run.row} put together from its seeds, all stored", markup=False)
-                waiting.remove(run)
-                stored.append(run)
-    for run in stored:
-        store.tidy(run.key)
-    pinned = config.checksum is not None or config.kind == "torchvision"
-    if stored and len(stored) == len(statuses):
-        rows = f"{len(stored)} row{'s' * (len(stored) != 1)}"
-        console.print(f"{column}: {rows} stored, nothing to train", markup=False)
-    if not waiting and (pinned or not stored):
-        return failures
-    try:
-        data = datasets.load(column, config, data_root=data_root, device=device, download=download)
-    except DataNotFound:
-        if waiting:
-            raise
-        return failures  # nothing to train; the stored runs stand
-    if waiting:
-        store.refuse_unwritable(column)
-    console.print(
-        f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
-        markup=False,
-    )
-    for before in [] if pinned else _undeclared(store, column, config.image):
-        if before.record["data"]["checksum"] != data.checksum:
-            raise UserError(
-                f"{before.folder} was trained on other images of {column} (checksum "
-                f"{before.record['data']['checksum'][:12]}...); delete it, or give the new images "
-                "a name of their own in datasets.yaml"
-            )
-    begun = {found.run.key: found.detail for found in statuses if found.state is State.PARTIAL}
-    for number, run in enumerate(waiting, 1):
-        if run.key in begun:
-            console.print(f"{run.row} goes on: {begun[run.key]}", markup=False)
-        try:
-            with progress_bar(console, f"{number}/{len(waiting)} {run.row}", run.total_epochs) as update:
-                execute(run, data, store, device, _advance(update), compile, replicas_per_pass)
-        except UserError as error:
-            failures.append(str(error))
-            continue
-        result = store.load(run.key)
-        assert result is not None
-        console.print(
-            f"  {result.folder.relative_to(chosen.root)}: {_errors(list(result.final['test_error']))}"
-            + (f", {diverged} diverged" if (diverged := int(result.final["diverged"].sum())) else ""),
-            markup=False,
-        )
-    return failures
-
-
-def _undeclared(store: Store, column: str, image: list[int]) -> Iterator[StoredRun]:
-    """The complete runs on such images of a data set as no checksum declares; damaged ones left out."""
-    for folder in store.folders(column):
-        with suppress(UserError):
-            run = store.read(folder)
-            if run.spec["dataset"] == {"name": column, "image": image, "checksum": None}:
-                yield run
-
-
-def _advance(update: Callable[[int, str], None]) -> Callable[[int, EpochResult | None], None]:
-    return lambda done, result: update(done, "" if result is None else _errors(result.test_error))
-
-
-def _errors(errors: Sequence[float]) -> str:
-    return f"test error {sum(errors) / len(errors):.2f} % over {len(errors)} seed{'s' * (len(errors) > 1)}"
 
 
 @app.command("report")
@@ -497,7 +408,7 @@ def rerun_command(
     for stored, run in again:
         column, key = run.column, stored.record["key"]
         with progress_bar(console, f"{run.row} on {column}", run.total_epochs) as update:
-            found = rerun.repeat(stored, run, data[column], on, _advance(update))
+            found = rerun.repeat(stored, run, data[column], on, advance(update))
         margin = chosen.plan.config.margins.get(column, 0.0)
         if not found.within(margin):
             differing.append(key)

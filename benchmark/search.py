@@ -144,6 +144,32 @@ def frame(study: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _search(search: Search, data: Dataset, chosen: Selection, file: Path, device: torch.device) -> None:
+    """Conduct a search to its end, and write its table and, if it found anything new, its patch of `file`."""
+    with search.study(chosen.store) as study:
+        done = len(kept(study))
+        found = f"{done} configurations complete, {search.trials} asked for"
+        if begun := study.user_attrs.get(UNDER_WAY):
+            found += f", a wave of {len(begun['configurations'])} goes on"
+        elif done >= search.trials:
+            found += ", nothing to train"
+        console.print(f"{search.name}: {found}", markup=False)
+        conduct(search, study, data, device, chosen.store, console)
+        texts = {"csv": frame(study).to_csv(index=False, lineterminator="\n")}
+        has_learned = study.best_value < DIVERGED
+        if has_learned and _has_winner(chosen.plan.config, search.run, best := winner(search, study)):
+            console.print(f"{search.name}: {file} has its winner already", markup=False)
+        elif has_learned:
+            texts["patch"] = plan_patch(file, search.run.row, search.run.column, best)
+        for suffix, text in texts.items():
+            written = search.folder(chosen.store) / f"{slug(search.run.row)}.{suffix}"
+            with atomic_file(written) as stream:
+                stream.write(text.encode())
+            console.print(f"written: {written}", markup=False)
+        if not has_learned:
+            raise UserError(f"{search.name}: every configuration diverged, so there is no patch")
+
+
 def command(
     method: Methods = None,
     dataset: Datasets = None,
@@ -203,30 +229,12 @@ def command(
     if len(searches) > 1:
         names = ", ".join(search.name for search in searches)
         console.print(f"{len(searches)} searches, one after the other: {names}", markup=False)
-    failures = []
+    failures: list[str] = []
     for search in searches:
-        with search.study(chosen.store) as study:
-            done = len(kept(study))
-            found = f"{done} configurations complete, {search.trials} asked for"
-            if begun := study.user_attrs.get(UNDER_WAY):
-                found += f", a wave of {len(begun['configurations'])} goes on"
-            elif done >= search.trials:
-                found += ", nothing to train"
-            console.print(f"{search.name}: {found}", markup=False)
-            conduct(search, study, data[search.run.column], on, chosen.store, console)
-            texts = {"csv": frame(study).to_csv(index=False, lineterminator="\n")}
-            if study.best_value < DIVERGED:
-                if _has_winner(chosen.plan.config, search.run, best := winner(search, study)):
-                    console.print(f"{search.name}: {file} has its winner already", markup=False)
-                else:
-                    texts["patch"] = plan_patch(file, search.run.row, search.run.column, best)
-            else:
-                failures.append(f"{search.name}: every configuration diverged, so there is no patch")
-            for suffix, text in texts.items():
-                written = search.folder(chosen.store) / f"{slug(search.run.row)}.{suffix}"
-                with atomic_file(written) as stream:
-                    stream.write(text.encode())
-                console.print(f"written: {written}", markup=False)
+        try:
+            _search(search, data[search.run.column], chosen, file, on)
+        except UserError as error:  # another process has this one, say; the others go on
+            failures += error.args
     if len(searches) > 1:
         console.print(
             "patches change neighbouring lines: apply one, and run this again, which writes the next anew",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import filelock
 import optuna
 import pandas as pd
 import pytest
@@ -605,6 +606,26 @@ def test_command_says_how_many_rows_it_searches(plan_path, tmp_path, capsys):
     out = " ".join(capsys.readouterr().out.split())
     begin = "2 searches, one after the other: BP on fashion-mnist-mini, DTP on fashion-mnist-mini "
     assert begin + "BP on fashion-mnist-mini: 0 configurations complete, 1 asked for" in out
+
+
+def test_a_search_that_another_process_conducts_does_not_stop_the_others(plan_path, tmp_path, capsys):
+    space = "{grid: {lr: [0.1]}, rungs: [1]}"
+    spaces = tmp_path / "spaces.yaml"
+    spaces.write_text(f"validation_samples: 1000\nseed: 1\nrows: {{BP: {space}, BP again: {space}}}\n")
+    text = plan_path.read_text()
+    bp = text[text.index("  BP:") : text.index("  DTP:")]
+    plan_path.write_text(text + bp.replace("BP:", "BP again:", 1))
+    folder = tmp_path / "results/tiny/search/fashion-mnist-mini"
+    folder.mkdir(parents=True)
+    options = {"plan": str(plan_path), "spaces": spaces, "results": tmp_path / "results", "device": "cpu"}
+    with filelock.FileLock(folder / "bp.db.lock"), pytest.raises(UserError) as refused:
+        search.command(**options)
+    (problem,) = refused.value.args
+    assert problem == f"{folder / 'bp.db'} is in use by another process; wait for it, or stop it"
+    assert (folder / "bp-again.csv").exists()
+    assert not (folder / "bp.csv").exists()
+    search.command(**options)
+    assert (folder / "bp.csv").read_bytes() == (folder / "bp-again.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import cli, executor
+from benchmark import columns, executor
 from benchmark.errors import UserError
 from benchmark.options import Selection
 from benchmark.report import contents
@@ -264,5 +264,5 @@ def test_out_of_memory_is_one_line(
     def full(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "execute", full)
+    monkeypatch.setattr(columns, "execute", full)
     assert "too little memory; smaller networks or fewer replicas at once" in fails(command(*RUN))

@@ -3,8 +3,9 @@
 A claim has parts: data sets, pairs of rows, encoders. A part about a difference of test errors is a one-sided
 test over the seeds that both rows have (paired: same order of samples), one about sensitivity a bootstrap
 over configurations. The p-values of a claim's parts are corrected (Holm), claim by claim, and SUPPORTED
-means at most `ALPHA`. All other parts hold or do not, with no allowance for chance but the claim's margin; of
-a ratio of times, which drift, both ends of value ± spread must hold.
+means at most `ALPHA`, also where all parts must hold, so that the parts can be read by themselves. All
+other parts hold or do not, with no allowance for chance but the claim's margin; of a ratio of times, which
+drift, both ends of value ± spread must hold.
 """
 
 from __future__ import annotations
@@ -187,14 +188,14 @@ def _with_late(*versions: Part) -> Part:
 def _parts(claim: Claim, evidence: Evidence) -> list[Part]:
     """Find, correct, and decide."""
     findings = list(_findings(claim, evidence))
-    tested = iter(holm([finding.p for finding in findings if finding.p is not None]))
+    corrected = iter(holm([finding.p for finding in findings if finding.p is not None]))
     parts = []
     for finding in findings:
         holds, numbers = finding.holds, finding.numbers
         if finding.p is not None:
-            p = next(tested)
+            p = next(corrected)
             holds = p <= ALPHA
-            numbers += f", p = {p:.2g}"
+            numbers += f", p = {finding.p:.2g}" + (f", corrected {p:.2g}" if p != finding.p else "")
         verdict = {None: Verdict.NO_DATA, True: Verdict.SUPPORTED, False: Verdict.NOT_SUPPORTED}[holds]
         parts.append(Part(finding.where, numbers, verdict, finding.commands))
     return parts
@@ -265,6 +266,8 @@ def _difference(evidence: Evidence, row: str, other: str, column: str) -> tuple[
     ours, theirs = both[0].align(both[1], join="inner")
     if len(ours) < 2:
         raise NoData(f"{len(ours)} seeds that both rows have, 2 needed")
+    if diverged := [lost for name in (row, other) if (lost := evidence.diverged(name, column))]:
+        raise NoData(f"no test: {', '.join(diverged)}")
     found = Difference.paired(list(ours - theirs))
     numbers = f"{ours.mean():.2f} against {theirs.mean():.2f} %, difference {found} over {len(ours)} seeds"
     return found, numbers + evidence.remarks(row, column) + evidence.remarks(other, column)
@@ -329,7 +332,7 @@ def _measured(
         values = table[table["epoch"] >= first].pivot(index="epoch", columns="seed", values=check.of)
         if len(values) < (3 if check.trend else 1):
             raise NoData(f"too few epochs from {first} on, or no encoder {encoder}, among what was measured")
-        what = f"epochs {first} to {last}"
+        what = f"epochs {first} to {last}" if first < last else f"epoch {last}"
         if check.trend:
             trend = values.rank().corrwith(pd.Series(values.index, values.index).rank())
             trend = trend.where(values.notna().all())  # pandas leaves out what is not finite

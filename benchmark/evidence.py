@@ -54,9 +54,12 @@ class Evidence:
         return min(LATE_EPOCHS, self.plan.config.protocol.epochs)
 
     def columns(self, claimed: Sequence[str]) -> list[str]:
-        """Where to check a claim: on its data sets, or on all of a plan that has none of them."""
+        """Where to check a claim: on its data sets.
+
+        On all of a plan that has none of them, if nothing of it is held against the paper.
+        """
         own = self.plan.config.columns
-        return list(claimed if set(claimed) & set(own) else own)
+        return list(claimed if self.plan.config.comparable or set(claimed) & set(own) else own)
 
     def title(self, column: str) -> str:
         return self.plan.datasets[column].title
@@ -72,11 +75,15 @@ class Evidence:
         run = self._run(row, column)
         return run.after(run.spec["epochs"] - self._back)["test_error"]
 
+    def diverged(self, row: str, column: str) -> str:
+        """`1 of BP diverged`; empty without any."""
+        count = int(self._run(row, column).final["diverged"].sum())
+        return f"{count} of {row} diverged" if count else ""
+
     def remarks(self, row: str, column: str) -> str:
         """What a reader of a run's numbers should know, to be put behind them."""
-        diverged = int(self._run(row, column).final["diverged"].sum())
         used = self.plan.config.hyperparameters(row, column)
-        said = f", {diverged} of {row} diverged" if diverged else ""
+        said = f", {diverged}" if (diverged := self.diverged(row, column)) else ""
         return said + (f", hyperparameters of {row} guessed" if used and used.source == "guess" else "")
 
     def jacobians(self, row: str, column: str) -> pd.DataFrame:

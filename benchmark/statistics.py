@@ -273,12 +273,17 @@ def shortfall_interval(accuracy: NDArray[Any]) -> tuple[float, float]:
 
 
 def p_less_sensitive(ours: NDArray[Any], theirs: NDArray[Any], margin: float) -> float:
-    """Of the one-sided bootstrap test that our `shortfall` is larger than theirs by `margin` or more."""
+    """Of the one-sided bootstrap test that our `shortfall` is larger than theirs by `margin` or more.
+
+    Paired: the n-th configurations of both have the same factors of the hyperparameters that both have.
+    """
     drawn = _bootstrap((ours, theirs), lambda a, b, axis: shortfall(a, axis) - shortfall(b, axis))
     return float((1 + np.sum(drawn >= margin)) / (1 + RESAMPLES))
 
 
 def _bootstrap(samples: tuple[NDArray[Any], ...], statistic: Callable[..., NDArray[Any]]) -> NDArray[Any]:
     rng = np.random.default_rng(0)
-    drawn = stats.bootstrap(samples, statistic, n_resamples=RESAMPLES, method="percentile", rng=rng)
+    drawn = stats.bootstrap(
+        samples, statistic, n_resamples=RESAMPLES, method="percentile", rng=rng, paired=len(samples) > 1
+    )
     return np.asarray(drawn.bootstrap_distribution)

@@ -204,7 +204,7 @@ def test_holm_over_the_parts_of_a_claim(chosen: Selection) -> None:
     assert two.verdict is Verdict.SUPPORTED
     three = judged(chosen, {**BEATS, "against": ["DTP", "TP", "DRL"]})
     assert {part.verdict for part in three.parts} == {Verdict.NOT_SUPPORTED}
-    assert three.parts[0].numbers.endswith(f"p = {3 * raw:.2g}")
+    assert three.parts[0].numbers.endswith(f"p = {raw:.2g}, corrected {3 * raw:.2g}")
 
 
 def test_close_errors(chosen: Selection) -> None:
@@ -221,12 +221,21 @@ def test_close_errors(chosen: Selection) -> None:
     assert (part.kept, part.late) == (20, 20)  # both rows are at 99 % before the last epoch
 
 
-def test_diverged_seeds_count_and_are_named(chosen: Selection) -> None:
+@pytest.mark.parametrize("diverged", [1, 5])
+def test_rows_with_diverged_seeds_are_not_tested(chosen: Selection, diverged: int) -> None:
+    """As in Table 2 and between rows: an error at chance is no measurement of the method's."""
     store(chosen, "FW-DTP", LOW)
-    store(chosen, "DTP", [90.2, *HIGH[1:]], diverged=1)
+    store(chosen, "DTP", [*[90.2] * diverged, *HIGH[diverged:]], diverged=diverged)
     found = judged(chosen, BEATS)
-    assert "1 of DTP diverged" in found.parts[0].numbers
-    assert found.verdict is Verdict.NOT_SUPPORTED  # one outlier of five shows nothing
+    assert found.parts[0].numbers == f"no test: {diverged} of DTP diverged"
+    assert found.verdict is Verdict.NO_DATA
+
+
+def test_diverged_seeds_of_a_single_row_count_and_are_named(chosen: Selection) -> None:
+    store(chosen, "TP", [90.2] * 5, diverged=5)
+    found = judged(chosen, {**FAILS, "above": 50})
+    assert "5 of TP diverged" in found.parts[0].numbers
+    assert found.verdict is Verdict.SUPPORTED
 
 
 FAILS = {"kind": "measured", "of": "test_error", "rows": ["TP"], "columns": ["mnist"]}
@@ -644,6 +653,16 @@ def test_a_plan_that_is_not_comparable_is_checked_on_its_own_data_sets(tmp_path:
     chosen = select(tmp_path, PLAN.replace("comparable: true", "comparable: false"))
     found = judged(chosen, {**BEATS, "columns": ["cifar-10"]})
     assert [part.where.split(":")[0] for part in found.parts] == ["MNIST", "F-MNIST"]
+
+
+def test_a_plan_held_against_the_paper_is_checked_on_the_paper_s_data_sets_alone(chosen: Selection) -> None:
+    store(chosen, "FW-DTP", LOW)
+    store(chosen, "DTP", HIGH)
+    (part,) = judged(chosen, {**BEATS, "columns": ["cifar-10"]}).parts
+    assert (part.verdict, part.numbers) == (
+        Verdict.NO_DATA,
+        "the plan has no FW-DTP on CIFAR-10; the plan has no DTP on CIFAR-10",
+    )
 
 
 def test_damage_and_mixed_data_are_refused(chosen: Selection) -> None:

@@ -613,18 +613,18 @@ def test_a_search_that_another_process_conducts_does_not_stop_the_others(plan_pa
     spaces = tmp_path / "spaces.yaml"
     spaces.write_text(f"validation_samples: 1000\nseed: 1\nrows: {{BP: {space}, BP again: {space}}}\n")
     text = plan_path.read_text()
-    bp = text[text.index("  BP:") : text.index("  DTP:")]
-    plan_path.write_text(text + bp.replace("BP:", "BP again:", 1))
+    again = text[text.index("  BP:") :].replace("BP:", "BP again:\n    method: BP", 1)
+    plan_path.write_text(text + again)
     folder = tmp_path / "results/tiny/search/fashion-mnist-mini"
     folder.mkdir(parents=True)
     options = {"plan": str(plan_path), "spaces": spaces, "results": tmp_path / "results", "device": "cpu"}
     with filelock.FileLock(folder / "bp.db.lock"), pytest.raises(UserError) as refused:
-        search.command(**options)
+        search.command(**options, method=["BP,BP again"])
     (problem,) = refused.value.args
     assert problem == f"{folder / 'bp.db'} is in use by another process; wait for it, or stop it"
     assert (folder / "bp-again.csv").exists()
     assert not (folder / "bp.csv").exists()
-    search.command(**options)
+    search.command(**options, method=["BP"])
     assert (folder / "bp.csv").read_bytes() == (folder / "bp-again.csv").read_bytes()
 
 

@@ -331,3 +331,10 @@ def test_p_of_sensitivities_follows_the_margin() -> None:
     assert p_less_sensitive(accuracy, 9 * accuracy, 0.0) < 0.001
     assert p_less_sensitive(9 * accuracy, accuracy, 0.0) > 0.999
     assert p_less_sensitive(9 * accuracy, accuracy, 30.0) < 0.001
+
+
+def test_sensitivities_are_compared_configuration_by_configuration() -> None:
+    """Two methods that are alike at each of them differ by nothing, whichever are drawn."""
+    accuracy = np.random.default_rng(5).normal(size=100)
+    assert p_less_sensitive(accuracy, accuracy + 1, 0.01) < 0.001
+    assert p_less_sensitive(accuracy, accuracy[::-1], 0.01) > 0.3

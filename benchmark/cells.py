@@ -26,6 +26,16 @@ def late_epochs(plan: Plan) -> str:
     return f"all {epochs} epochs" if epochs > 1 else "the only epoch"
 
 
+def kept_note(plan: Plan) -> str:
+    """What `18 of 20 epochs` behind a verdict means."""
+    late = min(LATE_EPOCHS, plan.config.protocol.epochs)
+    kept = max(1, late - 2)
+    return (
+        f"({kept} of {late} epochs): of {late_epochs(plan)}, had training ended there, {kept} would have "
+        "given the same verdict"
+    )
+
+
 @dataclass(frozen=True)
 class Cell:
     """A row's test errors on a data set over its seeds, beside the paper's number (Tables 2 and 3)."""
@@ -97,7 +107,7 @@ class Cell:
         """Lines: the paper's value, our difference to it with its interval, the verdict, its power."""
         if self.paper is None:
             return []
-        line = f"paper {self.paper.mean:.2f} ± {self.paper.std:.2f}"
+        line = f"paper {self.paper}"
         line += f", {self.apart}" if self.apart else ""
         return [line, *([self.said] if self.verdict else []), *([self.power] if self.power else [])]
 

@@ -276,16 +276,19 @@ def _difference(evidence: Evidence, row: str, other: str, column: str) -> tuple[
 def _time_ratio(
     check: TimeRatio, row: str, other: str, evidence: Evidence, column: str, margin: float
 ) -> list[Finding]:
-    ours, theirs = _both(evidence.seconds, row, other, column)
+    ours, theirs = _both(evidence.timed, row, other, column)
     devices = [device for device in ours if device in theirs]
     if not devices:
         raise NoData("no device has timed both")
     low, high = check.interval(margin)
     findings = []
     for device in devices:
-        ratio = ours[device].over(theirs[device])
+        first, second = ours[device].time, theirs[device].time
+        assert first is not None
+        assert second is not None
+        ratio, blocks = first.over(second), f"{ours[device].how}; {theirs[device].how}"
         numbers = (
-            f"{ours[device].value:.3g} / {theirs[device].value:.3g} s = {ratio}, asked, at either end of it: "
+            f"{first.value:.3g} / {second.value:.3g} s = {ratio} ({blocks}), asked, at either end of it: "
             f"{_asked(low, high)}"
         )
         holds = low < ratio.value - ratio.std and ratio.value + ratio.std < high

@@ -66,7 +66,7 @@ class Cost(BaseModel):
     replicas: PositiveInt
     samples: PositiveInt
     """Of an epoch."""
-    multiply_adds: PositiveInt | None
+    multiply_adds: PositiveInt | None = None
     """That matrix products of the method need, per sample and replica; None where no formula says."""
     device: str
     torch_version: str
@@ -232,7 +232,7 @@ def read(file: Path) -> list[Cost]:
             raise UserError(f"{file}, line {number}: other columns than {', '.join(COLUMNS)}")
         given = {name: line[name] for name in Cost.model_fields if line[name] not in ("", None)}
         try:
-            costs.append(Cost.model_validate({"multiply_adds": None, **given}))
+            costs.append(Cost.model_validate(given))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

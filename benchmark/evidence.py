@@ -10,11 +10,11 @@ import pandas as pd
 from benchmark import costs, timing_points
 from benchmark.cells import LATE_EPOCHS, read_cells
 from benchmark.config import PaperTable
+from benchmark.costs import Cost
 from benchmark.errors import UserError
 from benchmark.results import Store
 from benchmark.sensitivity_design import TRIALS, default_rows, study_command
 from benchmark.sensitivity_samples import read_samples
-from benchmark.statistics import Estimate
 from benchmark.stored_run import StoredRun
 from benchmark.sweep import Plan, Run
 
@@ -112,11 +112,11 @@ class Evidence:
             )
         return sample.accuracy
 
-    def seconds(self, row: str, column: str) -> dict[str, Estimate]:
-        """Seconds that an epoch of one replica takes, by device, as in Table 3."""
+    def timed(self, row: str, column: str) -> dict[str, Cost]:
+        """What an epoch of one replica costs, by device, as in Table 3."""
         run = self._planned(row, column)
         found = {
-            device: cost.time
+            device: cost
             for device, measured in costs.read_all(self.store.root, "table3").items()
             for cost in measured
             if cost.fits(run) and cost.replicas == 1 and cost.time is not None

@@ -27,7 +27,6 @@ from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as report
 from benchmark.report import contents
 from benchmark.sensitivity_design import designs, open_study
-from benchmark.statistics import Estimate
 from benchmark.stored_run import EPOCH_COLUMNS
 from tests.made_up import record_of
 
@@ -405,33 +404,41 @@ def test_a_plan_that_does_not_measure(tmp_path: Path) -> None:
 RATIO = {"kind": "time_ratio", "rows": ["DTP"], "against": ["FW-DTP"], "columns": ["mnist"]}
 
 
+def took(seconds: float, std: float) -> Cost:
+    """What an epoch costs, in four blocks of three iterations."""
+    return Cost.model_construct(seconds_per_epoch=seconds, std=std, blocks=4, iterations=3)
+
+
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Estimate]]:
-    """Seconds by row and device, to be filled."""
-    seconds: dict[str, dict[str, Estimate]] = {}
+def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Cost]]:
+    """Costs by row and device, to be filled."""
+    costs_of: dict[str, dict[str, Cost]] = {}
 
-    def find(self: Evidence, row: str, column: str) -> dict[str, Estimate]:
-        if row not in seconds:
+    def find(self: Evidence, row: str, column: str) -> dict[str, Cost]:
+        if row not in costs_of:
             raise NoData(f"{row} was not timed", "time it")
-        return seconds[row]
+        return costs_of[row]
 
-    monkeypatch.setattr(Evidence, "seconds", find)
-    return seconds
+    monkeypatch.setattr(Evidence, "timed", find)
+    return costs_of
 
 
-def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Estimate]]) -> None:
+def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Cost]]) -> None:
     assert judged(chosen, {**RATIO, "above": 3.7}).parts[0].commands == ("time it", "time it")
-    timed["DTP"] = {"a GPU": Estimate(8, 0.3), "a CPU": Estimate(6, 0.3), "only one": Estimate(1, 0.1)}
-    timed["FW-DTP"] = {"a CPU": Estimate(2, 0.1), "a GPU": Estimate(2, 0.1)}
+    timed["DTP"] = {"a GPU": took(8, 0.3), "a CPU": took(6, 0.3), "only one": took(1, 0.1)}
+    timed["FW-DTP"] = {"a CPU": took(2, 0.1), "a GPU": took(2, 0.1)}
     found = judged(chosen, {**RATIO, "above": 3.7})
     assert [(part.where, part.verdict) for part in found.parts] == [
         ("MNIST: DTP against FW-DTP on a GPU", Verdict.SUPPORTED),
         ("MNIST: DTP against FW-DTP on a CPU", Verdict.NOT_SUPPORTED),
     ]
-    assert found.parts[0].numbers == "8 / 2 s = 4.00 ± 0.25, asked, at either end of it: > 3.7"
+    assert (
+        found.parts[0].numbers
+        == "8 / 2 s = 4.00 ± 0.25 (4 x 3 iterations; 4 x 3 iterations), asked, at either end of it: > 3.7"
+    )
     assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.76).verdict is Verdict.SUPPORTED
     assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.74).verdict is Verdict.NOT_SUPPORTED
-    timed["FW-DTP"] = {"another": Estimate(1, 0.1)}
+    timed["FW-DTP"] = {"another": took(1, 0.1)}
     assert judged(chosen, {**RATIO, "above": 3.7}).parts[0].numbers == "no device has timed both"
 
 
@@ -445,10 +452,10 @@ def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Est
     ],
 )
 def test_a_time_ratio_must_hold_with_its_spread(
-    chosen: Selection, timed: dict[str, dict[str, Estimate]], bound: dict[str, float], verdict: Verdict
+    chosen: Selection, timed: dict[str, dict[str, Cost]], bound: dict[str, float], verdict: Verdict
 ) -> None:
     """4 ± 0.25: relative spreads of 0.3 / 8 and 0.1 / 2, added in squares."""
-    timed |= {"DTP": {"a CPU": Estimate(8, 0.3)}, "FW-DTP": {"a CPU": Estimate(2, 0.1)}}
+    timed |= {"DTP": {"a CPU": took(8, 0.3)}, "FW-DTP": {"a CPU": took(2, 0.1)}}
     assert judged(chosen, {**RATIO, **bound}).verdict is verdict
 
 
@@ -556,6 +563,7 @@ def test_seconds_come_from_table_3(tmp_path: Path) -> None:
                 "seconds_per_epoch": seconds.get(point.run.row, 9.0) * len(point.run.seeds),
                 "std": 0.01,
                 "blocks": 10,
+                "iterations": 2,
             }
         )
         for point in timing_points.table3_points(chosen.plan)
@@ -565,7 +573,7 @@ def test_seconds_come_from_table_3(tmp_path: Path) -> None:
     costs.write(measured, file)
     (part,) = judged(chosen, check).parts
     assert part.where == f"CIFAR-10: DTP against FW-DTP on {measured[0].device}"
-    assert part.numbers.startswith("8 / 2 s = 4.00 ± 0.02, asked")
+    assert part.numbers.startswith("8 / 2 s = 4.00 ± 0.02 (10 x 2 iterations; 10 x 2 iterations), asked")
     assert judged(chosen, {**check, "columns": ["mnist"]}).verdict is Verdict.NO_DATA
 
 
@@ -644,7 +652,7 @@ def test_another_protocol_says_nothing_of_the_paper(
     assert not found.failed
     assert found.judgements[0].verdict is Verdict.NOT_SUPPORTED
     for shows in (*written(found, tmp_path).values(), shown(found)):
-        verdicts = shows.replace(report.NOTE, "")
+        verdicts = shows.replace(report.note(found), "")
         assert "not comparable: NOT SUPPORTED" in verdicts
         assert verdicts.count("SUPPORTED") == verdicts.count("not comparable: NOT SUPPORTED")
 

@@ -15,6 +15,9 @@ class PaperCell(Strict):
     mean: float = Field(ge=0, allow_inf_nan=False)
     std: float = Field(ge=0, allow_inf_nan=False)
 
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.std:.2f}"
+
 
 class PaperTable(Strict):
     """One table of the paper."""

@@ -10,25 +10,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import LATE_EPOCHS
+from benchmark.cells import kept_note
 from benchmark.claims import Ledger, Verdict
 from benchmark.report import markdown
 from benchmark.report.files import write_texts
 from benchmark.statistics import ALPHA
 
-NOTE = (
-    "SUPPORTED: our stored runs show it. NOT SUPPORTED: they do not, which need not mean that they show the "
-    "contrary. INCOMPLETE: parts of the claim are without data, and the others do not decide it. NO DATA: "
-    "all of them are. Differences of test errors are over the seeds that both rows have, paired, with 95% "
-    "intervals, and not tested where a seed diverged; sensitivity is compared by a bootstrap over "
-    "configurations; p is one-sided, corrected (Holm) over those parts of the claim that have data, and "
-    f"SUPPORTED means that it is then at most {ALPHA:g}. Claims are not corrected for being many: of those "
-    "with a p, each has that chance of being SUPPORTED though untrue. What has no p must hold for every "
-    "seed; of a ratio of times, both ends of value ± spread must hold. "
-    f"(18 of {LATE_EPOCHS} epochs): had training ended after any of the last {LATE_EPOCHS} epochs, 18 times "
-    "the verdict on that part would have been this one. "
-    "Margins and their reasons stand with the claims in paper_configs/claims.yaml."
-)
+
+def note(ledger: Ledger) -> str:
+    """How the verdicts are to be read."""
+    return (
+        "SUPPORTED: our stored runs show it. NOT SUPPORTED: they do not, which need not mean that they show "
+        "the contrary. INCOMPLETE: parts of the claim are without data, and the others do not decide it. NO "
+        "DATA: all of them are. Differences of test errors are over the seeds that both rows have, paired, "
+        "with 95% intervals, and not tested where a seed diverged; sensitivity is compared by a bootstrap "
+        "over configurations; p is one-sided, corrected (Holm) over those parts of the claim that have "
+        f"data, and SUPPORTED means that it is then at most {ALPHA:g}. Claims are not corrected for being "
+        "many: of those with a p, each has that chance of being SUPPORTED though untrue. What has no p must "
+        "hold for every seed; of a ratio of times, both ends of value ± spread must hold. "
+        f"{kept_note(ledger.plan)}. Margins and their reasons stand with the claims in "
+        "paper_configs/claims.yaml."
+    )
 
 
 def counts(ledger: Ledger) -> str:
@@ -54,7 +56,7 @@ def show(ledger: Ledger, console: Console) -> None:
     console.print(grid)
     if ledger.warning:
         console.print(ledger.warning, style="bold", markup=False)
-    console.print(NOTE, markup=False)
+    console.print(note(ledger), markup=False)
     if ledger.commands:
         console.print("Missing data come from:", markup=False)
         for command in ledger.commands:
@@ -77,7 +79,7 @@ def _markdown(ledger: Ledger) -> Iterator[str]:
         ("claim", "verdict", "parts"),
         [(j.name, f"**{ledger.shown(j.verdict)}**", ledger.summary(j)) for j in ledger.judgements],
     )
-    yield from ("", NOTE)
+    yield from ("", note(ledger))
     for judgement in ledger.judgements:
         claim = judgement.claim
         yield from ("", f"## {judgement.name}: {ledger.shown(judgement.verdict)}", "")

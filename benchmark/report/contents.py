@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from benchmark.report import claims as ledger_files
 from benchmark.report import (
     curves,
     differences,
+    exhibits,
     figure2,
     figure3,
     headline,
@@ -49,18 +51,18 @@ def report_table1(chosen: Selection, console: Console) -> tuple[list[Path], list
     table = table1.build(chosen.plan, chosen.store)
     files = table1.write(table, chosen.root / "tables")
     table1.show(table, console)
-    rows = table.measured.rows
-    claimed = [condition.text if (condition := table.condition(row)) else "-" for row in rows]
-    body = [["condition claimed", *claimed]]
-    for quantity, (text, _) in table1.QUANTITIES.items():
-        body.append([text, *(table.cell(row, quantity) for row in rows)])
+    heads = ["", *map(table.head, table.measured.rows)]
+    lines = [
+        Row((Cell(head), *(replace(_text(text), rank=int(bold)) for text, bold in cells)))
+        for head, cells in table1.body(table)
+    ]
     exhibit = Exhibit(
         "table-1",
         "Table 1",
         table.heading,
         (table1.NOTE,),
         table.warning,
-        _table(["", *map(table.head, rows)], body),
+        Table(_columns(heads), tuple(lines)),
         missing=tuple(table.measured.missing.values()),
     )
     return files, [exhibit]
@@ -72,7 +74,7 @@ def report_table2(chosen: Selection, console: Console) -> tuple[list[Path], list
     if chosen.root == RESULTS and chosen.plan.source == "table2" and not chosen.plan.changes:
         files += headline.write(table)
     table2.show(table, console, chosen.rows, chosen.columns)
-    return files, [html.table2_exhibit(table, html.links_to(chosen.store, page_file(chosen)))]
+    return files, [exhibits.table2_exhibit(table, html.links_to(chosen.store, page_file(chosen)))]
 
 
 def report_differences(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
@@ -80,7 +82,9 @@ def report_differences(chosen: Selection, console: Console) -> tuple[list[Path],
     found = differences.build(chosen.plan, chosen.store, load_paper_values()["table2"])
     files = differences.write(found, chosen.root / "tables")
     differences.show(found, console, chosen.rows, chosen.columns)
-    return files, [html.differences_exhibit(found, column) for column, pairs in found.pairs.items() if pairs]
+    return files, [
+        exhibits.differences_exhibit(found, column) for column, pairs in found.pairs.items() if pairs
+    ]
 
 
 def report_curves(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
@@ -88,7 +92,7 @@ def report_curves(chosen: Selection, console: Console) -> tuple[list[Path], list
     found = curves.build(chosen.plan, chosen.store, load_paper_values()["table2"])
     files = curves.write(found, chosen.root / "tables", chosen.figures)
     curves.show(found, console, chosen.rows, chosen.columns)
-    exhibits = []
+    shown = []
     for column in found.columns:
         title = chosen.plan.title(column)
         drawn = [file for file in files if file.stem == found.file_name(column)]
@@ -102,8 +106,8 @@ def report_curves(chosen: Selection, console: Console) -> tuple[list[Path], list
             _figures(drawn, f"Test error over the epochs on {title}", page_file(chosen)),
             tuple(missing(found.cells, column).values()),
         )
-        exhibits.append(exhibit)
-    return files, exhibits
+        shown.append(exhibit)
+    return files, shown
 
 
 def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], list[Exhibit]]:
@@ -124,7 +128,7 @@ def report_table3(chosen: Selection, console: Console) -> tuple[list[Path], list
         tuple(notes),
         table.warning,
         _table(heads, body),
-        missing=tuple(table.missing()),
+        missing=_commands(table.missing()),
     )
     return files, [exhibit]
 
@@ -153,7 +157,7 @@ def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], lis
         figures.insert(0, figure3.build(chosen.plan, chosen.store))
     notes = [f"Left out: {reason}." for reason in left_out]
     files = [figure3.write(figure, chosen.figures, chosen.root / "tables") for figure in figures]
-    exhibits = []
+    shown = []
     for figure, written in zip(figures, files, strict=True):
         figure3.show(figure, console)
         lines = figure3.cells(figure)
@@ -168,10 +172,10 @@ def report_figure3(chosen: Selection, console: Console) -> tuple[list[Path], lis
             _figures(written, alt, page_file(chosen)),
             tuple(figure.missing()),
         )
-        exhibits.append(exhibit)
+        shown.append(exhibit)
     for note in notes:
         console.print(note, markup=False)
-    return [file for written in files for file in written], exhibits
+    return [file for written in files for file in written], shown
 
 
 def _has_own_figure3(chosen: Selection) -> bool:
@@ -183,17 +187,20 @@ def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], lis
     figure = scaling.build(chosen.plan, chosen.store)
     files = scaling.write(figure, chosen.figures)
     scaling.show(figure, console)
-    gains = [f"{device}: {gain}." for device in figure.devices for gain in figure.gains(device)]
+    notes = [scaling.NOTE]
+    for device in figure.devices:
+        notes += [f"{device}: {gain}." for gain in figure.gains(device)]
+        notes += [f"{device}: skipped: {reason}." for reason in figure.skipped(device)]
     exhibit = Exhibit(
         "scaling",
         "Scaling",
         figure.heading,
-        (scaling.NOTE, *gains),
+        tuple(notes),
         figure.warning,
         figures=_figures(
             files, "Cost against replicas, width, depth and feedback updates", page_file(chosen)
         ),
-        missing=tuple(figure.missing()),
+        missing=_commands(figure.missing()),
     )
     return files, [exhibit]
 
@@ -224,7 +231,7 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], list
         "claims",
         "Claims",
         "What the paper says, judged",
-        (ledger_files.NOTE,),
+        (ledger_files.note(ledger),),
         ledger.warning,
         Table(columns, tuple(rows)),
         missing=tuple(ledger.commands),
@@ -284,20 +291,29 @@ def is_available(name: str, chosen: Selection) -> bool:
 def report_all(chosen: Selection, console: Console) -> list[Path]:
     """Every report of the plan, and the page."""
     files: list[Path] = []
-    exhibits: list[Exhibit] = []
+    sections: list[Exhibit] = []
     for name in available(chosen):
         written, shown = REPORTS[name](chosen, console)
         files += written
-        exhibits += shown
+        sections += shown
     file = page_file(chosen)
     title = TITLE if chosen.plan.source == "table2" else f"{TITLE}: {chosen.plan.config.title}"
-    text = html.page(title, INTRO, exhibits, html.provenance(chosen.store, file))
+    text = html.page(title, INTRO, sections, html.provenance(chosen.store, file))
     return [*files, html.write(text, file)]
 
 
 def _table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> Table:
-    columns = tuple(Column(head, numeric=number > 0) for number, head in enumerate(heads))
-    return Table(columns, tuple(Row(tuple(map(_text, cells))) for cells in body))
+    return Table(_columns(heads), tuple(Row(tuple(map(_text, cells))) for cells in body))
+
+
+def _columns(heads: Sequence[str]) -> tuple[Column, ...]:
+    """A column of heads, and columns of numbers."""
+    return tuple(Column(head, numeric=number > 0) for number, head in enumerate(heads))
+
+
+def _commands(missing: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """What fills all that is missing, each once."""
+    return tuple(dict.fromkeys(command for _, command in missing))
 
 
 def _text(value: str) -> Cell:

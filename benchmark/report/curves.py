@@ -211,7 +211,7 @@ def draw(curves: Curves, column: str) -> Figure:
     canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
     title = [f"{curves.plan.title(column)}: {curves.plan.protocol}"]
     if not curves.plan.config.comparable:
-        drawing.watermark(canvas, NOT_COMPARABLE.split(":")[0])
+        drawing.watermark(canvas, NOT_COMPARABLE)
     elif curves.warning:
         title.append(curves.warning)
     if lacking := missing(curves.cells, column):

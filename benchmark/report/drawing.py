@@ -27,8 +27,9 @@ def style() -> Iterator[None]:
         yield
 
 
-def watermark(figure: Figure, text: str) -> None:
-    """Write a warning across the whole figure."""
+def watermark(figure: Figure, warning: str) -> None:
+    """Write the beginning of a warning, up to a colon, across the whole figure."""
+    text = warning.partition(":")[0]
     figure.text(0.5, 0.5, text, ha="center", va="center", rotation=25, fontsize=18, color="0.5", alpha=0.35)
 
 

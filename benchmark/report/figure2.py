@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.disk import atomic_file
 from benchmark.report import drawing
+from benchmark.report.files import write_texts
 from benchmark.report.measured import Measured, read
 from benchmark.results import Store
 from benchmark.sweep import NOT_COMPARABLE, Plan
@@ -98,14 +98,20 @@ def show(figure: Figure2, console: Console) -> None:
     for row in figure.measured.tables:
         for encoder in range(2, figure.depth + 1):
             last = [figure.curve(row, encoder, quantity).iloc[-1] for quantity in QUANTITIES]
-            cells = [f"{v['mean']:.3f} ± {v['std']:.3f} (n={v['n']:.0f})" for v in last]
-            grid.add_row(escape(row), str(encoder), *cells)
+            grid.add_row(escape(row), str(encoder), *map(_cell, last))
     console.print(grid)
     if warned := figure.measured.plan.warning:
         console.print(warned, style="bold", markup=False)
     console.print(NOTE, markup=False)
     for remark in figure.measured.remarks():
         console.print(remark, markup=False)
+
+
+def _cell(found: pd.Series) -> str:
+    if not found["n"]:
+        return "not finite"
+    spread = f" ± {found['std']:.3f}" if found["n"] > 1 else ""
+    return f"{found['mean']:.3f}{spread} (n={found['n']:.0f})"
 
 
 def write(figure: Figure2, folder: Path) -> list[Path]:
@@ -124,10 +130,8 @@ def write(figure: Figure2, folder: Path) -> list[Path]:
             )
             for file in drawing.save(canvas, folder, figure.measured.plan.file_name(name))
         ]
-    files.append(folder / f"{figure.measured.plan.file_name('figure2')}.csv")
-    with atomic_file(files[-1]) as stream:
-        stream.write(figure.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
-    return files
+    csv = figure.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return files + write_texts(folder, figure.measured.plan.file_name("figure2"), {"csv": csv})
 
 
 def _as_in_the_paper(figure: Figure2) -> Figure:
@@ -177,7 +181,7 @@ def _canvas(figure: Figure2, rows: int, columns: int) -> tuple[Figure, np.ndarra
     title = [figure.measured.heading]
     plan = figure.measured.plan
     if not plan.config.comparable:
-        drawing.watermark(canvas, NOT_COMPARABLE.split(":")[0])
+        drawing.watermark(canvas, NOT_COMPARABLE)
     elif warned := plan.warning:
         title.append(warned)
     if figure.measured.missing:

@@ -20,10 +20,10 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark import optuna_storage
-from benchmark.disk import atomic_file
 from benchmark.errors import UserError
 from benchmark.precision import Precision
 from benchmark.report import drawing, markdown
+from benchmark.report.files import write_texts
 from benchmark.results import Store
 from benchmark.sensitivity_design import (
     COLUMN,
@@ -306,17 +306,11 @@ def write(figure: Figure3, figures: Path, tables: Path) -> list[Path]:
         with drawing.style():
             files += drawing.save(_drawn(figure, _histogram), figures, figure.name)
             files += drawing.save(_drawn(figure, _cumulative), figures, f"{figure.name}-ecdf")
-    tables.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        (f"{figure.name}.md", _markdown(figure)),
-        (f"{figure.name}.csv", figure.frame().round(4).to_csv(index=False, lineterminator="\n")),
-        (f"{figure.name}.tex", _latex(figure)),
-        (f"{figure.name}-configurations.csv", figure.all_trials().to_csv(index=False, lineterminator="\n")),
-    ):
-        with atomic_file(tables / name) as stream:
-            stream.write(text.encode())
-        files.append(tables / name)
-    return files
+    csv = figure.frame().round(4).to_csv(index=False, lineterminator="\n")
+    texts = {"md": _markdown(figure), "csv": csv, "tex": _latex(figure)}
+    trials = figure.all_trials().to_csv(index=False, lineterminator="\n")
+    files += write_texts(tables, figure.name, texts)
+    return files + write_texts(tables, f"{figure.name}-configurations", {"csv": trials})
 
 
 def _drawn(figure: Figure3, draw: Any) -> Figure:
@@ -335,7 +329,7 @@ def _drawn(figure: Figure3, draw: Any) -> Figure:
     axes.set_title(title, fontsize="medium")
     seaborn.despine(ax=axes)
     if not figure.plan.config.comparable:
-        drawing.watermark(canvas, NOT_COMPARABLE.split(":")[0])
+        drawing.watermark(canvas, NOT_COMPARABLE)
     return canvas
 
 

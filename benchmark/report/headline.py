@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark.cells import LATE_EPOCHS
+from benchmark.cells import kept_note
 from benchmark.config import PROJECT
 from benchmark.disk import atomic_file
 from benchmark.errors import UserError
@@ -31,17 +31,16 @@ def text(table: Table2) -> str:
     lines = [
         "; ".join([said, *absent]) + "." + counted,
         "",
-        f"In brackets: not a row of the paper's table. (18 of {LATE_EPOCHS} epochs): had training ended "
-        f"after any of the last {LATE_EPOCHS} epochs, 18 times the verdict would have been this one. "
+        f"In brackets: not a row of the paper's table. {kept_note(table.plan)}. "
         "alone: what it would be, were this the only cell compared (else it is corrected for all that are). "
-        "The chance that five such seeds had to show equivalence: `results/tables/table2.md`.",
+        "The chance that such seeds had to show equivalence: `results/tables/table2.md`.",
         "",
     ]
     body = []
     for (row, column), cell in table.cells.items():
         if not cell.errors:
             continue
-        paper = "" if cell.paper is None else f"{cell.paper.mean:.2f} ± {cell.paper.std:.2f}"
+        paper = "" if cell.paper is None else str(cell.paper)
         apart = "" if cell.comparison is None else str(cell.comparison)
         ours = f"{cell.value} ({cell.seeds})"
         body.append((table.plan.label(row), table.plan.title(column), ours, paper, apart, cell.said))

@@ -17,10 +17,9 @@ from urllib.parse import quote
 
 import jinja2
 
-from benchmark.cells import missing
 from benchmark.disk import atomic_file
 from benchmark.errors import UserError
-from benchmark.report import differences, runs, table2
+from benchmark.report import runs
 from benchmark.results import Store
 from benchmark.statistics import Verdict
 from benchmark.stored_run import StoredRun
@@ -38,7 +37,6 @@ TONES: dict[str, str] = {
 """The colour of every verdict on a cell or a claim of the paper, which is also written out."""
 UNDECIDED = (Verdict.INCOMPLETE.value, "NO DATA")
 """The verdicts that say that results are missing."""
-MINUS = "−"  # as wide as a plus
 NOTHING = "–"
 PROVENANCE = (
     *("run", "data set", "seeds", "epochs", "device", "execution", "time"),
@@ -221,89 +219,8 @@ def links_to(store: Store, page_file: Path) -> RunsHref:
     return href
 
 
-def _minus(number: str) -> str:
-    return number.replace("-", MINUS)
-
-
-def table2_exhibit(table: table2.Table2, runs_href: RunsHref) -> Exhibit:
-    """Table 2: every value leads to its run, every number of seeds to the run's provenance."""
-    protocol = table.plan.config.protocol
-    seeds = runs.spelled(sorted(protocol.seeds))
-    columns = [Column("method")]
-    for column in table.columns:
-        if table.heads_group(column):
-            columns.append(Column(f"#params, {table.plan.config.columns[column].network}", numeric=True))
-        columns.append(Column(table.plan.title(column), numeric=True))
-    rows = []
-    for row in table.rows:
-        cells = [Cell(table.plan.label(row))]
-        for column in table.columns:
-            if table.heads_group(column):
-                counted, trained = map(table2.millions, table.params[row, column])
-                cells.append(Cell(counted, details=(Line(f"{trained} trained"),)))
-            cells.append(_table2_cell(table, row, column, runs_href))
-        rows.append(Row(tuple(cells)))
-    return Exhibit(
-        anchor="table-2",
-        title="Table 2",
-        caption=f"Test error in % after {protocol.epochs} epochs, seeds {seeds}",
-        notes=(table2.NOTE, table.verdicts) if table.verdicts else (table2.NOTE,),
-        warning=table.warning,
-        table=Table(tuple(columns), tuple(rows)),
-        missing=tuple(cell.command for _, _, cell in table.missing()),
-    )
-
-
-def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHref) -> Cell:
-    cell = table.cells[row, column]
-    details = []
-    if cell.key is not None:
-        details.append(Line(cell.seeds, f"#{_run_anchor(cell.key)}"))
-    if cell.paper is not None:
-        details.append(Line(f"paper {cell.paper.mean:.2f} ± {cell.paper.std:.2f}"))
-    if cell.apart:
-        details.append(Line(_minus(cell.apart)))
-    details += [Line(detail) for detail in (*cell.firmness, cell.power) if detail]
-    return Cell(
-        cell.value if cell.errors else "missing" if cell.planned else "not planned",
-        href=None if cell.key is None else runs_href(cell.key),
-        details=tuple(details),
-        verdict=cell.verdict,
-        rank=table.rank(row, column),
-        absent=not cell.errors,
-        aside=table.plan.config.is_addition(row, column),
-    )
-
-
-def differences_exhibit(found: differences.Differences, column: str) -> Exhibit:
-    """The differences on one data set, every row against every other."""
-    plan = found.plan
-    pairs = {(p.row, p.other): p for pair in found.pairs[column] for p in (pair, pair.turned)}
-    rows = [row for row in plan.config.rows if any(row in names for names in pairs)]
-    body = []
-    for row in rows:
-        cells = [_difference_cell(pairs[row, other]) if other != row else Cell(NOTHING) for other in rows]
-        body.append(Row((Cell(plan.label(row)), *cells)))
-    columns = (Column("row minus column"), *(Column(plan.label(row), numeric=True) for row in rows))
-    title = plan.title(column)
-    return Exhibit(
-        anchor=f"differences-{column}",
-        title=f"Differences: {title}",
-        caption=f"Test error on {title}, row minus column: {plan.protocol}",
-        notes=(f"{differences.NOTE} Late: {found.late}.", " ".join(found.remarks(column))),
-        warning=plan.warning,
-        table=Table(columns, tuple(body)),
-        missing=tuple(missing(found.cells, column).values()),
-    )
-
-
-def _difference_cell(pair: differences.Pair) -> Cell:
-    below = _minus(pair.last.reach) if pair.untested is None else pair.untested
-    details = Line(below), Line(f"late {_minus(pair.late.text)}")
-    return Cell(_minus(pair.last.text), details=details, rank=int(pair.found))
-
-
-def _run_anchor(key: str) -> str:
+def run_anchor(key: str) -> str:
+    """Where the page says how a stored run was made, see `provenance`."""
     return f"run-{key}"
 
 
@@ -331,4 +248,4 @@ def _provenance_row(run: StoredRun, href: RunsHref) -> Row:
     key, columns = values["key"], PROVENANCE[1:]
     head = Cell(values["run"], href(key), details=(Line(key),))
     cells = (Cell(values[column] or NOTHING, absent=not values[column]) for column in columns)
-    return Row((head, *cells), _run_anchor(key))
+    return Row((head, *cells), run_anchor(key))

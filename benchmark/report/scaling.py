@@ -17,9 +17,9 @@ from rich.table import Table as Grid
 
 from benchmark import costs
 from benchmark.costs import Cost
-from benchmark.disk import atomic_file
 from benchmark.methods import METHODS
 from benchmark.report import drawing
+from benchmark.report.files import write_texts
 from benchmark.results import Store
 from benchmark.sweep import Plan
 from benchmark.timing_points import AXES, BASELINE_ROWS, REPLICAS, ROWS, command, profile_of
@@ -40,8 +40,9 @@ NOTE = (
     "Dashed: the bound, that is the multiply-adds a method needs at the device's measured matrix-product "
     "rate, or the factors and results of its matrix products at the measured bandwidth, whichever takes "
     "longer. One seed, eager: one seed at a time in plain eager code that follows the released procedure; as "
-    "released: with the released code's products with identity matrices as well. All of a device was "
-    "measured in one run, on random data."
+    "released: with the released code's products with identity matrices as well. On a GPU this project's "
+    "training runs as CUDA graphs, the eager ones do not. All of a device was measured in one run, on random "
+    "data."
 )
 
 
@@ -103,26 +104,39 @@ class Scaling:
         return [cost for cost in self.devices[device] if cost.implementation == "compiled"]
 
     def gains(self, device: str) -> Iterator[str]:
-        """How many times faster a seed is among five side by side than in each baseline, in words."""
-        for baseline in self.baselines(device):
-            for cost in (*self.line(device, baseline.method, "replicas"), *self.compiled(device)):
-                alike = (cost.method, cost.replicas, cost.measured)
-                if alike != (baseline.method, REPLICAS, baseline.measured):
-                    continue
-                each, alone = cost.seconds_per_epoch_and_replica, baseline.seconds_per_epoch_and_replica
-                if each and alone:
-                    how = ", compiled," if cost.implementation == "compiled" else ""
-                    yield (
-                        f"{baseline.method}: {REPLICAS} seeds side by side{how} are {alone / each:.1f} times "
-                        f"faster than one at a time ({baseline.implementation})"
-                    )
+        """How many times faster than in each baseline a seed is among five side by side, in words.
 
-    def missing(self) -> Iterator[str]:
+        And how much of that this code gains without replicas, how much they add.
+        """
+        for baseline in self.baselines(device):
+            method, plain = baseline.method, baseline.seconds_per_epoch_and_replica
+            alike = [
+                cost
+                for cost in (*self.line(device, method, "replicas"), *self.compiled(device))
+                if (cost.method, cost.measured) == (method, baseline.measured)
+            ]
+            each = {(c.implementation, c.replicas): c.seconds_per_epoch_and_replica for c in alike}
+            than = f"times faster than one at a time ({baseline.implementation})"
+            if plain and (among := each.get(("replica axis", REPLICAS))):
+                single = each.get(("replica axis", 1))
+                code = f": {plain / single:.1f} times by this code" if single else ""
+                axis = f", {single / among:.1f} times by being side by side" if single else ""
+                yield f"{method}: {REPLICAS} seeds side by side are {plain / among:.1f} {than}{code}{axis}"
+            if plain and (compiled := each.get(("compiled", REPLICAS))):
+                yield f"{method}: {REPLICAS} seeds side by side, compiled, are {plain / compiled:.1f} {than}"
+
+    def skipped(self, device: str) -> Iterator[str]:
+        """What was not measured, and why."""
+        for cost in self.devices[device]:
+            if cost.skipped:
+                yield f"{cost.method}, {cost.replicas} replicas: {cost.skipped}"
+
+    def missing(self) -> Iterator[tuple[str, str]]:
         """What is not there, and the command that fills it."""
         if not self.devices:
-            yield f"no device was measured yet: {command(self.plan, 'study')}"
+            yield "no device was measured yet", command(self.plan, "study")
         again = f"{command(self.plan, 'study')} --again"
-        for device, measured in self.devices.items():
+        for device in self.devices:
             for method in ROWS:
                 for axis, values in AXES.items():
                     if axis == "feedback_updates" and not self._learns(method):
@@ -130,13 +144,10 @@ class Scaling:
                     present = {getattr(cost, axis) for cost in self._along(device, method, axis)}
                     absent = [str(value) for value in values if value not in present]
                     if absent:
-                        yield f"{method} with {LABELS[axis]} {', '.join(absent)} on {device}: {again}"
+                        yield f"{method} with {LABELS[axis]} {', '.join(absent)} on {device}", again
             absent = [row for row in BASELINE_ROWS if row not in {c.method for c in self.baselines(device)}]
             if absent:
-                yield f"the eager baseline of {', '.join(absent)} on {device}: {again}"
-            for cost in measured:
-                if cost.skipped:
-                    yield f"{cost.method}, {cost.replicas} replicas on {device}: skipped, {cost.skipped}"
+                yield f"the eager baseline of {', '.join(absent)} on {device}", again
 
     def frame(self) -> pd.DataFrame:
         """One row a measurement, columns `costs.COLUMNS`."""
@@ -174,9 +185,11 @@ def show(scaling: Scaling, console: Console) -> None:
         console.print(grid)
         for gain in scaling.gains(device):
             console.print(gain, markup=False)
+        for reason in scaling.skipped(device):
+            console.print(f"skipped: {reason}", markup=False)
     console.print(NOTE, markup=False)
-    for gap in scaling.missing():
-        console.print(f"missing: {gap}", markup=False)
+    for what, how in scaling.missing():
+        console.print(f"missing: {what}: {how}", markup=False)
 
 
 def _cells(cost: Cost) -> list[str]:
@@ -191,10 +204,8 @@ def write(scaling: Scaling, folder: Path) -> list[Path]:
         return []
     with drawing.style():
         files = drawing.save(draw(scaling), folder, "scaling")
-    with atomic_file(folder / "scaling.csv") as stream:
-        table = scaling.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        stream.write(table.encode())
-    return [*files, folder / "scaling.csv"]
+    table = scaling.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return files + write_texts(folder, "scaling", {"csv": table})
 
 
 def draw(scaling: Scaling) -> Figure:
@@ -212,7 +223,7 @@ def draw(scaling: Scaling) -> Figure:
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     figure.suptitle(scaling.heading)
     if scaling.warning:
-        drawing.watermark(figure, scaling.warning.split(":")[0])
+        drawing.watermark(figure, scaling.warning)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
+from rich.text import Text
 
 from benchmark.jacobian import CONDITIONS_SAMPLES
 from benchmark.report import markdown
@@ -143,32 +145,29 @@ def build(plan: Plan, store: Store) -> Table1:
     return Table1(measured, seeds.agg(n="count", mean="mean", std="std").reset_index())
 
 
+def body(table: Table1) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
+    """Line by line: its head, and for every row a text and whether it is bold."""
+    rows = table.measured.rows
+    conditions = map(table.condition, rows)
+    yield "condition claimed", [("-" if found is None else found.text, False) for found in conditions]
+    for quantity, (text, _) in QUANTITIES.items():
+        yield text, [(table.cell(row, quantity), table.claimed(row, quantity)) for row in rows]
+
+
 def show(table: Table1, console: Console) -> None:
     """Print the table, and what would fill it."""
     grid = Grid(title=escape(table.heading), show_lines=True)
     grid.add_column("")
     for row in table.measured.rows:
         grid.add_column(escape(table.head(row)), justify="right")
-    grid.add_row("condition claimed", *(_claim(table, row) for row in table.measured.rows))
-    for quantity, (text, _) in QUANTITIES.items():
-        cells = [
-            f"[bold]{escape(table.cell(row, quantity))}[/bold]"
-            if table.claimed(row, quantity)
-            else escape(table.cell(row, quantity))
-            for row in table.measured.rows
-        ]
-        grid.add_row(text, *cells)
+    for head, cells in body(table):
+        grid.add_row(head, *(Text(text, "bold" if bold else "") for text, bold in cells))
     console.print(grid)
     if table.warning:
         console.print(table.warning, style="bold", markup=False)
     console.print(NOTE, markup=False)
     for remark in table.measured.remarks():
         console.print(remark, markup=False)
-
-
-def _claim(table: Table1, row: str) -> str:
-    condition = table.condition(row)
-    return "-" if condition is None else condition.text
 
 
 def write(table: Table1, folder: Path) -> list[Path]:
@@ -183,14 +182,10 @@ def _markdown(table: Table1) -> str:
     lines = [f"# {table.heading}", ""]
     if table.warning:
         lines += [f"**{table.warning}**", ""]
-    body = [["condition claimed", *(_claim(table, row) for row in rows)]]
-    for quantity, (text, _) in QUANTITIES.items():
-        cells = [
-            f"**{table.cell(row, quantity)}**" if table.claimed(row, quantity) else table.cell(row, quantity)
-            for row in rows
-        ]
-        body.append([text, *cells])
-    lines += [*markdown.table(["", *map(table.head, rows)], body), "", NOTE]
+    found = [
+        [head, *(f"**{text}**" if bold else text for text, bold in cells)] for head, cells in body(table)
+    ]
+    lines += [*markdown.table(["", *map(table.head, rows)], found), "", NOTE]
     lines += [f"\n{remark}" for remark in table.measured.remarks()]
     return "\n".join(lines) + "\n"
 

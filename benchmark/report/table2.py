@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import LATE_EPOCHS, Cell, judged, read_cells
+from benchmark.cells import Cell, judged, kept_note, read_cells
 from benchmark.config import PaperTable
 from benchmark.methods import METHODS
 from benchmark.network import weight_count
@@ -71,22 +71,23 @@ class Table2:
         said = f"Verdicts: {listed[0] or 'none'}"
         said += f"; in brackets, of what is not in the paper: {listed[1]}" if listed[1] else ""
         margins = ", ".join(
-            f"{self.plan.title(c)} {config.margins[c]:g}" for c in config.columns if c in config.margins
+            f"{self.plan.title(column)} {config.margins[column]:g}"
+            for column in config.columns
+            if any(self.cells[row, column].comparison for row in self.rows)
         )
         return (
-            f"{said}. In square brackets Welch's {1 - ALPHA:.0%} interval of our mean minus the "
-            "paper's, from summary statistics; the paper does not say whether its ± divides by n or n - 1, "
-            "n - 1 is assumed. EQUIVALENT: two one-sided tests (TOST) put the difference within the margin "
-            f"that the plan declares ({margins}). DIFFERENT: it is not zero. DIFFERENT WITHIN MARGIN: both. "
-            "INCONCLUSIVE: neither can be said, which is no reproduction; its power is the chance that equal "
-            "means would have been found EQUIVALENT with these deviations and seeds, were this the only "
-            "cell; corrected, were it the first of all compared. INCOMPLETE: seeds are missing or diverged. "
-            f"(18 of {LATE_EPOCHS} epochs): had training ended after any of the last {LATE_EPOCHS} epochs, "
-            "18 times the verdict would have been this one; alone: what it would be, were this the only cell "
-            "compared. The tests of difference and those of equivalence "
-            f"are two families, each at level {ALPHA:g} and corrected (Holm) over the {self.compared(False)} "
-            "cells of the paper that are compared, so that a verdict can change when another cell comes in; "
-            f"the {self.compared(True)} in brackets are two families more. Intervals are not corrected."
+            f"{said}. In square brackets Welch's {1 - ALPHA:.0%} interval of our mean minus the paper's, "
+            "from summary statistics; the paper does not say whether its ± divides by n or n - 1, n - 1 is "
+            "assumed. EQUIVALENT: two one-sided tests (TOST) put the difference within the margin that the "
+            f"plan declares ({margins}). DIFFERENT: it is not zero. DIFFERENT WITHIN MARGIN: both. "
+            "INCONCLUSIVE: neither can be said, which is no reproduction; its power is the chance that "
+            "equal means would have been found EQUIVALENT with these deviations and seeds, were this the "
+            "only cell; corrected, were it the first of all compared. INCOMPLETE: seeds are missing or "
+            f"diverged. {kept_note(self.plan)}; alone: what it would be, were this the only cell compared. "
+            f"The tests of difference and those of equivalence are two families, each at level {ALPHA:g} "
+            f"and corrected (Holm) over the {self.compared(False)} cells of the paper that are compared, so "
+            f"that a verdict can change when another cell comes in; the {self.compared(True)} in brackets "
+            "are two families more. Intervals are not corrected."
         )
 
     def listed(self, *, addition: bool) -> str:
@@ -280,7 +281,7 @@ def _latex(table: Table2) -> str:
             if cell.errors and (cell.diverged or len(cell.errors) != len(_seeds(table))):
                 text += f" [{tex(cell.seeds)}]"
             if cell.paper:
-                text += tex(f" ({cell.paper.mean:.2f} ± {cell.paper.std:.2f})")
+                text += tex(f" ({cell.paper})")
             line.append(text)
         lines.append(" & ".join(line) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,20 +113,20 @@ class Table3:
                 if cost.skipped:
                     yield f"{cost.method} with {cost.replicas} replicas: {cost.skipped}"
 
-    def missing(self) -> Iterator[str]:
+    def missing(self) -> Iterator[tuple[str, str]]:
         """What is not there, and the command that fills it."""
         if not self.devices:
-            yield f"no device was measured yet: {command(self.plan, 'table3')}"
+            yield "no device was measured yet", command(self.plan, "table3")
         for device, lines in self.devices.items():
             for line in lines:
                 absent = [n for n, cost in ((1, line.alone), *line.amortised.items()) if cost is None]
                 if absent:
                     counts = ", ".join(map(str, absent))
                     how = f"{command(self.plan, 'table3')} --again"
-                    yield f"{line.method} with {counts} replicas on {device}: {how}"
+                    yield f"{line.method} with {counts} replicas on {device}", how
         for (row, column), cell in self.errors.items():
             if cell.planned and not cell.errors:
-                yield f"error of {row} on {column}: {cell.command}"
+                yield f"error of {row} on {column}", cell.command
 
     def printed(self, quantity: str, row: str) -> PaperCell | None:
         """The paper's `seconds`, `ratio` or `error`."""
@@ -160,7 +161,7 @@ class Table3:
                     row[f"error_{column}_std"] = error.std if len(error.errors) > 1 else None
                     row[f"error_{column}_n"] = len(error.errors)
                 rows.append(row)
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["device", "method"])
 
 
 def build(plan: Plan, store: Store, paper: Mapping[str, PaperTable]) -> Table3:
@@ -207,7 +208,7 @@ def _lines(
             raise UserError(f"Table 3 on {device}: {cost.method} was measured {what}; measure anew: {how}")
         found[cost.method, cost.replicas] = cost
     adds = {row: METHODS[run.method].multiply_adds(run.dims, run.options) for row, run in runs.items()}
-    first = Line(ROWS[0], found.get((ROWS[0], 1)), {}, None, None).time
+    first = found[ROWS[0], 1].time if (ROWS[0], 1) in found else None
     lines = []
     for row in ROWS:
         needed, reference = adds[row], adds[ROWS[0]]
@@ -244,16 +245,16 @@ def body(table: Table3, lines: Sequence[Line]) -> list[list[str]]:
     """The lines of one device as a person reads them."""
 
     def printed(quantity: str, row: str) -> str:
-        cell = table.printed(quantity, row)
-        return "-" if cell is None else f"{cell.mean:.2f} ± {cell.std:.2f}"
+        return str(table.printed(quantity, row) or "-")
 
     found = []
     for line in lines:
-        cells = [line.method, str(line.time or "-"), line.alone.how if line.alone else "-"]
+        time = "-" if line.time is None else _seconds(line.time.value, line.time.std)
+        cells = [line.method, time, line.alone.how if line.alone else "-"]
         cells += [str(line.ratio or "-"), "-" if line.predicted is None else f"{line.predicted:.2f}"]
         for cost in line.amortised.values():
             each = cost.seconds_per_epoch_and_replica if cost else None
-            cells.append("skipped" if cost and cost.skipped else "-" if each is None else f"{each:.2f}")
+            cells.append("skipped" if cost and cost.skipped else "-" if each is None else _seconds(each))
         if table.paper:
             cells += [printed("seconds", line.method), printed("ratio", line.method)]
         for column in table.columns:
@@ -261,6 +262,12 @@ def body(table: Table3, lines: Sequence[Line]) -> list[list[str]]:
             cells.append(error.value + (f" ({error.seeds})" if error.errors else ""))
         found.append(cells + ([printed("error", line.method)] if table.paper else []))
     return found
+
+
+def _seconds(value: float, *spread: float) -> str:
+    """Three digits, since a GPU needs a tenth of a second where a CPU needs a minute: `0.0701 ± 0.0003`."""
+    decimals = max(0, 2 - math.floor(math.log10(value)))
+    return " ± ".join(f"{number:.{decimals}f}" for number in (value, *spread))
 
 
 def show(table: Table3, console: Console) -> None:
@@ -279,14 +286,15 @@ def show(table: Table3, console: Console) -> None:
         for reason in table.skipped(device):
             console.print(f"skipped: {reason}", markup=False)
     console.print(table.note, markup=False)
-    for gap in table.missing():
-        console.print(f"missing: {gap}", markup=False)
+    for what, how in table.missing():
+        console.print(f"missing: {what}: {how}", markup=False)
 
 
 def write(table: Table3, folder: Path) -> list[Path]:
     """The table as Markdown, CSV and LaTeX; returns the files."""
     csv = table.frame().to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    return write_texts(folder, "table3", {"md": _markdown(table), "csv": csv, "tex": _latex(table)})
+    texts = {"md": _markdown(table), "csv": csv, "tex": _latex(table)}
+    return write_texts(folder, "table3", texts)
 
 
 def _markdown(table: Table3) -> str:
@@ -301,10 +309,7 @@ def _markdown(table: Table3) -> str:
     lines.append(table.note)
     gaps = list(table.missing())
     if gaps:
-        lines += ["", "Missing, and what fills it:", ""]
-        for gap in gaps:
-            what, how = gap.rsplit(": ", 1)
-            lines.append(f"- {what}: `{how}`")
+        lines += ["", "Missing, and what fills it:", "", *(f"- {what}: `{how}`" for what, how in gaps)]
     return "\n".join(lines) + "\n"
 
 
@@ -313,7 +318,7 @@ def _latex(table: Table3) -> str:
     if table.warning:
         lines.append(f"% {table.warning}")
     if not table.devices:
-        lines.append(f"% {next(table.missing())}")
+        lines += [f"% {what}: {how}" for what, how in table.missing()]
     for device, measured in table.devices.items():
         names = [table2.tex(head) for head in heads(table)]
         lines += [

@@ -1,5 +1,6 @@
 """Figure 2 from made-up measurements: what is drawn is what is stored."""
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,20 @@ def test_frame_holds_means_and_deviations(tmp_path: Path) -> None:
         ][line.quantity]
         assert line.mean == pytest.approx(np.mean(same))
         assert line.std == pytest.approx(np.std(same, ddof=1))
+
+
+def test_one_seed_has_no_deviation_and_none_no_mean(tmp_path: Path) -> None:
+    chosen = select(tmp_path, plan=PLAN.replace("[1, 2, 3]", "[2, 3]"))
+    store(chosen, "DTP", nan=(3,))
+    store(chosen, "FW-DTP", nan=(2, 3))
+    console = Console(width=200, record=True, file=StringIO())
+    figure2.show(built(chosen), console)
+    lines = [line.split("│") for line in console.export_text().splitlines() if line.startswith("│")]
+    cells = {row.strip(): [cell.strip() for cell in cells] for _, row, encoder, *cells, _ in lines}
+    assert cells == {
+        "DTP": ["50.000 (n=1)", "0.500 (n=1)", "1.000 (n=1)"],
+        "FW-DTP": ["not finite"] * 3,
+    }
 
 
 def test_what_is_drawn_is_what_is_stored(tmp_path: Path) -> None:

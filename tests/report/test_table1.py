@@ -1,5 +1,6 @@
 """Table 1 from made-up measurements, and from a real run of the smallest size."""
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from benchmark.executor import execute
 from benchmark.jacobian import CONDITIONS_COLUMNS
 from benchmark.options import Selection
 from benchmark.report import table1
+from benchmark.report.contents import report_table1
 from benchmark.report.table1 import QUANTITIES, Table1
 from benchmark.samples import Dataset, Split
 from benchmark.stored_run import EPOCH_COLUMNS
@@ -107,6 +109,19 @@ def test_cells_are_means_over_layers_and_deviations_over_seeds(tmp_path: Path) -
         ("cos(J_g, J_fᵀ)", "L-DRL"),
         ("tr(J_f J_g)", "FW-DTP"),
     }
+
+
+def test_the_page_has_the_same_cells_in_bold(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    for row in ROWS:
+        store(chosen, row)
+    _, (exhibit,) = report_table1(chosen, Console(file=StringIO()))
+    assert exhibit.table is not None
+    shown = {row.cells[0].text: row.cells[1:] for row in exhibit.table.rows}
+    for head, cells in markdown_lines(chosen.root / "tables").items():
+        if head in shown:
+            assert [f"**{c.text}**" if c.rank else "-" if c.absent else c.text for c in shown[head]] == cells
+    assert sum(cell.rank == 1 for cells in shown.values() for cell in cells) == 7
 
 
 def test_csv_has_every_encoder(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
+from benchmark.network import as_written
 
 _VALUES = (
     bool, int, float, complex, str, bytes, NoneType, range, slice, enum.Enum, np.generic, torch.dtype,
@@ -57,15 +58,15 @@ class Snapshot:
         """`UserError` if anything else is held by now; `when` says when that has changed, and what to do."""
         now = self._contents(held)
         for place in dict.fromkeys([*self._before, *now]):
-            before, after = self._before.get(place), now.get(place)
+            before, after, written = self._before.get(place), now.get(place), as_written(place)
             if isinstance(before, Tensor) and isinstance(after, Tensor):
                 if not _in_place(before, after):
                     raise UserError(
-                        f"{self._rule} replaces {place}; change tensors in place (`copy_`, `mul_`)"
+                        f"{self._rule} replaces {written}; change tensors in place (`copy_`, `mul_`)"
                     )
             elif isinstance(before, Tensor) or isinstance(after, Tensor) or before != after:
                 changes = "changes" if place in self._before else "keeps something new in"
-                raise UserError(f"{self._rule} {changes} {place} {when}")
+                raise UserError(f"{self._rule} {changes} {written} {when}")
 
     def _contents(self, held: Mapping[str, object]) -> dict[str, Any]:
         """What stands where: of a tensor its memory, of a number its value."""
@@ -111,7 +112,7 @@ class Snapshot:
             parts = {f".{n}": part for group in (named, *registers) for n, part in group.items()}
         else:
             what = "a tensor" if isinstance(value, Tensor) else f"an object ({type(value).__name__})"
-            raise UserError(f"{self._rule} keeps {what} in {place}, {_UNSEEN}")
+            raise UserError(f"{self._rule} keeps {what} in {as_written(place)}, {_UNSEEN}")
         for name, part in parts.items():
             yield from self._walk(f"{place}{name}", part, trained, (*above, id(value)))
 

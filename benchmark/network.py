@@ -10,6 +10,7 @@ Index 0 of every list is a placeholder, so that `W_l` of the paper is `encoders[
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -208,6 +209,12 @@ class Network(nn.Module):
         for encoder in self._encoders:
             x = encoder(x)
         return x
+
+
+def as_written(place: str) -> str:
+    """A place in a network as a rule names it: `f(1).weight` for the module tree's `_encoders.0.weight`."""
+    place = re.sub(r"\b_encoders\.(\d+)", lambda found: f"f({int(found[1]) + 1})", place)
+    return re.sub(r"\b_feedback\.(\d+)", lambda found: f"g({int(found[1]) + 2})", place)
 
 
 def initial_weights(

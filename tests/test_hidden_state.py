@@ -132,13 +132,13 @@ CHANGES = [
     (
         nothing,
         velocity,
-        f"keeps something new in self.network._encoders.1.velocity in training, {LOST}",
+        f"keeps something new in self.network.f(2).velocity in training, {LOST}",
     ),
-    (nothing, add_buffer, f"keeps something new in self.network._encoders.1.velocity in training, {LOST}"),
+    (nothing, add_buffer, f"keeps something new in self.network.f(2).velocity in training, {LOST}"),
     (
         nothing,
         lambda rule: setattr(rule.network.f(2).weight, "velocity", 1),
-        f"keeps something new in self.network._encoders.1.weight.velocity in training, {LOST}",
+        f"keeps something new in self.network.f(2).weight.velocity in training, {LOST}",
     ),
     (
         nothing,
@@ -148,10 +148,10 @@ CHANGES = [
     (
         nothing,
         lambda rule: setattr(rule.network.f(2), "tanh", False),
-        f"changes self.network._encoders.1.tanh in training, {LOST}",
+        f"changes self.network.f(2).tanh in training, {LOST}",
     ),
-    (nothing, replace_weight, f"replaces self.network._encoders.1.weight; {IN_PLACE}"),
-    (nothing, replace_data, f"replaces self.network._encoders.1.weight; {IN_PLACE}"),
+    (nothing, replace_weight, f"replaces self.network.f(2).weight; {IN_PLACE}"),
+    (nothing, replace_data, f"replaces self.network.f(2).weight; {IN_PLACE}"),
     (nothing, lambda rule: rule.lr.mul_(0.9), f"changes self.lr in training, {LOST}"),
     (nothing, put("lr", lambda rule: rule.lr * 0.9), f"changes self.lr in training, {LOST}"),
     (nothing, put("lr", lambda rule: rule.lr.double()), f"changes self.lr in training, {LOST}"),
@@ -210,16 +210,16 @@ def test_what_changes_in_pretraining_does_too() -> None:
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (replace_weight, f"replaces self.network._encoders.1.weight; {IN_PLACE}"),
-        (replace_data, f"replaces self.network._encoders.1.weight; {IN_PLACE}"),
-        (add_buffer, f"keeps something new in self.network._encoders.1.velocity {AT_START}"),
+        (replace_weight, f"replaces self.network.f(2).weight; {IN_PLACE}"),
+        (replace_data, f"replaces self.network.f(2).weight; {IN_PLACE}"),
+        (add_buffer, f"keeps something new in self.network.f(2).velocity {AT_START}"),
         (
             lambda rule: setattr(rule.network.f(2), "velocity", torch.zeros(1)),
-            f"keeps something new in self.network._encoders.1.velocity {AT_START}",
+            f"keeps something new in self.network.f(2).velocity {AT_START}",
         ),
         (
             lambda rule: setattr(rule.network.f(2), "tanh", False),
-            f"changes self.network._encoders.1.tanh {AT_START}",
+            f"changes self.network.f(2).tanh {AT_START}",
         ),
         (lambda rule: setattr(rule, "lr", 0.05), f"changes self.lr {AT_START}"),
         (lambda rule: rule.lr.mul_(0.5), f"changes self.lr {AT_START}"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.network import Layer, Network, half_width, initial_weights, norm, weight_count
+from benchmark.network import Layer, Network, as_written, half_width, initial_weights, norm, weight_count
 
 DIMS = [12, 9, 7, 7, 4]
 FLOAT64 = {"dtype": torch.float64}
@@ -84,6 +84,14 @@ def test_forward_pass_keeps_every_activation(hidden_norm: bool, output_norm: boo
             back = paper_norm(back) if hidden_norm else back
             torch.testing.assert_close(network.g(l)(h), back, rtol=0, atol=1e-6)
     torch.testing.assert_close(network(x), h, rtol=0, atol=1e-10)
+
+
+def test_places_are_named_as_rules_write_them() -> None:
+    """So that what is refused in a rule can be found there."""
+    network = Network(*initial_weights([4, 6, 5, 3], [1], feedback="decoders"), feedback="decoders")
+    for place, weight in network.named_parameters():
+        assert eval(f"network.{as_written(place)}") is weight
+    assert as_written("self.network._feedback.0.weight.grad") == "self.network.g(2).weight.grad"
 
 
 def test_encoders_are_orthogonal() -> None:

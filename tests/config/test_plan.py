@@ -347,6 +347,13 @@ def test_values_of_its_own_have_a_source_and_no_note_of_the_base(
         load_plan(over(lrr=3), datasets)
 
 
+def test_a_row_of_the_base_stays_its_method_s(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    base = str(CONFIGS / "table2.yaml")
+    with pytest.raises(UserError, match=r"rows\.FA\.method: 'BP' found, but this row of .* is 'FA', with"):
+        load_plan(str(write({"base": base, "rows": {"FA": {"method": "BP"}}})), datasets)
+    assert load_plan(str(write({"base": base, "rows": {"FA": {"method": "FA"}}})), datasets).rows["FA"]
+
+
 def test_columns_that_share_an_entry_keep_their_own_notes(
     write: Write, datasets: dict[str, DatasetConfig]
 ) -> None:

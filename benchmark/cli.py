@@ -49,8 +49,10 @@ from benchmark.report import contents, html
 from benchmark.report.contents import REPORTS
 from benchmark.report.runs import described
 from benchmark.results import Store
+from benchmark.samples import Dataset
 from benchmark.sensitivity import PROFILES
 from benchmark.states import State, Status, status
+from benchmark.stored_run import StoredRun
 from benchmark.sweep import Run
 
 NOT_SUPPORTED = 3
@@ -387,17 +389,28 @@ def rerun_command(
     stored_runs = chosen.store.runs()
     if not stored_runs:
         raise UserError(f"{chosen.root}: no stored run to train again")
-    again, data = [], {}
-    for stored in rerun.choose(stored_runs, keys or [], count or 3, 1 if seed is None else seed):
-        column = stored.spec["dataset"]["name"]  # all is checked before anything trains
-        if column not in chosen.plan.datasets:
-            raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
-        again.append((stored, rerun.run_of(stored, epochs)))
-        check_precision(again[-1][1].precision, on)
-        if column not in data:
-            config = chosen.plan.datasets[column]
-            data[column] = datasets.load(column, config, data_root=data_root, device=on)
-        rerun.check_images(stored, data[column])
+    again: list[tuple[StoredRun, Run]] = []
+    data: dict[str, Dataset] = {}
+    while not again:
+        drawn = rerun.choose(stored_runs, keys or [], count or 3, 1 if seed is None else seed)
+        for stored in drawn:  # all is checked before anything trains
+            column = stored.spec["dataset"]["name"]
+            if column not in chosen.plan.datasets:
+                raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
+            try:
+                if column not in data:
+                    config = chosen.plan.datasets[column]
+                    data[column] = datasets.load(column, config, data_root=data_root, device=on)
+            except DataNotFound as error:
+                stored_runs = [run for run in stored_runs if run.spec["dataset"]["name"] != column]
+                if keys or not stored_runs:
+                    raise
+                console.print(f"drawn without {column}: {error}", markup=False)
+                break
+            rerun.check_images(stored, data[column])
+            check_precision(rerun.run_of(stored).precision, on)
+        else:
+            again = [(stored, rerun.run_of(stored, epochs)) for stored in drawn]
     for stored, run in again:
         made = described(stored)
         seeds = f"seed{'s' if len(run.seeds) > 1 else ''} {made['seeds']}"

@@ -23,6 +23,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from benchmark.config import DatasetConfig
+from benchmark.disk import atomic_file
 from benchmark.errors import DataNotFound, UserError
 from benchmark.samples import Dataset, Split
 
@@ -237,7 +238,10 @@ def _shipped(name: str, config: DatasetConfig, roots: Sequence[Path], download: 
 
 
 def _image_folder(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> _Pixels:
-    """`<root>/<folder>/{train,test}/<class>/*.jpg|png`, or the same packed as a tar archive."""
+    """`<root>/<folder>/{train,test}/<class>/*.jpg|png`, or the same packed as a tar archive.
+
+    Files of the kinds that torchvision's ImageFolder takes, also in folders below a class's; no others.
+    """
     folder, archive = config.folder or name, config.archive
     looked = []
     for root in roots:
@@ -262,8 +266,8 @@ class _Folder:
 
     def listing(self) -> list[tuple[str, int, int]]:
         found = []
-        for file in self.path.rglob("*"):
-            if file.is_file():
+        for folder, _, names in os.walk(self.path, followlinks=True):
+            for file in (Path(folder) / name for name in names):
                 status = file.stat()
                 inside = file.relative_to(self.path).as_posix()
                 found.append((inside, status.st_size, status.st_mtime_ns))
@@ -282,7 +286,8 @@ def _decode_archive(name: str, config: DatasetConfig, archive: Path, folder: str
     try:
         with tarfile.open(archive) as tar:
             members = {inside(member): member for member in tar if member.isfile()}
-            listing = [(path, member.size, int(member.mtime)) for path, member in members.items()]
+            packed = archive.stat()  # whose members may all have the same time
+            listing = [(path, member.size, packed.st_mtime_ns) for path, member in members.items()]
 
             def open_all(wanted: Sequence[str]) -> Iterator[tuple[str, IO[bytes]]]:
                 # In the archive's own order: seeking back in a compressed archive unpacks it again.
@@ -308,10 +313,12 @@ def _decode(
     source: str,
 ) -> _Pixels:
     """Decode once, in one fixed random order a split, and remember the pixels."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
     images = sorted(
         entry
         for entry in listing
-        if entry[0].lower().endswith((".jpg", ".jpeg", ".png")) and len(entry[0].split("/")) == 3
+        if entry[0].lower().endswith(IMG_EXTENSIONS) and len(entry[0].split("/")) >= 3
     )
     parts = {part: [path for path, *_ in images if path.split("/")[0] == part] for part in ("train", "test")}
     classes = sorted({path.split("/")[1] for path in parts["train"]})
@@ -356,6 +363,8 @@ _CACHED = ("train_x", "train_y", "test_x", "test_y")
 def _pixels(stream: IO[bytes], config: DatasetConfig) -> np.ndarray:
     channels, height, width = config.image
     with Image.open(stream) as image:
+        if image.mode.startswith(("I", "F")):  # which `convert` would clip
+            raise ValueError(f"its pixels have more than 8 bits (mode {image.mode})")
         converted = image.convert("L" if channels == 1 else "RGB")
     if converted.size != (width, height):
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)
@@ -370,13 +379,10 @@ def _cache_folder() -> Path:
 
 def _remember(cache: Path, arrays: dict[str, np.ndarray]) -> None:
     """Keep decoded pixels; a cache that cannot be written only costs time."""
-    try:
+    with suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".npz", delete=False) as file:
+        with atomic_file(cache) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(file.name, cache)
-    except OSError:
-        pass
 
 
 _READERS: dict[str, Callable[[str, DatasetConfig, Sequence[Path], bool], _Pixels]] = {

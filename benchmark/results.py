@@ -26,9 +26,10 @@ import filelock
 import pandas as pd
 import torch
 
+from benchmark.config.datasets import NAME as DATASET_NAME
 from benchmark.disk import atomic_file, existing, inside, refuse_unwritable, sync
 from benchmark.errors import UserError
-from benchmark.stored_run import DATASET, StoredRun, files_of, key_of, read_run, record_of, slug
+from benchmark.stored_run import StoredRun, files_of, key_of, read_run, record_of, slug
 
 _DIGEST = hashlib.sha256().digest_size  # a checkpoint begins with that of the rest
 
@@ -93,10 +94,10 @@ class Store:
         try:
             yield
         finally:
-            held.release()
-            # Nothing left to continue: the folder goes too.
+            # Nothing left to continue: the folder goes too, while nobody else can hold the run.
             if not (lock.parent / "checkpoint.pt").exists():
                 shutil.rmtree(lock.parent, ignore_errors=True)
+            held.release()
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """The newest state of a run under way, or None."""
@@ -110,6 +111,8 @@ class Store:
             state: dict[str, Any] = torch.load(
                 BytesIO(content[_DIGEST:]), weights_only=True, map_location="cpu"
             )
+        except FileNotFoundError:  # finished meanwhile, by the process that held it
+            return None
         except Exception as error:  # torch.load raises nearly anything on a damaged file
             raise UserError(
                 f"{file} is damaged ({type(error).__name__}); delete it to start this run again"
@@ -214,7 +217,7 @@ def _columns(runs: Path) -> list[Path]:
     return [
         path
         for path in inside(runs)
-        if re.fullmatch(DATASET, path.name) and not (path.suffix and path.is_file())
+        if re.fullmatch(DATASET_NAME, path.name) and not (path.suffix and path.is_file())
     ]
 
 

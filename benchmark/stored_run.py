@@ -17,6 +17,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 from pydantic import AfterValidator, Field
 
+from benchmark.config.datasets import NAME as DATASET_NAME
 from benchmark.config.files import Strict, dump_yaml, read_yaml, validated
 from benchmark.errors import UserError
 
@@ -25,8 +26,6 @@ REQUIRED = {
     *("seeds", "epochs", "batch_size", "precision"),
 }
 """Of a specification, what reading a run relies on."""
-DATASET = r"\w[\w.-]*"
-"""A data set's name, and its folder's."""
 
 
 def _is_number(column: pd.Series) -> bool:
@@ -162,7 +161,7 @@ def record_of(folder: Path) -> dict[str, Any]:
     spec = record.get("spec") if isinstance(record, dict) else None
     dataset = spec.get("dataset") if isinstance(spec, dict) else None
     name = dataset.get("name") if isinstance(dataset, dict) else None
-    if not isinstance(name, str) or not re.fullmatch(DATASET, name) or "key" not in record:
+    if not isinstance(name, str) or not re.fullmatch(DATASET_NAME, name) or "key" not in record:
         raise UserError(f"{folder / 'run.yaml'}: not the record of a run")
     return record
 

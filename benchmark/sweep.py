@@ -227,8 +227,8 @@ class Plan:
         """The plan under other seeds or epochs, or another precision; it gets a name of its own."""
         update: dict[str, Any] = {}
         name, changes = self.name, self.changes
-        if seeds is not None and sorted(seeds) != sorted(self.config.protocol.seeds):
-            update["seeds"] = list(seeds)
+        if seeds is not None and (seeds := sorted(seeds)) != sorted(self.config.protocol.seeds):
+            update["seeds"] = seeds
             listed = "-".join(map(str, seeds))
             if len(listed) > 60:  # a file name has 255 bytes
                 listed = f"{len(seeds)}-{key_of({'seeds': list(seeds)})}"

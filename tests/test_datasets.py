@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gzip
 import hashlib
 import io
@@ -555,6 +556,34 @@ def test_grey_and_colour(suffix: str, mode: str, channels: int, root: Path) -> N
             assert set(bytes_of(split.x[split.y == label])) == rows_of(expected)
 
 
+def test_the_kinds_of_files_and_the_folders_of_torchvision(tmp_path: Path, root: Path) -> None:
+    """Links, folders below a class's, every kind that its ImageFolder takes."""
+    write_images(tmp_path / "elsewhere", per_class=4)
+    (root / "mine").mkdir()
+    (root / "mine" / "train").symlink_to(tmp_path / "elsewhere" / "train")
+    (root / "mine" / "test").mkdir()
+    for name in "ab":
+        (root / "mine" / "test" / name).symlink_to(tmp_path / "elsewhere" / "test" / name)
+    below = tmp_path / "elsewhere" / "train" / "a" / "more"
+    below.mkdir()
+    Image.new("RGB", (6, 4)).save(below / "x.webp", lossless=True)
+    data = load("mine", folder_entry(), data_root=root)
+    assert (len(data.train), len(data.test)) == (9, 6)
+    ours = torchvision_datasets.ImageFolder(str(root / "mine" / "train"))
+    assert collections.Counter(ours.targets) == collections.Counter(data.train.y.tolist())
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_more_than_eight_bits_are_refused(mode: str, root: Path) -> None:
+    """Pillow would clip them: an image of two values."""
+    write_images(root / "mine", per_class=2)
+    suffix = "png" if mode == "I;16" else "tiff"
+    Image.new(mode, (6, 4)).save(root / f"mine/train/a/x.{suffix}")
+    assert f"x.{suffix} is not a readable image: its pixels have more than 8 bits" in refusal(
+        "mine", folder_entry(), data_root=root
+    )
+
+
 @pytest.mark.parametrize("mode", ["1", "P", "RGBA", "LA", "CMYK"])
 def test_other_modes_are_converted(mode: str, root: Path) -> None:
     write_images(root / "mine", per_class=2)
@@ -672,6 +701,18 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, root: Path, monkeypatch:
     assert len(load("mine", folder_entry(), data_root=root).train) == 4
 
 
+def test_a_cache_on_a_full_disk_leaves_nothing(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_images(root / "mine", per_class=2)
+    monkeypatch.setattr(np, "savez", full)
+    assert len(load("mine", folder_entry(), data_root=root).train) == 4
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
 # ---- archives
 
 
@@ -697,6 +738,22 @@ def test_an_archive_is_decoded_once(tmp_path: Path, root: Path, no_decoding: Cal
     first = load("mine", folder_entry(), data_root=root)
     no_decoding()
     assert same(first, load("mine", folder_entry(), data_root=root))
+
+
+def test_another_archive_of_the_same_names_and_sizes_is_decoded(tmp_path: Path, root: Path) -> None:
+    """tarfile gives members that are not files no time of their own."""
+
+    def packed(colour: str) -> str:
+        with tarfile.open(root / "mine.tar.gz", "w") as tar:
+            for place in ("train/a", "train/b", "test/a", "test/b"):
+                content = io.BytesIO()
+                Image.new("RGB", (6, 4), colour).save(content, "bmp")
+                member = tarfile.TarInfo(f"{place}/x.bmp")
+                member.size = len(content.getvalue())
+                tar.addfile(member, io.BytesIO(content.getvalue()))
+        return load("mine", folder_entry(), data_root=root).checksum
+
+    assert packed("red") != packed("blue")
 
 
 def test_the_folder_comes_before_the_archive(tmp_path: Path, root: Path) -> None:

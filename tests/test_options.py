@@ -9,6 +9,7 @@ from benchmark.config import PROJECT
 from benchmark.errors import UserError
 from benchmark.options import RESULTS, Selection, pick_device
 from benchmark.report import contents
+from tests.tiny import MINI, PLAN
 
 
 def rows(*methods: str) -> list[str]:
@@ -23,6 +24,30 @@ def test_a_list_of_rows_may_hold_labels_with_commas() -> None:
         rows("BP,DRL (as defined,FA")
     with pytest.raises(UserError, match="--method: '' found"):
         rows("BP,,FA")
+
+
+def test_what_has_no_cell_is_not_left_out_without_a_word(tmp_path: Path) -> None:
+    plan = tmp_path / "mine.yaml"
+    text = PLAN + "  Odd: {method: BP, hyperparameters: {}}\n"
+    plan.write_text(text.replace("columns:", "columns:\n  mnist: {network: 1x8}"))
+
+    def said(dataset: str | None, method: str | None, **how: bool) -> str:
+        given = [None if names is None else [names] for names in (dataset, method)]
+        try:
+            Selection(str(plan), *given, None, None, tmp_path / "results", **how)
+        except UserError as error:
+            return str(error).removeprefix(f"the plan {plan} has no hyperparameters of ")
+        return ""
+
+    (tmp_path / "results").mkdir()
+    assert said(MINI, None) == ""
+    assert said(MINI, "BP,Odd") == f"Odd on {MINI}"
+    assert said("mnist", "BP") == "BP on mnist"
+    assert said(f"mnist,{MINI}", "BP") == "BP on mnist"
+    assert said(None, "BP") == "BP on mnist"
+    assert said(None, None, reading=True) == ""
+    assert said(None, "Odd", reading=True) == f"Odd on mnist, {MINI}"
+    assert said("mnist", "Odd", empty_cells=True) == ""
 
 
 def test_one_plan_and_one_folder_however_written(monkeypatch: pytest.MonkeyPatch) -> None:

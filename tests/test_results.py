@@ -216,6 +216,43 @@ def test_runs_on_another_file_system_are_refused(
         chosen.store.refuse_unwritable(MINI)
 
 
+def test_a_folder_is_removed_while_the_run_is_held(
+    chosen: Selection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another process could hold the run in between, and lose its folder."""
+    held: list[bool] = []
+    remove = shutil.rmtree
+
+    def watched(folder: Path, **how: Any) -> None:
+        with pytest.raises(UserError, match="being trained by another process"), chosen.store.claim("k"):
+            pass
+        held.append(True)
+        remove(folder, **how)
+
+    with monkeypatch.context() as patch:
+        with chosen.store.claim("k"):
+            patch.setattr(shutil, "rmtree", watched)
+        assert held == [True]
+    with chosen.store.claim("k"):
+        assert chosen.store.partial("k").exists()
+    assert not chosen.store.partial("k").exists()
+
+
+def test_a_checkpoint_that_goes_while_it_is_read_is_none(
+    chosen: Selection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that another process finishes."""
+    chosen.store.save_checkpoint("k", {})
+    read = Path.read_bytes
+
+    def late(path: Path) -> bytes:
+        chosen.store.forget("k")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", late)
+    assert chosen.store.checkpoint("k") is None
+
+
 def test_commit_never_replaces(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen)
     folder = train(run, data, chosen.store)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from benchmark.config.files import CONFIGS, Strict, load_each
+from benchmark.config.limits import LONGEST_LABEL
+from benchmark.errors import UserError
+
+NAME = r"\w[\w.-]*"
+"""A data set's name, which its folder in the store has."""
 
 
 class DatasetConfig(Strict):
@@ -42,5 +48,12 @@ class DatasetConfig(Strict):
 
 
 def load_datasets(file: Path = CONFIGS / "datasets.yaml") -> dict[str, DatasetConfig]:
-    """The known data sets by name."""
-    return load_each(DatasetConfig, file)
+    """The known data sets by name; `UserError` for a name that could not be a folder's, too."""
+    found = load_each(DatasetConfig, file)
+    for name in found:
+        if not re.fullmatch(NAME, name) or len(name.encode()) > LONGEST_LABEL:
+            raise UserError(
+                f"{file}: {name!r} found, allowed as a name: letters, digits, '_', and, not first, '-' and "
+                f"'.', at most {LONGEST_LABEL} bytes"
+            )
+    return found

@@ -206,9 +206,15 @@ class PlanConfig(Strict):
         return self.rows[row].addition or self.columns[column].addition
 
     def hyperparameters(self, row: str, column: str) -> Hyperparameters | None:
-        """What the row uses on the column; None where the plan has no such cell."""
-        given = self.rows[row].hyperparameters
-        return given.get(column) or given.get(self.columns[column].hyperparameters_from or column)
+        """What the row uses on the column, or on that whose values it takes; None without a cell."""
+        given, passed = self.rows[row].hyperparameters, set[str]()
+        place: str | None = column
+        while place is not None and place not in passed:
+            if place in given:
+                return given[place]
+            passed.add(place)
+            place = self.columns[place].hyperparameters_from if place in self.columns else None
+        return None
 
     def dims(self, row: str, column: str, dataset: DatasetConfig) -> list[int]:
         """Layer widths of the row's network on the column: input, hidden..., classes."""

@@ -4,10 +4,12 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from benchmark import cli, datasets, options
@@ -16,7 +18,8 @@ from benchmark.errors import DataNotFound, UserError
 from benchmark.methods.bp import BP
 from benchmark.methods.fa import FA
 from benchmark.options import Selection
-from benchmark.stored_run import EPOCH_COLUMNS
+from benchmark.samples import Dataset
+from benchmark.stored_run import EPOCH_COLUMNS, key_of
 from tests.commands import MINI, PLAN, RUN, Command, fails, files
 from tests.made_up import record_of
 
@@ -342,6 +345,38 @@ def test_verify_fails_where_a_claim_does(command: Command, tmp_path: Path) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmark.claims.Ledger.failed", True)
         assert command("verify", "--results", "results")[0] == 3
+
+
+def test_rerun_draws_what_the_data_are_there_for(command: Command, tmp_path: Path) -> None:
+    assert command(*RUN)[0] == 0
+    again = ("rerun", "--plan", "tiny.yaml", "--results", "results", "--device", "cpu", "--epochs", "1")
+    load = datasets.load
+
+    def absent(name: str, *given: Any, **how: Any) -> Dataset:
+        raise DataNotFound(f"data set {name} not found")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", absent)
+        assert f"data set {MINI} not found" in fails(command(*again))
+    (folder,) = tmp_path.glob(f"results/runs/{MINI}/bp-*")
+    record = yaml.safe_load((folder / "run.yaml").read_text())
+    record["spec"]["dataset"]["name"] = "mnist"
+    record["key"] = key_of(record["spec"])
+    moved = tmp_path / "results/runs/mnist" / f"bp-{record['key']}"
+    moved.parent.mkdir()
+    folder.rename(moved)
+    (moved / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
+
+    def partly(name: str, *given: Any, **how: Any) -> Dataset:
+        return absent(name) if name == "mnist" else load(name, *given, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", partly)
+        status, out, err = command(*again)
+        assert (status, err) == (0, "")
+        assert "drawn without mnist: data set mnist not found" in out
+        assert out.count("identical") == 1
+        assert "data set mnist not found" in fails(command("rerun", record["key"], *again[1:]))
 
 
 def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ from tests.commands import MINI, PLAN, RUN, Command, fails, files
         ([*RUN[:4], "--results", "tiny.yaml/below"], "--results: tiny.yaml is not a folder"),
         (["report", "tiny.yaml", "--results", "tiny.yaml/below"], "--results: tiny.yaml is not a folder"),
         *(([name, "table2", "--method", "TP", "--dataset", "cifar-10"],
-           "--method, --dataset: the plan table2 has nothing for TP on cifar-10")
+           "the plan table2 has no hyperparameters of TP on cifar-10")
           for name in ("plan", "run", "status", "report")),
         *(([name, "tiny.yaml", option, "bogus"], words)
           for name in ("plan", "run", "status", "report")

@@ -62,6 +62,15 @@ def test_bad_dataset(change: dict[str, Any], expected: str, write: Write, line_o
     assert expected in line
 
 
+@pytest.mark.parametrize("name", ["my flowers", "../../elsewhere", "-x", ".x", "a/b", "", "x" * 201])
+def test_a_name_that_cannot_be_a_folder_s(name: str, write: Write, line_of: LineOf) -> None:
+    """The store would not find again what it had trained on it."""
+    file = write({name: ENTRY}, "datasets.yaml")
+    with pytest.raises(UserError) as error:
+        load_datasets(file)
+    assert line_of(error).startswith(f"{file}: {name!r} found, allowed as a name: letters, digits")
+
+
 @pytest.mark.parametrize("entry", [None, 3, "x", [1]])
 def test_a_dataset_that_is_no_mapping(entry: Any, write: Write, line_of: LineOf) -> None:
     file = write({"mine": entry})

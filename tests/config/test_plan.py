@@ -347,6 +347,20 @@ def test_values_of_its_own_have_a_source_and_no_note_of_the_base(
         load_plan(over(lrr=3), datasets)
 
 
+def test_values_are_taken_from_column_to_column(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    row = {"method": "BP", "hyperparameters": {"fashion-mnist": {"lr": 0.5, "source": "guess"}}}
+
+    def taken(takes: dict[str, str], column: str) -> dict[str, float] | None:
+        columns = {name: {"network": "4x128", "hyperparameters_from": other} for name, other in takes.items()}
+        delta = {"base": str(CONFIGS / "quick.yaml"), "columns": columns, "rows": {"Mine": row}}
+        found = load_plan(str(write(delta)), datasets).hyperparameters("Mine", column)
+        return None if found is None else found.values
+
+    assert taken({}, "fashion-mnist-mini") == {"lr": 0.5}
+    assert taken({"cifar-10": "fashion-mnist-mini"}, "cifar-10") == {"lr": 0.5}
+    assert taken({"cifar-10": "cifar-100", "cifar-100": "cifar-10"}, "cifar-10") is None
+
+
 def test_a_row_of_the_base_stays_its_method_s(write: Write, datasets: dict[str, DatasetConfig]) -> None:
     base = str(CONFIGS / "table2.yaml")
     with pytest.raises(UserError, match=r"rows\.FA\.method: 'BP' found, but this row of .* is 'FA', with"):

@@ -79,7 +79,7 @@ class Cost(BaseModel):
     blocks: PositiveInt | None = None
     """Of consecutive iterations, between two synchronisations of the device."""
     iterations: PositiveInt | None = None
-    """In each block; two more before the first, not counted, warm up."""
+    """In each block; two or three more before the first, not counted, warm up."""
     seconds_per_epoch: PositiveFloat | None = None
     """Of all replicas together: the median over blocks, scaled to an epoch. Training only, neither evaluation
     nor feedback pre-training."""

@@ -140,7 +140,7 @@ class Wave:
         if reached.under_way is not None:
             training.load_state_dict(reached.under_way["training"])
             by_epoch = reached.under_way["errors"]
-            diverged = reached.under_way.get("diverged", diverged)  # earlier versions did not ask
+            diverged = reached.under_way["diverged"]
         elif before:
             network = _stacked([reached.networks[i] for i in side_by_side])
             training.load_state_dict({"completed": training.method.pretraining + before, "network": network})

@@ -309,7 +309,7 @@ def run_app(application: typer.Typer) -> None:
         interrupted(128 + stopped)
     except Exception as error:
         if ran_out(error):
-            needs = "smaller networks or fewer replicas at once (--replicas-per-pass) need less"
+            needs = "smaller networks or fewer replicas at once (of run: --replicas-per-pass) need less"
             print(f"error: there is too little memory; {needs}", file=sys.stderr)
             sys.exit(1)
         # typer's usage errors come from click or from its own copy of it; both have this method.

@@ -66,6 +66,18 @@ def driver(url: str) -> Iterator[RDBStorage]:
         raise UserError(f"{file} is in use by another process; wait for it, or stop it") from None
 
 
+def check_data(study: optuna.Study, checksum: str) -> None:
+    """Note which images a study is made on; `UserError` where it was begun on others."""
+    before = study.user_attrs.get("data")
+    if before is None:
+        study.set_user_attr("data", checksum)
+    elif before != checksum:
+        raise UserError(
+            f"the study {study.study_name!r} was begun on data with checksum {before[:12]}..., "
+            f"{checksum[:12]}... found now"
+        )
+
+
 def study_names(url: str) -> list[str]:
     """Of all studies, in order; none where there is no such SQLite file."""
     if _is_absent(url):

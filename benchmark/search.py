@@ -20,7 +20,7 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmark import datasets, provenance
+from benchmark import datasets, optuna_storage, provenance
 from benchmark.config import CONFIGS, LAST_SEED, PlanConfig, load_search, plan_file
 from benchmark.disk import atomic_file
 from benchmark.errors import UserError
@@ -154,6 +154,7 @@ def _search(search: Search, data: Dataset, chosen: Selection, file: Path, device
         elif done >= search.trials:
             found += ", nothing to train"
         console.print(f"{search.name}: {found}", markup=False)
+        optuna_storage.check_data(study, data.checksum)
         conduct(search, study, data, device, chosen.store, console)
         texts = {"csv": frame(study).to_csv(index=False, lineterminator="\n")}
         has_learned = study.best_value < DIVERGED

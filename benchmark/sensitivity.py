@@ -100,18 +100,22 @@ class Conductor:
     def _take(self, first: int, end: int) -> dict[int, int]:
         """Set the waiting trials of configurations `first` to `end` - 1 running; their ids by index.
 
-        In order of the index, so that of two drivers one gets all of a pass.
+        In order of the index, and none where another driver has begun, so that one gets all of a pass.
         """
         waiting: dict[int, int] = {}
-        busy = set()
+        done = set()
         for trial in self.study.get_trials(deepcopy=False):
             index = trial.user_attrs.get("index", -1)
-            if trial.state in (TrialState.COMPLETE, TrialState.RUNNING):
-                busy.add(index)
-            elif trial.state is TrialState.WAITING and first <= index < end:
+            if not first <= index < end:
+                continue
+            if trial.state is TrialState.RUNNING:
+                return {}
+            if trial.state is TrialState.COMPLETE:
+                done.add(index)
+            elif trial.state is TrialState.WAITING:
                 waiting.setdefault(index, trial._trial_id)
         taken: dict[int, int] = {}
-        for index in sorted(set(waiting) - busy):
+        for index in sorted(set(waiting) - done):
             if not optuna_storage.take(self.storage, waiting[index]):
                 break
             taken[index] = waiting[index]
@@ -254,14 +258,7 @@ def command(
                 if done < trials:
                     waiting.append((design, study))
             for design, study in waiting:
-                trained_on, checksum = study.user_attrs.get("data"), data[column].checksum
-                if trained_on is None:
-                    study.set_user_attr("data", checksum)
-                elif trained_on != checksum:
-                    raise UserError(
-                        f"the study {study.study_name!r} was begun on data with checksum "
-                        f"{trained_on[:12]}..., {checksum[:12]}... found now"
-                    )
+                optuna_storage.check_data(study, data[column].checksum)
                 Conductor(design, study, opened, chosen.store, data[column], on).conduct(trials)
         if storage is not None:
             for found in studied.values():

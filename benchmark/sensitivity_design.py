@@ -3,9 +3,10 @@ Sensitivity"), enumerated from a seed, and the Optuna study that keeps them."""
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,11 @@ def enqueue(design: Design, study: optuna.Study, trials: int) -> None:
             study.add_trial(waiting)
 
 
+def _alike(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """To rounding: `pow` differs in the last digit from one C library to the next."""
+    return one.keys() == other.keys() and all(math.isclose(one[n], other[n], rel_tol=1e-12) for n in one)
+
+
 def complete(design: Design, study: optuna.Study, trials: int) -> dict[int, FrozenTrial]:
     """The complete trials among the first `trials` configurations, by index in rising order.
 
@@ -223,7 +229,7 @@ def complete(design: Design, study: optuna.Study, trials: int) -> dict[int, Froz
     found: dict[int, FrozenTrial] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         index = trial.user_attrs.get("index")
-        if not isinstance(index, int) or trial.params != design.configuration(index):
+        if not isinstance(index, int) or not _alike(trial.params, design.configuration(index)):
             raise UserError(
                 f"the study {study.study_name!r}: trial {trial.number} is no configuration of the design"
             )

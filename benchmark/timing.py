@@ -22,7 +22,14 @@ from benchmark.cores import Cores
 from benchmark.costs import Cost
 from benchmark.disk import refuse_unwritable
 from benchmark.errors import UserError
-from benchmark.memory import USABLE, bytes_per_replica, free_memory, keep_freed_memory, replicas_per_pass
+from benchmark.memory import (
+    USABLE,
+    bytes_per_replica,
+    free_memory,
+    keep_freed_memory,
+    ran_out,
+    replicas_per_pass,
+)
 from benchmark.methods import METHODS, Method, build
 from benchmark.methods.dtp import DTP
 from benchmark.options import (
@@ -121,7 +128,9 @@ def measure(
             with peak.watched(device) as memory:
                 times, calls = _iteration_times(point, data, seconds, max(1, int(epoch)))
             rate, copied = max(rate, matmul_rate(*shape)), max(copied, bandwidth(*shape))
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if not ran_out(error):
+            raise
         return cost.model_copy(update={"skipped": "the device ran out of memory"})
     first, _, third = statistics.quantiles(times, n=4, method="inclusive")
     return cost.model_copy(
@@ -210,6 +219,8 @@ def _measure_all(
     console.print(f"{len(points)} measurements on {provenance.device_name(device)}", markup=False)
     note_busy_cores()
     began, measured = provenance.now(), []
+    for point in points[:1]:  # what the first training of a process takes once and for all, counts nowhere
+        measure(point, samples_of(plan, point.run.column), device, 0.0, began=began, most=most)
     for point in points:
         cost = measure(point, samples_of(plan, point.run.column), device, seconds, began=began, most=most)
         what = f"{cost.method}, {cost.implementation}, {cost.hidden_layers} x {cost.width}"
@@ -367,8 +378,11 @@ def _measure_and_report(
     plan = chosen.plan
     file = costs.file_of(chosen.root, kind, provenance.device_name(device))
     if file.exists() and not again:
-        costs.read(file)
-        console.print(f"measured before: {file}; --again measures anew", markup=False)
+        first = costs.read(file)[0]
+        rate = f", {first.matmul_gflops:.0f} GFLOP/s" if first.matmul_gflops else ""
+        console.print(
+            f"measured before: {file} ({first.measured[:10]}{rate}); --again measures anew", markup=False
+        )
     else:
         points = list(table3_points(plan) if kind == "table3" else study_points(plan))
         spent = PROFILES[profile].seconds[kind] if seconds is None else seconds

@@ -1,5 +1,6 @@
 """Search: what is tried, what survives, what is kept, and that the test set stays unseen."""
 
+import math
 import re
 import subprocess
 from dataclasses import replace
@@ -283,6 +284,34 @@ def test_later_waves_learn_from_earlier_ones(plan_path, data, tmp_path):
     assert len(set(drawn)) == len(drawn)
 
 
+def test_second_waves_gather_where_the_first_were_best(plan_path):
+    """Of one hyperparameter, after as few trials as a wave has: one in four of random draws lies there."""
+    space = ranges(ranges={"lr": [0.001, 10.0]}, trials=16, wave=8, rungs=[1])
+    near = []
+    for seed in range(10):
+        asked = searched(plan_path, "BP", space, seed)
+        distance = lambda c: abs(math.log(c["lr"] / 0.03))  # noqa: E731
+        told = [asked.trial(c, [50 + distance(c)], "Abacus") for c in asked.draw([])]
+        near += [distance(c) < math.log(3) for c in asked.draw(told)]
+    assert sum(near) > 0.4 * len(near)
+
+
+def test_a_search_that_was_begun_on_other_images_is_refused(plan_path, data, tmp_path, monkeypatch):
+    spaces = tmp_path / "spaces.yaml"
+    spaces.write_text(
+        "validation_samples: 1000\nseed: 1\nrows: {BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}\n"
+    )
+    options = {"plan": str(plan_path), "spaces": spaces, "results": tmp_path / "results", "device": "cpu"}
+    search.command(**options, trials=1)
+    (file,) = tmp_path.glob("results/tiny/search/*/bp.db")
+    before = file.read_bytes()
+    other = replace(data, checksum="f" * 64)
+    monkeypatch.setattr(search.datasets, "load", lambda *given, **more: other)
+    with pytest.raises(UserError, match="'BP on fashion-mnist-mini' was begun on data with checksum"):
+        search.command(**options, trials=2)
+    assert file.read_bytes() == before
+
+
 def test_draws_lie_in_the_ranges_wherever_the_plan_s_values_are(plan_path, data, tmp_path):
     asked = searched(plan_path, "DTP", ranges(trials=24, wave=8))
     far = {"lr": 500.0, "stepsize": 1e-5, "lr_feedback": 0.01, "noise_std": 0.123456789}
@@ -378,38 +407,6 @@ def test_a_wave_that_began_stays_as_it_is(plan_path, data, tmp_path, monkeypatch
     assert len(kept(study)) == len(study.trials) == 6
     assert not frame(study)[list(RANGES)].duplicated().any()
     assert not list(tmp_path.glob("partial/*"))
-
-
-def test_what_an_earlier_version_drew_goes_on(plan_path, data, tmp_path):
-    """It kept a wave as running trials."""
-    asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
-    with asked.study(store) as study:
-        drawn = [study.ask(asked.distributions()).params for _ in range(3)]
-    study = run(asked, store, data)
-    assert [trial.params for trial in kept(study)] == drawn
-    assert len(study.trials) == 6
-
-
-def test_a_stop_while_that_wave_is_taken_over_loses_none_of_it(plan_path, data, tmp_path, monkeypatch):
-    asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
-    with asked.study(store) as study:
-        drawn = [study.ask(asked.distributions()).params for _ in range(3)]
-    with monkeypatch.context() as patch:
-        crash(patch, optuna.Study, "tell", 1)
-        with pytest.raises(Crash), asked.study(store):
-            pass
-    assert [trial.params for trial in kept(run(asked, store, data))] == drawn
-
-
-def test_what_an_earlier_version_had_not_drawn_to_the_end_is_drawn_again(plan_path, data, tmp_path):
-    asked, store = searched(plan_path, "DTP", ranges(trials=3)), Store(tmp_path)
-    with asked.study(store) as study:
-        study.ask().suggest_float("lr", 0.05, 5.0, log=True)
-    study = run(asked, store, data)
-    assert [trial.state for trial in study.trials].count(TrialState.FAIL) == 1
-    table = frame(study)
-    assert len(table) == 3
-    assert (table["lr"] == 0.5).sum() == 1
 
 
 def test_a_finished_search_does_nothing_and_more_trials_go_on(plan_path, data, tmp_path):

@@ -601,6 +601,17 @@ def test_drivers_share_the_passes(
     assert passes == {"a": [[drawn[0], drawn[1]]], "b": [[drawn[2], drawn[3]], [drawn[4], drawn[5]]]}
 
 
+def test_a_pass_that_another_driver_has_begun_is_left_to_it(
+    plan: Path, shared: optuna.storages.RDBStorage
+) -> None:
+    """Though it has not taken all of its trials yet."""
+    first, second = (conductor(plan, shared, name, 2) for name in ("a", "b"))
+    enqueue(first.design, first.study, 4)
+    assert optuna_storage.take(shared, first.study.trials[0]._trial_id)
+    assert second._take(0, 2) == {}
+    assert list(second._take(2, 4)) == [2, 3]
+
+
 def test_silent_drivers_lose_their_trials(plan: Path, shared: optuna.storages.RDBStorage) -> None:
     from optuna.storages._rdb import models
     from sqlalchemy import update

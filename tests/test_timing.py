@@ -21,9 +21,11 @@ from benchmark.errors import UserError
 from benchmark.memory import bytes_per_replica
 from benchmark.methods import METHODS, Method, build
 from benchmark.options import RESULTS, Selection, run_app
+from benchmark.samples import Split
 from benchmark.states import State, Status
 from benchmark.sweep import Plan, Run
 from benchmark.timing_points import PROFILES, Point
+from benchmark.training import Training
 from tests.commands import MINI, PLAN, Command
 
 DIMS = [11, 8, 7, 6, 5]
@@ -192,8 +194,8 @@ def test_bandwidth_is_a_rate() -> None:
 def test_blocks(
     monkeypatch: pytest.MonkeyPatch, seconds: float, longest: int, blocks: int, calls: int
 ) -> None:
-    """On a clock that an action moves by 2 s, after 9 s and 2 s of warming up."""
-    clock, durations = [0.0], iter([9.0])
+    """On a clock that an action moves by 2 s, after 1, 9 and 2 s of warming up."""
+    clock, durations = [0.0], iter([1.0, 9.0])
 
     def action() -> None:
         clock[0] += next(durations, 2.0)
@@ -201,7 +203,7 @@ def test_blocks(
     monkeypatch.setattr(roofline.time, "perf_counter", lambda: clock[0])
     times = roofline.block_times(action, torch.device("cpu"), seconds, longest)
     assert times == ([2.0] * blocks, calls)
-    assert clock[0] == 9.0 + 2.0 + 2.0 * blocks * calls
+    assert clock[0] == 1.0 + 9.0 + 2.0 + 2.0 * blocks * calls
 
 
 @pytest.fixture
@@ -322,6 +324,26 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return iter(())
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_what_takes_too_much_memory_is_skipped(
+    command: Command, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """And the others are measured."""
+    training = timing._training
+
+    def full(point: Point, data: Split) -> Training:
+        if len(point.run.seeds) == 2:
+            raise error
+        return training(point, data)
+
+    monkeypatch.setattr(timing, "_training", full)
+    options = ("--profile", "quick", "--results", str(tmp_path), "--device", "cpu", "--seconds", "0")
+    assert command("--table3", *options)[0] == 0
+    (file,) = (tmp_path / "quick" / "timing").iterdir()
+    found = {(cost.replicas, cost.skipped) for cost in costs.read(file)}
+    assert found == {(1, ""), (2, "the device ran out of memory")}
+
+
 def test_table3_is_measured_once(command: Command, tiny: None, tmp_path: Path) -> None:
     arguments = ("--profile", "quick", "--results", str(tmp_path / "results"), "--device", "cpu")
     code, out, err = command("--table3", *arguments, "--seconds", "0")
@@ -336,7 +358,8 @@ def test_table3_is_measured_once(command: Command, tiny: None, tmp_path: Path) -
     table.unlink()
     code, out, err = command("--table3", *arguments)
     assert (code, err) == (0, "")
-    assert f"measured before: {file}; --again measures anew" in out
+    rate = f"{measured[0].measured[:10]}, {measured[0].matmul_gflops:.0f} GFLOP/s"
+    assert f"measured before: {file} ({rate}); --again measures anew" in out
     assert (file.read_bytes(), table.read_bytes()) == (before, shown)
     code, _, _ = command("--table3", *arguments, "--again", "--seconds", "0")
     assert code == 0

@@ -52,7 +52,7 @@ NOTE = (
     "far, in points, their mean is behind what one configuration in twenty reaches, with its 95 % bootstrap "
     "interval. Importance: "
     "share of the variance of the accuracy that a hyperparameter explains by itself, relative to the others "
-    "(fANOVA in the logarithms). Neither is "
+    "(fANOVA in the logarithms). Shortfall and importance are not "
     f"given for fewer than {FEWEST} configurations. Diverged configurations count, with the chance-level "
     "accuracy they end at."
 )
@@ -111,8 +111,11 @@ class Figure3:
             apart.append(self.plan.datasets[self.column].title)
         if self.epochs != default_epochs(self.plan):
             apart.append(f"{self.epochs} epochs")
+        if self.trials != TRIALS:
+            apart.append(f"{self.trials} configurations")
         if self.seed != SEED:
             apart.append(f"seed {self.seed}")
+        apart += self._precision
         return f"Figure 3 ({', '.join(apart)})" if apart else "Figure 3"
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -100,8 +101,9 @@ class Scaling:
         return [cost for cost in self.devices[device] if cost.implementation in costs.BASELINES]
 
     def compiled(self, device: str) -> list[Cost]:
-        """The measurements of compiled training."""
-        return [cost for cost in self.devices[device] if cost.implementation == "compiled"]
+        """The measurements of compiled training; its memory is the compiler's, too, and left out."""
+        found = [cost for cost in self.devices[device] if cost.implementation == "compiled"]
+        return [cost.model_copy(update={"peak_gib": None}) for cost in found]
 
     def gains(self, device: str) -> Iterator[str]:
         """How many times faster than in each baseline a seed is among five side by side, in words.
@@ -251,7 +253,7 @@ def _panel(axes: Axes, scaling: Scaling, device: str, axis: str, quantity: str) 
     if quantity == "bound_share":
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    else:
+    elif any(np.size(line.get_ydata()) for line in axes.get_lines()):  # of nothing there is no logarithm
         axes.set_yscale("log")
 
 

@@ -199,6 +199,16 @@ def test_part_measured(tmp_path: Path) -> None:
     assert len(scaling.write(figure, tmp_path / "figures")) == 3
 
 
+@pytest.mark.parametrize(
+    "lost", [{"peak_gib": None}, {"seconds_per_epoch": None, "peak_gib": None, "skipped": "too large"}]
+)
+def test_a_quantity_of_which_there_is_nothing(tmp_path: Path, lost: dict[str, Any]) -> None:
+    """Memory that the system does not tell, or nothing but what was skipped."""
+    chosen = select(tmp_path)
+    store(chosen, made_up(chosen, **lost))
+    assert len(scaling.write(scaling.build(chosen.plan, chosen.store), tmp_path / "figures")) == 3
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     file = store(chosen, made_up(chosen))

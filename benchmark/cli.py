@@ -202,6 +202,8 @@ def run(
     failures: list[str] = []
     for column in chosen.columns:
         statuses = [status(run, chosen.store) for run in chosen.plan.runs(chosen.rows, [column])]
+        if not chosen.plan.runs(list(chosen.plan.config.rows), [column]):
+            console.print(f"{column}: no row has hyperparameters for it", markup=False)
         failures += [found.detail for found in statuses if found.state is State.DAMAGED]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:

@@ -125,7 +125,7 @@ class Selection:
         self.columns = _chosen("--dataset", dataset, list(config.columns))
         self.named_columns = dataset is not None
         if not empty_cells:
-            self._refuse_empty(named_rows=method is not None, reading=reading)
+            self._refuse_empty(named_rows=method is not None)
         self.precision = self.plan.config.protocol.precision
         self.root = results / config.directory
         if not (there := existing(self.root)).is_dir():
@@ -138,19 +138,13 @@ class Selection:
         self.figures = drawn / config.directory
         """Where a command draws: beside the results folder, or in one of the user's own."""
 
-    def _refuse_empty(self, *, named_rows: bool, reading: bool) -> None:
-        """`UserError` where there is nothing to do, and where it would be left out without a word.
-
-        That is, for rows and columns that were named, and before training for any column without values.
-        """
+    def _refuse_empty(self, *, named_rows: bool) -> None:
+        """`UserError` where there is nothing to do, and for named rows and columns that have no cell."""
         runs = self.plan.runs(self.rows, self.columns)
         rows = [row for row in self.rows if row not in {run.row for run in runs}]
         columns = [column for column in self.columns if column not in {run.column for run in runs}]
-        if runs and not named_rows:
-            rows = []
-        if runs and not self.named_columns:
-            filled = {run.column for run in self.plan.runs(list(self.plan.config.rows), columns)}
-            columns = [] if reading else [column for column in columns if column not in filled]
+        if runs:
+            rows, columns = rows if named_rows else [], columns if self.named_columns else []
         if rows or columns:
             where = f"{', '.join(rows or self.rows)} on {', '.join(columns or self.columns)}"
             raise UserError(f"the plan {self.plan.source} has no hyperparameters of {where}")

@@ -44,9 +44,9 @@ def test_what_has_no_cell_is_not_left_out_without_a_word(tmp_path: Path) -> None
     assert said(MINI, "BP,Odd") == f"Odd on {MINI}"
     assert said("mnist", "BP") == "BP on mnist"
     assert said(f"mnist,{MINI}", "BP") == "BP on mnist"
-    assert said(None, "BP") == "BP on mnist"
-    assert said(None, None, reading=True) == ""
-    assert said(None, "Odd", reading=True) == f"Odd on mnist, {MINI}"
+    assert said(None, "BP") == ""
+    assert said(None, None) == ""
+    assert said(None, "Odd") == f"Odd on mnist, {MINI}"
     assert said("mnist", "Odd", empty_cells=True) == ""
 
 

@@ -386,7 +386,7 @@ def test_protocol_in_heading_and_warning(tmp_path: Path) -> None:
     assert text["tex"].startswith("% Made up: 1 epochs, seeds 1, 2. ")
     assert "PROTOCOL" not in "".join(text.values())
     chosen = select(tmp_path, seeds="4,3", epochs=3)
-    warning = "NOT THE PAPER'S PROTOCOL: --seeds 4,3 --epochs 3"
+    warning = "NOT THE PAPER'S PROTOCOL: --seeds 3,4 --epochs 3"
     text = written(chosen, tmp_path)
     assert f"# Made up: 3 epochs, seeds 3, 4\n\n**{warning}**\n" in text["md"]
     assert f"\n% {warning}\n" in text["tex"]

@@ -111,9 +111,9 @@ class Store:
             state: dict[str, Any] = torch.load(
                 BytesIO(content[_DIGEST:]), weights_only=True, map_location="cpu"
             )
-        except FileNotFoundError:  # finished meanwhile, by the process that held it
-            return None
         except Exception as error:  # torch.load raises nearly anything on a damaged file
+            if not os.path.lexists(file):  # finished meanwhile, by the process that held it
+                return None
             raise UserError(
                 f"{file} is damaged ({type(error).__name__}); delete it to start this run again"
             ) from None

@@ -124,9 +124,9 @@ def test_what_is_said_of_a_plan() -> None:
     assert plan.run_command("BP", "mnist") == "python -m benchmark run table2 --method BP --dataset mnist"
     changed = plan.with_protocol([3, 1], 7)
     assert changed.protocol == "7 epochs, seeds 1, 3"
-    assert changed.warning == "NOT THE PAPER'S PROTOCOL: --seeds 3,1 --epochs 7"
+    assert changed.warning == "NOT THE PAPER'S PROTOCOL: --seeds 1,3 --epochs 7"
     assert changed.run_command("DTP (half size)", "mnist").endswith(
-        "--method 'DTP (half size)' --dataset mnist --seeds 3,1 --epochs 7"
+        "--method 'DTP (half size)' --dataset mnist --seeds 1,3 --epochs 7"
     )
     quick = Selection("quick", None, None, None, None, RESULTS).plan
     assert quick.warning == NOT_COMPARABLE

@@ -141,8 +141,6 @@ class Search:
             seed=self.seed + len(done),
             n_startup_trials=len(seen) + 1 if len(done) < self.space.wave else 1,
             multivariate=True,
-            # Good are a quarter of the trials: of Optuna's tenth, one of eight, there is little to learn.
-            gamma=lambda n: math.ceil(n / 4),
             constant_liar=True,  # so that the draws of a wave, none told yet, lie apart
         )
         sampled = optuna.create_study(sampler=sampler)

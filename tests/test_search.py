@@ -1,6 +1,5 @@
 """Search: what is tried, what survives, what is kept, and that the test set stays unseen."""
 
-import math
 import re
 import subprocess
 from dataclasses import replace
@@ -282,18 +281,6 @@ def test_later_waves_learn_from_earlier_ones(plan_path, data, tmp_path):
     later = asked.draw(ranked[:7])
     drawn = [tuple(c.values()) for c in [*first, *later, *asked.draw(ranked)]]
     assert len(set(drawn)) == len(drawn)
-
-
-def test_second_waves_gather_where_the_first_were_best(plan_path):
-    """Of one hyperparameter, after as few trials as a wave has: one in four of random draws lies there."""
-    space = ranges(ranges={"lr": [0.001, 10.0]}, trials=16, wave=8, rungs=[1])
-    near = []
-    for seed in range(10):
-        asked = searched(plan_path, "BP", space, seed)
-        distance = lambda c: abs(math.log(c["lr"] / 0.03))  # noqa: E731
-        told = [asked.trial(c, [50 + distance(c)], "Abacus") for c in asked.draw([])]
-        near += [distance(c) < math.log(3) for c in asked.draw(told)]
-    assert sum(near) > 0.4 * len(near)
 
 
 def test_a_search_that_was_begun_on_other_images_is_refused(plan_path, data, tmp_path, monkeypatch):

@@ -188,14 +188,15 @@ def _with_late(*versions: Part) -> Part:
 def _parts(claim: Claim, evidence: Evidence) -> list[Part]:
     """Find, correct, and decide."""
     findings = list(_findings(claim, evidence))
-    corrected = iter(holm([finding.p for finding in findings if finding.p is not None]))
+    tested = [finding.p for finding in findings if finding.p is not None]
+    corrected = iter(holm(tested))
     parts = []
     for finding in findings:
         holds, numbers = finding.holds, finding.numbers
         if finding.p is not None:
             p = next(corrected)
             holds = p <= ALPHA
-            numbers += f", p = {finding.p:.2g}" + (f", corrected {p:.2g}" if p != finding.p else "")
+            numbers += f", p = {finding.p:.2g}" + (f", corrected {p:.2g}" if len(tested) > 1 else "")
         verdict = {None: Verdict.NO_DATA, True: Verdict.SUPPORTED, False: Verdict.NOT_SUPPORTED}[holds]
         parts.append(Part(finding.where, numbers, verdict, finding.commands))
     return parts

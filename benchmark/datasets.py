@@ -266,8 +266,13 @@ class _Folder:
 
     def listing(self) -> list[tuple[str, int, int]]:
         found = []
-        for folder, _, names in os.walk(self.path, followlinks=True):
-            for file in (Path(folder) / name for name in names):
+        for folder, below, names in os.walk(self.path, followlinks=True):
+            here = Path(folder)
+            # Not into a link that leads back up.
+            below[:] = [name for name in below if not here.resolve().is_relative_to((here / name).resolve())]
+            for file in (here / name for name in names):
+                if not file.is_file():  # a link to nothing
+                    continue
                 status = file.stat()
                 inside = file.relative_to(self.path).as_posix()
                 found.append((inside, status.st_size, status.st_mtime_ns))
@@ -286,6 +291,12 @@ def _decode_archive(name: str, config: DatasetConfig, archive: Path, folder: str
     try:
         with tarfile.open(archive) as tar:
             members = {inside(member): member for member in tar if member.isfile()}
+            links = [inside(member) for member in tar if member.issym() or member.islnk()]
+            if links := [path for path in links if path.startswith(("train/", "test/"))]:
+                raise UserError(
+                    f"data set {name}: {archive} holds links, such as {links[0]}, and not what they lead to; "
+                    "pack it with `tar -h --hard-dereference`"
+                )
             packed = archive.stat()  # whose members may all have the same time
             listing = [(path, member.size, packed.st_mtime_ns) for path, member in members.items()]
 
@@ -327,8 +338,8 @@ def _decode(
         if len(found) != config.classes or found != classes:
             raise UserError(
                 f"data set {name}: {part}/ has images of {len(found)} classes "
-                f"({', '.join(found[:12]) or 'none'}), classes: {config.classes} declared, "
-                f"training has {', '.join(classes[:12]) or 'none'}"
+                f"({', '.join(found[:12]) or 'none'}), classes: {config.classes} declared in datasets.yaml"
+                + (f", train/ has {', '.join(classes[:12]) or 'none'}" if part == "test" else "")
             )
     fingerprint = hashlib.sha256(repr((images, config.image)).encode()).hexdigest()[:16]
     cache = _cache_folder() / f"{name}-{fingerprint}.npz"

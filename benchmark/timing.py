@@ -329,8 +329,6 @@ def command(
             raise UserError(f"{option}: only with --table3 or --study")
     chosen = Selection(plan or "table2", dataset, method, None, None, results, precision=precision)
     runs = chosen.plan.runs(chosen.rows, chosen.columns)
-    if not runs:
-        raise UserError(f"--plan: {chosen.plan.source} has no values for {', '.join(chosen.rows)}")
     if dataset is None:
         runs = [run for run in runs if run.column == runs[0].column]
     counts = parse_numbers("--replicas", "1,5" if replicas is None else replicas, least=1)

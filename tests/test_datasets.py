@@ -569,6 +569,11 @@ def test_the_kinds_of_files_and_the_folders_of_torchvision(tmp_path: Path, root:
     Image.new("RGB", (6, 4)).save(below / "x.webp", lossless=True)
     data = load("mine", folder_entry(), data_root=root)
     assert (len(data.train), len(data.test)) == (9, 6)
+    (root / "mine" / "test" / "a" / ".#0.png").symlink_to(tmp_path / "nowhere")
+    (root / "mine" / "back").symlink_to(root / "mine")
+    (tmp_path / "elsewhere" / "train" / "b" / "up").symlink_to(root / "mine" / "train")
+    assert load("mine", folder_entry(), data_root=root).checksum == data.checksum
+    (tmp_path / "elsewhere" / "train" / "b" / "up").unlink()
     ours = torchvision_datasets.ImageFolder(str(root / "mine" / "train"))
     assert collections.Counter(ours.targets) == collections.Counter(data.train.y.tolist())
 
@@ -740,6 +745,16 @@ def test_an_archive_is_decoded_once(tmp_path: Path, root: Path, no_decoding: Cal
     assert same(first, load("mine", folder_entry(), data_root=root))
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_links_in_an_archive_are_refused(hard: bool, tmp_path: Path, root: Path) -> None:
+    """tar packs where they lead, not what is there."""
+    write_images(tmp_path / "mine", per_class=2)
+    link = tmp_path / "mine/train/a/more.png"
+    link.hardlink_to(tmp_path / "mine/train/a/0.png") if hard else link.symlink_to("0.png")
+    pack(tmp_path / "mine", root / "mine.tar.gz")
+    assert "holds links, such as train/a/" in refusal("mine", folder_entry(), data_root=root)
+
+
 def test_another_archive_of_the_same_names_and_sizes_is_decoded(tmp_path: Path, root: Path) -> None:
     """tarfile gives members that are not files no time of their own."""
 
@@ -816,14 +831,14 @@ def remove(*paths: str) -> Change:
     ("change", "expected"),
     [
         (remove("train/b"), ["train/ has images of 1 classes (a)", "classes: 2 declared"]),
-        (remove("test/a"), ["test/ has images of 1 classes (b)", "training has a, b"]),
+        (remove("test/a"), ["test/ has images of 1 classes (b)", "train/ has a, b"]),
         (remove("train"), ["train/ has images of 0 classes (none)"]),
         (remove("test"), ["test/ has images of 0 classes (none)"]),
         (remove("train", "test"), ["train/ has images of 0 classes (none)"]),
         (lambda folder: (folder / "test").rename(folder / "val"), ["test/ has images of 0"]),
         (
             lambda folder: (folder / "test" / "a").rename(folder / "test" / "c"),
-            ["test/ has images of 2 classes (b, c)", "training has a, b"],
+            ["test/ has images of 2 classes (b, c)", "train/ has a, b"],
         ),
     ],
 )

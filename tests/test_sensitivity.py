@@ -693,6 +693,28 @@ def test_plans_that_share_a_store_have_studies_of_their_own(command: Command, tm
         assert f"tables/figure3-{Path(plan).stem}-2-trials.md" in out
 
 
+@pytest.mark.parametrize(("factor", "known"), [(1 + 1e-15, True), (1 + 1e-9, False)])
+def test_configurations_are_told_apart_to_rounding(
+    plan: Path, shared: optuna.storages.RDBStorage, factor: float, known: bool
+) -> None:
+    """C libraries differ in the last digit of a power."""
+    work = conductor(plan, shared, "a", 2)
+    drawn = work.design.configuration(0)
+    assert drawn["lr"] * factor != drawn["lr"]
+    trial = optuna.trial.create_trial(
+        value=50.0,
+        params={**drawn, "lr": drawn["lr"] * factor},
+        distributions=work.design.distributions,
+        user_attrs={"index": 0},
+    )
+    work.study.add_trial(trial)
+    if known:
+        assert list(complete(work.design, work.study, 1)) == [0]
+    else:
+        with pytest.raises(UserError, match="trial 0 is no configuration of the design"):
+            complete(work.design, work.study, 1)
+
+
 def test_other_data_are_refused(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("--methods", "FW-DTP")
     assert command(*arguments, "--trials", "2")[0] == 0

@@ -331,7 +331,10 @@ def test_what_takes_too_much_memory_is_skipped(
     """And the others are measured."""
     training = timing._training
 
+    trained = []
+
     def full(point: Point, data: Split) -> Training:
+        trained.append(point)
         if len(point.run.seeds) == 2:
             raise error
         return training(point, data)
@@ -342,6 +345,7 @@ def test_what_takes_too_much_memory_is_skipped(
     (file,) = (tmp_path / "quick" / "timing").iterdir()
     found = {(cost.replicas, cost.skipped) for cost in costs.read(file)}
     assert found == {(1, ""), (2, "the device ran out of memory")}
+    assert len(trained) == 1 + 4, "the first one twice, once for what a process takes once"
 
 
 def test_table3_is_measured_once(command: Command, tiny: None, tmp_path: Path) -> None:

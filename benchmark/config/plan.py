@@ -286,8 +286,8 @@ def _refuse_another_method(file: Path, base: str, below: dict[str, Any], content
         there, here = methods.get(row), entry.get("method") if isinstance(entry, dict) else None
         if None not in (there, here) and here != there:
             raise UserError(
-                f"{file}: rows.{row}.method: {here!r} found, but this row of {base} is {there!r}, with "
-                "hyperparameters found for that; give yours a label of its own"
+                f"{file}: rows.{row}.method: {here!r} found, but this row of {base} is {there!r}, and a row "
+                "keeps of its base what is not said anew; give yours a label of its own"
             )
 
 

@@ -21,14 +21,14 @@ def note(ledger: Ledger) -> str:
     """How the verdicts are to be read."""
     return (
         "SUPPORTED: our stored runs show it. NOT SUPPORTED: they do not, which need not mean that they show "
-        "the contrary. INCOMPLETE: parts of the claim are without data, and the others do not decide it. NO "
-        "DATA: all of them are. Differences of test errors are over the seeds that both rows have, paired, "
-        "with 95% intervals, and not tested where a seed diverged; sensitivity is compared by a bootstrap "
-        "over configurations; p is one-sided, corrected (Holm) over those parts of the claim that have "
-        f"data, and SUPPORTED means that it is then at most {ALPHA:g}. Claims are not corrected for being "
-        "many: of those with a p, each has that chance of being SUPPORTED though untrue. What has no p must "
-        "hold for every seed; of a ratio of times, both ends of value ± spread must hold. "
-        f"{kept_note(ledger.plan)}. Margins and their reasons stand with the claims in "
+        "the contrary. INCOMPLETE: parts of the claim are without data or have a diverged seed, and the "
+        "others do not decide it. NO DATA: all of them are. Differences of test errors are over the seeds "
+        "that both rows have, paired, with 95% intervals, and not tested where a seed diverged; sensitivity "
+        "is compared by a bootstrap over configurations; p is one-sided, corrected (Holm) over those parts "
+        f"of the claim that have data, and SUPPORTED means that it is then at most {ALPHA:g}. Claims are "
+        "not corrected for being many: of those with a p, each has that chance of being SUPPORTED though "
+        "untrue. What has no p must hold for every seed; of a ratio of times, both ends of value ± spread "
+        f"must hold. {kept_note(ledger.plan)}. Margins and their reasons stand with the claims in "
         "paper_configs/claims.yaml."
     )
 

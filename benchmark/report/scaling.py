@@ -42,7 +42,8 @@ NOTE = (
     "rate, or the factors and results of its matrix products at the measured bandwidth, whichever takes "
     "longer. One seed, eager: one seed at a time in plain eager code that follows the released procedure; as "
     "released: with the released code's products with identity matrices as well. On a GPU this project's "
-    "training runs as CUDA graphs, the eager ones do not. All of a device was measured in one run, on random "
+    "training runs as CUDA graphs, the eager ones do not. The memory of compiled training is the compiler's, "
+    "too, and left out. All of a device was measured in one run, on random "
     "data."
 )
 
@@ -131,7 +132,8 @@ class Scaling:
         """What was not measured, and why."""
         for cost in self.devices[device]:
             if cost.skipped:
-                yield f"{cost.method}, {cost.replicas} replicas: {cost.skipped}"
+                shape = f"{cost.hidden_layers} x {cost.width}, {cost.feedback_updates} feedback updates"
+                yield f"{cost.method}, {shape}, {cost.replicas} replicas: {cost.skipped}"
 
     def missing(self) -> Iterator[tuple[str, str]]:
         """What is not there, and the command that fills it."""

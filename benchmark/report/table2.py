@@ -70,11 +70,9 @@ class Table2:
             return None
         said = f"Verdicts: {listed[0] or 'none'}"
         said += f"; in brackets, of what is not in the paper: {listed[1]}" if listed[1] else ""
-        margins = ", ".join(
-            f"{self.plan.title(column)} {config.margins[column]:g}"
-            for column in config.columns
-            if any(self.cells[row, column].comparison for row in self.rows)
-        )
+        declared = [column for column in config.columns if column in config.margins]
+        used = [c for c in declared if any(self.cells[row, c].comparison for row in self.rows)]
+        margins = ", ".join(f"{self.plan.title(c)} {config.margins[c]:g}" for c in used or declared)
         return (
             f"{said}. In square brackets Welch's {1 - ALPHA:.0%} interval of our mean minus the paper's, "
             "from summary statistics; the paper does not say whether its ± divides by n or n - 1, n - 1 is "

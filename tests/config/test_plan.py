@@ -363,7 +363,7 @@ def test_values_are_taken_from_column_to_column(write: Write, datasets: dict[str
 
 def test_a_row_of_the_base_stays_its_method_s(write: Write, datasets: dict[str, DatasetConfig]) -> None:
     base = str(CONFIGS / "table2.yaml")
-    with pytest.raises(UserError, match=r"rows\.FA\.method: 'BP' found, but this row of .* is 'FA', with"):
+    with pytest.raises(UserError, match=r"rows\.FA\.method: 'BP' found, but this row of .* is 'FA', and"):
         load_plan(str(write({"base": base, "rows": {"FA": {"method": "BP"}}})), datasets)
     assert load_plan(str(write({"base": base, "rows": {"FA": {"method": "FA"}}})), datasets).rows["FA"]
 

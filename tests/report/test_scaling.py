@@ -79,6 +79,7 @@ def test_lines(tmp_path: Path) -> None:
             if axis != "replicas":
                 assert all(cost.replicas == 5 for cost in line)
     assert list(figure.missing()) == []
+    assert {cost.peak_gib for cost in figure.compiled(DEVICE)} == {None}
     assert list(figure.gains(DEVICE)) == [
         f"{method}: 5 seeds side by side{how} are {gain} times faster than one at a time ({baseline}){parts}"
         for method in ("FW-DTP", "DTP")
@@ -193,7 +194,7 @@ def test_part_measured(tmp_path: Path) -> None:
     assert any("BP with hidden width 64 on Some CPU" in line for line in said)
     assert any("the eager baseline of DTP on Some CPU" in line for line in said)
     assert not any("BP" in line and "replicas" in line for line in said), "no command fills what is skipped"
-    reason = "BP, 100 replicas: needs about 9.0 GiB, 6.0 GiB allowed"
+    reason = "BP, 6 x 256, 0 feedback updates, 100 replicas: needs about 9.0 GiB, 6.0 GiB allowed"
     assert reason in list(figure.skipped(DEVICE))
     assert f"skipped: {reason}" in shown(figure)
     assert len(scaling.write(figure, tmp_path / "figures")) == 3

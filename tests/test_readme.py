@@ -97,7 +97,8 @@ def test_adding_a_data_set(project: Path) -> None:
     with open(project / "paper_configs/datasets.yaml", "a") as catalogue:
         catalogue.write(example("paper_configs/datasets.yaml"))
     (project / "paper_configs/flowers.yaml").write_text(example("paper_configs/flowers.yaml"))
-    result = run("python -m benchmark run flowers --method BP --data-root DATA --report", project)
+    (command,) = re.findall(r"^python -m benchmark run flowers .*", README, re.MULTILINE)
+    result = run(command, project)
     assert result.returncode == 0, result.stderr
     assert run("python -m benchmark report all --plan flowers", project).returncode == 0
     table = (project / "results/flowers/tables/flowers.csv").read_text().splitlines()
@@ -125,6 +126,7 @@ NARROWED = {
     "python -m benchmark plan": "--method BP --dataset mnist --seeds 1",
     "python -m benchmark run table2": "--help",  # needs the real data
     "python -m benchmark run mine": "--help",  # test_adding_a_method
+    "python -m benchmark run flowers": "--help",  # test_adding_a_data_set
     "python -m benchmark report differences --plan mine": "--help",  # test_adding_a_method
     "python -m benchmark report": "",
     "python -m benchmark verify": "",

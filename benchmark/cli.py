@@ -52,7 +52,6 @@ from benchmark.results import Store
 from benchmark.samples import Dataset
 from benchmark.sensitivity import PROFILES
 from benchmark.states import State, Status, status
-from benchmark.stored_run import StoredRun
 from benchmark.sweep import Run
 
 NOT_SUPPORTED = 3
@@ -391,28 +390,23 @@ def rerun_command(
     stored_runs = chosen.store.runs()
     if not stored_runs:
         raise UserError(f"{chosen.root}: no stored run to train again")
-    again: list[tuple[StoredRun, Run]] = []
-    data: dict[str, Dataset] = {}
-    while not again:
-        drawn = rerun.choose(stored_runs, keys or [], count or 3, 1 if seed is None else seed)
-        for stored in drawn:  # all is checked before anything trains
-            column = stored.spec["dataset"]["name"]
-            if column not in chosen.plan.datasets:
-                raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
-            try:
-                if column not in data:
-                    config = chosen.plan.datasets[column]
-                    data[column] = datasets.load(column, config, data_root=data_root, device=on)
-            except DataNotFound as error:
-                stored_runs = [run for run in stored_runs if run.spec["dataset"]["name"] != column]
-                if keys or not stored_runs:
-                    raise
-                console.print(f"drawn without {column}: {error}", markup=False)
-                break
-            rerun.check_images(stored, data[column])
-            check_precision(rerun.run_of(stored).precision, on)
-        else:
-            again = [(stored, rerun.run_of(stored, epochs)) for stored in drawn]
+
+    def load(column: str) -> Dataset:
+        if column not in chosen.plan.datasets:
+            raise UserError(f"{chosen.root}: the data set {column} of a stored run is not in datasets.yaml")
+        return datasets.load(column, chosen.plan.datasets[column], data_root=data_root, device=on)
+
+    drawn, data = rerun.choose_at_hand(
+        stored_runs,
+        keys or [],
+        count or 3,
+        1 if seed is None else seed,
+        load,
+        lambda line: console.print(line, markup=False),
+    )
+    again = [(stored, rerun.run_of(stored, epochs)) for stored in drawn]
+    for _, run in again:  # all is checked before anything trains
+        check_precision(run.precision, on)
     for stored, run in again:
         made = described(stored)
         seeds = f"seed{'s' if len(run.seeds) > 1 else ''} {made['seeds']}"

@@ -61,13 +61,12 @@ def train_column(
         f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
         markup=False,
     )
-    for before in [] if pinned else _undeclared(store, column, config.image):
-        if before.record["data"]["checksum"] != data.checksum:
-            raise UserError(
-                f"{before.folder} was trained on other images of {column} (checksum "
-                f"{before.record['data']['checksum'][:12]}...); delete it, or give the new images "
-                "a name of their own in datasets.yaml"
-            )
+    before = [] if pinned else _undeclared(store, column, config.image)
+    if other := [str(run.folder) for run in before if run.record["data"]["checksum"] != data.checksum]:
+        raise UserError(
+            f"{column}: other images than now (checksum {data.checksum[:12]}...) trained {', '.join(other)}; "
+            "delete these, or give the new images a name of their own in datasets.yaml"
+        )
     begun = {found.run.key: found.detail for found in statuses if found.state is State.PARTIAL}
     for number, run in enumerate(waiting, 1):
         if run.key in begun:

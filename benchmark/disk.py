@@ -43,6 +43,16 @@ def inside(folder: Path) -> list[Path]:
     raise UserError(f"{folder}: {reason}; a readable folder of the store belongs here, or nothing")
 
 
+def read_text(file: Path) -> str:
+    """A file's text; `UserError` where it is not there, cannot be read, or is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+
+
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Any]:
     """A binary stream whose content replaces `target` as a whole, or not at all.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmark.compilation import Compile, Execution
-from benchmark.errors import UserError
+from benchmark.errors import DataNotFound, UserError
 from benchmark.executor import Progress, train
 from benchmark.methods import METHODS
 from benchmark.precision import Precision
@@ -77,6 +77,40 @@ def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: i
     return chosen
 
 
+def choose_at_hand(
+    stored: Sequence[StoredRun],
+    keys: Sequence[str],
+    count: int,
+    seed: int,
+    load: Callable[[str], Dataset],
+    say: Callable[[str], None],
+) -> tuple[list[StoredRun], dict[str, Dataset]]:
+    """What `choose` finds, with the data sets by name; drawn are only runs whose images `load` finds.
+
+    `say` gets a line for every data set that the draw goes on without; `UserError` where nothing is left,
+    where a key asks for such a run, or where the images are not those that a run saw.
+    """
+    data: dict[str, Dataset] = {}
+    missing: dict[str, str] = {}
+    while True:
+        left = [run for run in stored if run.spec["dataset"]["name"] not in missing]
+        if missing and (keys or not left):
+            raise UserError(*missing.values())
+        chosen = choose(left, keys, count, seed)
+        for column in dict.fromkeys(run.spec["dataset"]["name"] for run in chosen):
+            try:
+                data[column] = data.get(column) or load(column)
+            except DataNotFound as error:
+                missing[column] = str(error)
+        if all(run.spec["dataset"]["name"] in data for run in chosen):
+            break
+    for column, why in missing.items():
+        say(f"drawn without {column}: {why}")
+    for run in chosen:
+        _check_images(run, data[run.spec["dataset"]["name"]])
+    return chosen, data
+
+
 def _multiply_adds(stored: StoredRun) -> float:
     """A run's cost wherever it is trained, unlike its seconds; infinite if its method does not say."""
     found = run_of(stored).multiply_adds(stored.record["data"]["train_samples"])
@@ -121,7 +155,7 @@ def _now(stored: StoredRun) -> dict[str, int] | None:
     return None if method is None else {"semantics": SEMANTICS, "version": method.version}
 
 
-def check_images(stored: StoredRun, dataset: Dataset) -> None:
+def _check_images(stored: StoredRun, dataset: Dataset) -> None:
     """`UserError` if these are not the images that the run saw."""
     if dataset.checksum != stored.record["data"]["checksum"]:
         raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 
 from benchmark.config.datasets import NAME as DATASET_NAME
 from benchmark.config.files import Strict, dump_yaml, read_yaml, validated
+from benchmark.disk import read_text
 from benchmark.errors import UserError
 
 REQUIRED = {
@@ -211,12 +212,7 @@ def _epochs(file: Path, digest: Any) -> pd.DataFrame:
 
 
 def _table(file: Path, digest: Any) -> pd.DataFrame:
-    try:
-        csv = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from None
+    csv = read_text(file)
     if digest != checksum_of(csv):
         raise UserError(f"{file}: changed since the run was stored")
     try:

@@ -9,12 +9,12 @@ import torch
 
 from benchmark import rerun
 from benchmark.compilation import Compile, Execution
-from benchmark.errors import UserError
+from benchmark.errors import DataNotFound, UserError
 from benchmark.executor import execute
 from benchmark.methods.bp import BP
 from benchmark.methods.fa import FA
 from benchmark.options import Selection
-from benchmark.rerun import choose, repeat, run_of
+from benchmark.rerun import choose, choose_at_hand, repeat, run_of
 from benchmark.samples import Dataset
 from benchmark.stored_run import StoredRun
 from tests import commands
@@ -93,8 +93,9 @@ def test_other_images_or_another_version_are_refused(
     chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Dataset(data.name, data.train, data.test, data.source, "0" * 64)
+    key = stored(chosen).record["key"]
     with pytest.raises(UserError, match="other images"):
-        rerun.check_images(stored(chosen), other)
+        choose_at_hand(chosen.store.runs(), [key], 1, 1, lambda _: other, pytest.fail)
     run = stored(chosen)
     monkeypatch.setattr(BP, "version", 2)
     with pytest.raises(UserError, match=r"'version': 1}, this code has .*'version': 2}"):
@@ -139,6 +140,34 @@ def test_a_run_of_unknown_cost_counts_as_the_costliest(
     monkeypatch.setattr(FA, "multiply_adds", staticmethod(lambda dims, options: None))
     drawn = {choose(chosen.store.runs(), [], 1, seed)[0].record["row"] for seed in range(20)}
     assert drawn == {"BP", "FW-DTP"}
+
+
+def test_only_what_is_at_hand_is_drawn(chosen: Selection, data: Dataset) -> None:
+    """And where nothing is, every data set is named, not the last."""
+
+    def of(run: StoredRun, name: str) -> StoredRun:
+        spec = {**run.spec, "dataset": {**run.spec["dataset"], "name": name}}
+        return replace(run, record={**run.record, "spec": spec})
+
+    def load(name: str) -> Dataset:
+        if name != MINI:
+            raise DataNotFound(f"no {name}")
+        return data
+
+    here, there, elsewhere = (stored(chosen, row) for row in ("BP", "FA", "FW-DTP"))
+    runs, lines = [here, of(there, "there"), of(elsewhere, "elsewhere")], list[str]()
+    for seed in range(5):
+        drawn, found = choose_at_hand(runs, [], 3, seed, load, lines.append)
+        assert (drawn, found) == ([here], {MINI: data})
+        assert sorted(lines) == ["drawn without elsewhere: no elsewhere", "drawn without there: no there"]
+        lines.clear()
+    for asked in ([], [run.record["key"] for run in runs[1:]]):
+        with pytest.raises(UserError) as error:
+            choose_at_hand(runs[1:], asked, 3, 1, load, lines.append)
+        assert sorted(error.value.args) == ["no elsewhere", "no there"]
+    with pytest.raises(UserError, match=r"^no there$"):
+        choose_at_hand(runs, [run.record["key"] for run in runs[:2]], 3, 1, load, lines.append)
+    assert not lines
 
 
 @pytest.mark.parametrize(

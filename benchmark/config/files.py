@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from benchmark.disk import read_text
 from benchmark.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -70,13 +71,7 @@ def dump_yaml(content: Any, *, one_line: bool = False) -> str:
 
 def read_yaml(file: Path) -> Any:
     """The content of a YAML file; `UserError` names file and line."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from None
-    return parse_yaml(text, file)
+    return parse_yaml(read_text(file), file)
 
 
 def parse_yaml(text: str, file: Path) -> Any:

@@ -194,13 +194,16 @@ def test_other_images_of_an_unpinned_folder(
     write(0)
     code, _, err = command(*RUN, "--method", "BP")
     assert (code, err) == (0, "")
-    (folder,) = Path("results").glob("runs/*/*")
+    assert command(*RUN, "--method", "FA", "--seeds", "3")[0] == 0
+    bp, fa = (next(Path("results/runs/mine").glob(f"{row}-*")) for row in ("bp", "fa"))
     before = files(tmp_path / "results")
     assert command(*RUN, "--method", "BP")[0] == 0
     write(1)
-    for more in (["--method", "BP"], []):
-        assert fails(command(*RUN, *more)).startswith(f"error: {folder} was trained on other images of mine")
-    assert "trained on other images" in fails(command(*RUN, "--method", "FA"))
+    for more in (["--method", "BP"], [], ["--method", "FA"]):
+        error = fails(command(*RUN, *more))
+        assert re.fullmatch(r"error: mine: other images than now .* trained .*; delete these, .*\n", error)
+        assert str(bp) in error
+        assert str(fa) in error
     assert files(tmp_path / "results") == before
     larger = mine.model_copy(update={"image": [1, 8, 8]})  # other pixels, but by its own declaration
     monkeypatch.setattr(options, "load_datasets", lambda: {"mine": larger})

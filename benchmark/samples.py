@@ -1,4 +1,4 @@
-"""The samples that training and evaluation see, wherever `datasets.py` has found them."""
+"""The samples that training and evaluation see, wherever `datasets/` has found them."""
 
 from __future__ import annotations
 

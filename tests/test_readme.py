@@ -1,4 +1,4 @@
-"""The README's worked examples work, its commands and those of docs/ run, and its links lead somewhere."""
+"""The examples and commands of the README and of docs/ work, and links lead somewhere."""
 
 import os
 import re
@@ -15,15 +15,15 @@ from PIL import Image
 from benchmark.config import PROJECT
 from tests.commands import PLAN
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
-DOCS = [README, *(file.read_text(encoding="utf-8") for file in sorted(PROJECT.glob("docs/*.md")))]
+FILES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
+DOCS = "\n".join(file.read_text(encoding="utf-8") for file in FILES)
 
 
 def example(file: str) -> str:
     """The code block behind `<!-- example: file -->`."""
-    found = re.search(rf"<!-- example: {re.escape(file)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert found is not None, f"README has no example for {file}"
-    return found[1]
+    found = re.findall(rf"<!-- example: {re.escape(file)} -->\n```\w+\n(.*?)```", DOCS, re.DOTALL)
+    assert len(found) == 1, f"{len(found)} examples for {file}"
+    return str(found[0])
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -53,7 +53,7 @@ def test_adding_a_method(project: Path) -> None:
     for file in files:
         (project / file).write_text(example(file))
     command = 'python -m benchmark run mine --report --method "Sign symmetry,BP" --epochs 2'
-    assert "python -m benchmark run mine --report" in README
+    assert "python -m benchmark run mine --report" in DOCS
     result = run(command, project)
     assert result.returncode == 0, result.stderr
     table = (project / "results/mine/tables/mine-2-epochs.csv").read_text()
@@ -61,13 +61,13 @@ def test_adding_a_method(project: Path) -> None:
     error = float(line.split(",")[6])
     assert 15 < error < 60, line
     (command,) = re.findall(
-        r"^(python -m benchmark report differences --plan mine .*?) +#", README, re.MULTILINE
+        r"^(python -m benchmark report differences --plan mine .*?) +#", DOCS, re.MULTILINE
     )
     result = run(f"{command} --epochs 2", project)
     assert result.returncode == 0, result.stderr
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("│"))
     assert [cell.strip() for cell in line.split("│")[1:3]] == ["[Sign symmetry]", "BP"]
-    (command,) = re.findall(r"^python -m benchmark\.search --plan mine .*", README, re.MULTILINE)
+    (command,) = re.findall(r"^python -m benchmark\.search --plan mine .*", DOCS, re.MULTILINE)
     result = run(command, project)
     assert result.returncode == 0, result.stderr
     patch = project / "results/mine/search/fashion-mnist-mini/sign-symmetry.patch"
@@ -97,7 +97,7 @@ def test_adding_a_data_set(project: Path) -> None:
     with open(project / "paper_configs/datasets.yaml", "a") as catalogue:
         catalogue.write(example("paper_configs/datasets.yaml"))
     (project / "paper_configs/flowers.yaml").write_text(example("paper_configs/flowers.yaml"))
-    (command,) = re.findall(r"^python -m benchmark run flowers .*", README, re.MULTILINE)
+    (command,) = re.findall(r"^python -m benchmark run flowers .*", DOCS, re.MULTILINE)
     result = run(command, project)
     assert result.returncode == 0, result.stderr
     assert run("python -m benchmark report all --plan flowers", project).returncode == 0
@@ -141,7 +141,7 @@ NARROWED = {
 """What a command of the README gets in addition here, so that it ends within seconds."""
 
 
-COMMANDS = {command for text in DOCS for command in re.findall(r"python -m benchmark[^\n`#>]*", text)}
+COMMANDS = set(re.findall(r"python -m benchmark[^\n`#>]*", DOCS))
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

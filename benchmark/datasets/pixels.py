@@ -1,0 +1,43 @@
+"""What the readers of data sets return, or say where they cannot."""
+
+from __future__ import annotations
+
+import hashlib
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmark.errors import DataNotFound
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Raw bytes of both splits: images (samples, features) uint8, labels (samples,) int64."""
+
+    source: str
+    """What kind of files they come from."""
+    place: Path
+    """Where these lie."""
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+
+    def checksum(self) -> str:
+        digest = hashlib.sha256()
+        for array in (self.train_x, self.train_y, self.test_x, self.test_y):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one short line."""
+    return textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__
+
+
+def not_found(name: str, looked: Sequence[str], advice: str) -> DataNotFound:
+    """To be raised where a data set is in none of the places looked at."""
+    return DataNotFound(f"data set {name} not found; looked at {', '.join(looked)}; {advice}")

@@ -52,6 +52,7 @@ from benchmark.results import Store
 from benchmark.samples import Dataset
 from benchmark.sensitivity import PROFILES
 from benchmark.states import State, Status, status
+from benchmark.stored_run import StoredRun
 from benchmark.sweep import Run
 
 NOT_SUPPORTED = 3
@@ -391,11 +392,13 @@ def rerun_command(
     if not stored_runs:
         raise UserError(f"{chosen.root}: no stored run to train again")
 
-    def load(column: str) -> Dataset:
+    def load(stored: StoredRun) -> Dataset:
+        column = stored.spec["dataset"]["name"]
         if column not in chosen.plan.datasets:
-            raise UserError(f"{chosen.root}: the data set {column} of a stored run is not in datasets.yaml")
+            raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
         return datasets.load(column, chosen.plan.datasets[column], data_root=data_root, device=on)
 
+    # All is checked before anything trains.
     drawn, data = rerun.choose_at_hand(
         stored_runs,
         keys or [],
@@ -405,7 +408,7 @@ def rerun_command(
         lambda line: console.print(line, markup=False),
     )
     again = [(stored, rerun.run_of(stored, epochs)) for stored in drawn]
-    for _, run in again:  # all is checked before anything trains
+    for _, run in again:
         check_precision(run.precision, on)
     for stored, run in again:
         made = described(stored)

@@ -62,10 +62,12 @@ def train_column(
         markup=False,
     )
     before = [] if pinned else _undeclared(store, column, config.image)
-    if other := [str(run.folder) for run in before if run.record["data"]["checksum"] != data.checksum]:
+    seen = {run.folder: run.record["data"]["checksum"] for run in before}
+    if other := {folder: checksum for folder, checksum in seen.items() if checksum != data.checksum}:
         raise UserError(
-            f"{column}: other images than now (checksum {data.checksum[:12]}...) trained {', '.join(other)}; "
-            "delete these, or give the new images a name of their own in datasets.yaml"
+            *(f"{folder} was trained on other images (checksum {c[:12]}...)" for folder, c in other.items()),
+            f"{column}: {data.source} holds those of checksum {data.checksum[:12]}... now; "
+            "delete these runs, or give the new images a name of their own in datasets.yaml",
         )
     begun = {found.run.key: found.detail for found in statuses if found.state is State.PARTIAL}
     for number, run in enumerate(waiting, 1):

@@ -1,4 +1,4 @@
-"""Files and folders on a disk: replaced in one step, and refused before hours are spent."""
+"""Files and folders on a disk: read, replaced in one step, and refused before hours are spent."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: i
         able = [run for run in stored if _made_by(run) == _now(run)]
         if not able:
             raise UserError(
-                f"rerun: all {len(stored)} stored runs were made by other versions of their methods"
+                f"rerun: the {len(stored)} stored runs to draw from were made by other versions of their "
+                "methods"
             )
         by_cost = sorted(able, key=lambda run: (_multiply_adds(run), run.record["key"]))
         cheap = by_cost[: max(count, (len(able) + 1) // 2)]
@@ -82,33 +83,39 @@ def choose_at_hand(
     keys: Sequence[str],
     count: int,
     seed: int,
-    load: Callable[[str], Dataset],
+    load: Callable[[StoredRun], Dataset],
     say: Callable[[str], None],
 ) -> tuple[list[StoredRun], dict[str, Dataset]]:
     """What `choose` finds, with the data sets by name; drawn are only runs whose images `load` finds.
 
-    `say` gets a line for every data set that the draw goes on without; `UserError` where nothing is left,
-    where a key asks for such a run, or where the images are not those that a run saw.
+    `say` gets a line for every data set that the draw goes on without. `UserError` names all that are missing
+    where a key asks for a run on one, or nothing else is left; also where the images are not those that a run
+    saw, and whatever `choose` and `load` raise.
     """
-    data: dict[str, Dataset] = {}
-    missing: dict[str, str] = {}
+    left, data, missing = list(stored), dict[str, Dataset](), dict[str, str]()
     while True:
-        left = [run for run in stored if run.spec["dataset"]["name"] not in missing]
-        if missing and (keys or not left):
-            raise UserError(*missing.values())
         chosen = choose(left, keys, count, seed)
-        for column in dict.fromkeys(run.spec["dataset"]["name"] for run in chosen):
+        absent = {}
+        for column, run in {_data_set(run): run for run in chosen}.items():
             try:
-                data[column] = data.get(column) or load(column)
+                data[column] = data.get(column) or load(run)
             except DataNotFound as error:
-                missing[column] = str(error)
-        if all(run.spec["dataset"]["name"] in data for run in chosen):
+                absent[column] = str(error)
+        if not absent:
             break
-    for column, why in missing.items():
-        say(f"drawn without {column}: {why}")
+        missing |= absent
+        left = [run for run in left if _data_set(run) not in absent]
+        if keys or not left:
+            raise UserError(*missing.values())
+        for column, why in absent.items():
+            say(f"drawn without {column}: {why}")
     for run in chosen:
-        _check_images(run, data[run.spec["dataset"]["name"]])
-    return chosen, data
+        _check_images(run, data[_data_set(run)])
+    return chosen, {_data_set(run): data[_data_set(run)] for run in chosen}
+
+
+def _data_set(stored: StoredRun) -> str:
+    return str(stored.spec["dataset"]["name"])
 
 
 def _multiply_adds(stored: StoredRun) -> float:

@@ -138,7 +138,7 @@ NARROWED = {
     "python -m benchmark.timing --compile on": "--method BP,FW-DTP --seconds 0",  # others: minutes
     "python -m benchmark.timing": "--seconds 0",
 }
-"""What a command of the README gets in addition here, so that it ends within seconds."""
+"""What a command of README or docs/ gets in addition here, so that it ends within seconds."""
 
 
 COMMANDS = set(re.findall(r"python -m benchmark[^\n`#>]*", DOCS))
@@ -156,10 +156,19 @@ def test_commands_run(command: str, project: Path) -> None:
 PAGES = ["README.md", *(f"{d}/{f.name}" for d in ("docs", "results") for f in PROJECT.glob(f"{d}/*.md"))]
 
 
+def anchors(text: str) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
 @pytest.mark.parametrize("file", PAGES)
 def test_links_lead_to_files(file: str) -> None:
     text = (PROJECT / file).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
-    missing = [link for link in links if not ((PROJECT / file).parent / link.partition("#")[0]).exists()]
-    assert not missing
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (PROJECT / file).parent / path if path else PROJECT / file
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
     assert file != "README.md" or len(links) >= 4

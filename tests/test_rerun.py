@@ -142,32 +142,53 @@ def test_a_run_of_unknown_cost_counts_as_the_costliest(
     assert drawn == {"BP", "FW-DTP"}
 
 
-def test_only_what_is_at_hand_is_drawn(chosen: Selection, data: Dataset) -> None:
+def test_only_what_is_at_hand_is_drawn(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And where nothing is, every data set is named, not the last."""
 
     def of(run: StoredRun, name: str) -> StoredRun:
         spec = {**run.spec, "dataset": {**run.spec["dataset"], "name": name}}
         return replace(run, record={**run.record, "spec": spec})
 
-    def load(name: str) -> Dataset:
+    def load(run: StoredRun) -> Dataset:
+        name = run.spec["dataset"]["name"]
+        asked.append(name)
         if name != MINI:
             raise DataNotFound(f"no {name}")
         return data
 
     here, there, elsewhere = (stored(chosen, row) for row in ("BP", "FA", "FW-DTP"))
-    runs, lines = [here, of(there, "there"), of(elsewhere, "elsewhere")], list[str]()
-    for seed in range(5):
-        drawn, found = choose_at_hand(runs, [], 3, seed, load, lines.append)
-        assert (drawn, found) == ([here], {MINI: data})
-        assert sorted(lines) == ["drawn without elsewhere: no elsewhere", "drawn without there: no there"]
+    runs = [here, of(there, "there"), of(elsewhere, "elsewhere")]
+    lines, asked = list[str](), list[str]()
+
+    def drawn(runs: list[StoredRun], keys: list[str], count: int, seed: int) -> list[StoredRun]:
         lines.clear()
-    for asked in ([], [run.record["key"] for run in runs[1:]]):
+        asked.clear()
+        found, at_hand = choose_at_hand(runs, keys, count, seed, load, lines.append)
+        assert at_hand == {MINI: data}
+        return found
+
+    without = ["drawn without elsewhere: no elsewhere", "drawn without there: no there"]
+    for seed in range(8):
+        assert drawn(runs, [], 3, seed) == [here]
+        assert sorted(lines) == without
+        assert sorted(asked) == sorted([MINI, "there", "elsewhere"])
+        assert drawn(runs, [], 1, seed) == [here]  # round by round
+        assert set(lines) <= set(without)
+        assert len(asked) == len(lines) + 1 == len(set(asked))
+    everything = [run.record["key"] for run in runs]
+    for count, asked_for in ((3, []), (1, []), (1, everything[1:])):
         with pytest.raises(UserError) as error:
-            choose_at_hand(runs[1:], asked, 3, 1, load, lines.append)
+            drawn(runs[1:], asked_for, count, 1)
         assert sorted(error.value.args) == ["no elsewhere", "no there"]
+        assert asked_for == [] or not lines
     with pytest.raises(UserError, match=r"^no there$"):
-        choose_at_hand(runs, [run.record["key"] for run in runs[:2]], 3, 1, load, lines.append)
-    assert not lines
+        drawn(runs, everything[:2], 3, 1)
+    monkeypatch.setattr(BP, "version", 2)  # and so FA's
+    with pytest.raises(UserError, match="the 2 stored runs to draw from were made by other versions"):
+        drawn(runs, [], 3, 1)
+    assert lines == without[:1]
 
 
 @pytest.mark.parametrize(

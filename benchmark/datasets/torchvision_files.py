@@ -18,7 +18,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def read(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> Pixels:
-    """The files of a class of `torchvision.datasets`; what is not there is downloaded into the first root."""
+    """The files of a class of `torchvision.datasets`; what is nowhere may be downloaded to the first root."""
     # Takes a second, which most commands need not wait.
     from torchvision import datasets as torchvision_datasets
 
@@ -75,9 +75,9 @@ def _damage(folder: Path, error: Exception) -> str:
     from torchvision.datasets import mnist
 
     for file in sorted(folder.glob("raw/*-ubyte")):
-        read = mnist.read_label_file if "idx1" in file.name else mnist.read_image_file
+        read_file = mnist.read_label_file if "idx1" in file.name else mnist.read_image_file
         try:
-            read(str(file))
+            read_file(str(file))
         except OSError as reason:
             return f"{file.name}: {reason.strerror}"
         except Exception:  # whose reason is torchvision's own: an assertion, or what it could not parse

@@ -106,6 +106,7 @@ def plan(
     for found, seconds in zip(statuses, left, strict=True):
         table.add_row(*_state_cells(found), duration(seconds) if seconds else "", escape(found.detail))
     console.print(table)
+    _note_empty(chosen)
     where = f"measured here on {provenance.device_name(on)}"
     if untimed and on.type == "cpu":
         where += "; runs of minutes are compiled, which makes them faster"
@@ -155,6 +156,7 @@ def status_command(
     for found in statuses:
         table.add_row(*_state_cells(found), escape(found.detail))
     console.print(table)
+    _note_empty(chosen)
     damaged = [found.detail for found in statuses if found.state is State.DAMAGED]
     problems = list(dict.fromkeys([*chosen.store.problems(), *damaged]))
     if problems:
@@ -164,6 +166,11 @@ def status_command(
     complete = len(chosen.store.folders())
     console.print(f"of these: {states}", markup=False)
     console.print(f"store intact: {complete} complete run{'s' * (complete != 1)} in all", markup=False)
+
+
+def _note_empty(chosen: Selection) -> None:
+    for line in chosen.empty():
+        console.print(line, markup=False)
 
 
 def _state_cells(found: Status) -> tuple[str, str, str, str]:
@@ -197,13 +204,12 @@ def run(
         chosen.refuse_unwritable()
     on = pick_device(device, chosen.precision)
     statuses = chosen.statuses()
+    _note_empty(chosen)
     _warn_of_code(statuses)
     _warn(chosen.store, [found.detail for found in statuses])
     failures: list[str] = []
     for column in chosen.columns:
         statuses = [status(run, chosen.store) for run in chosen.plan.runs(chosen.rows, [column])]
-        if not chosen.plan.runs(list(chosen.plan.config.rows), [column]):
-            console.print(f"{column}: no row has hyperparameters for it", markup=False)
         failures += [found.detail for found in statuses if found.state is State.DAMAGED]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:

@@ -194,7 +194,7 @@ class Cost(BaseModel):
 
 def feedback_updates(run: Run) -> int:
     """Feedback updates in every iteration of a run."""
-    return run.options["feedback_updates"] if METHODS[run.method].learns_feedback else 0
+    return run.options.get("feedback_updates", 0) if METHODS[run.method].learns_feedback else 0
 
 
 COLUMNS = (*Cost.model_fields, *Cost.model_computed_fields)

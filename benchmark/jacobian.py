@@ -206,9 +206,9 @@ def update_angles(training: Training) -> Tensor:
         {n: t.double() if t.dtype == torch.float32 else t.clone() for n, t in state.items()}
     )
     method.feedback_updates = 0  # type: ignore[attr-defined]
+    bp = BP(method.network, {"lr": torch.ones_like(x[:, :1, :1])}, {})  # of which the direction counts
     rule, gradient = (
-        _change(learner, copy.deepcopy(training.method.network).double(), x, y)
-        for learner in (method, BP(method.network, {"lr": method.lr}, {}))  # type: ignore[attr-defined]
+        _change(learner, copy.deepcopy(training.method.network).double(), x, y) for learner in (method, bp)
     )
     cosines = [torch.cosine_similarity(a, b, dim=1, eps=0) for a, b in zip(rule, gradient, strict=True)]
     return torch.stack(cosines).clamp(-1, 1).acos().rad2deg()

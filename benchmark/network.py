@@ -114,6 +114,11 @@ class Layer(nn.Module):
             grad = torch.ops.aten.tanh_backward(grad, trace.activation)
         return grad
 
+    def gradient(self, delta: Tensor, u: Tensor) -> Tensor:
+        """The gradient at the weight, delta u^T (R, out, in), given `delta` (R, out, n) at `W u`."""
+        shared, _, n = u.shape
+        return torch.bmm(delta.reshape(shared, -1, n), u.transpose(1, 2)).view(self.weight.shape)
+
     def descend(self, step: Tensor, u: Tensor) -> None:
         """W <- W - step u^T: `step` (R, out, n) is the learning rate times the gradient at `W u`."""
         replicas, out, width = self.weight.shape

@@ -146,8 +146,23 @@ class Selection:
         if runs:
             rows, columns = rows if named_rows else [], columns if self.named_columns else []
         if rows or columns:
-            where = f"{', '.join(rows or self.rows)} on {', '.join(columns or self.columns)}"
+            where = f"{', '.join(rows or self.rows)} on {self._places(columns or self.columns)}"
             raise UserError(f"the plan {self.plan.source} has no hyperparameters of {where}")
+
+    def _places(self, columns: list[str]) -> str:
+        """Data sets, and those whose values they take: `fashion-mnist-mini (or fashion-mnist)`."""
+        values = {column: self.plan.config.values_of(column)[1:] for column in columns}
+        return ", ".join(f"{name} (or {', '.join(v)})" if v else name for name, v in values.items())
+
+    def empty(self) -> Iterator[str]:
+        """A line for each of these rows and data sets that has no cell in the whole plan."""
+        rows, columns = list(self.plan.config.rows), list(self.plan.config.columns)
+        for row in self.rows:
+            if not self.plan.runs([row], columns):
+                yield f"{row}: no hyperparameters for any data set of the plan: {self._places(columns)}"
+        for column in self.columns:
+            if not self.plan.runs(rows, [column]):
+                yield f"{self._places([column])}: no row has hyperparameters for it"
 
     def _refuse_own_folder(self, results: Path) -> None:
         """`UserError` for the folder that the plan makes in a results folder, if that has runs of it."""

@@ -168,7 +168,7 @@ class Search:
             elif (made_for := {"judged": "by the last epoch", **made_for}) != self.design:
                 raise UserError(
                     f"{file}: this search was made with {differences(made_for, self.design)}; "
-                    "search with another --results folder"
+                    "search with another --results folder, or delete the file to begin anew"
                 )
             yield study
 

@@ -40,8 +40,7 @@ class DirectFeedback(Method):
             f = self.network.f(l)
             delta = f.backward(h.trace(l), error if l == depth else self.state[f"B{l}"] @ error)
             velocity = self.state[f"velocity{l}"]
-            u = h[l - 1].repeat_interleave(len(delta) // len(h[l - 1]), dim=0)
-            velocity.mul_(self.momentum).add_(delta @ u.transpose(1, 2) / x.shape[-1])
+            velocity.mul_(self.momentum).add_(f.gradient(delta, h[l - 1]) / x.shape[-1])
             f.weight.sub_(self.lr * velocity)
         return h[depth]
 

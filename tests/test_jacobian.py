@@ -14,6 +14,8 @@ from torch.nn import functional
 from benchmark import jacobian
 from benchmark.jacobian import CONDITIONS_COLUMNS, SPECTRUM_COLUMNS, conditions, spectrum
 from benchmark.methods import METHODS, build
+from benchmark.methods.base import Noise
+from benchmark.methods.bp import BP
 from benchmark.network import Layer
 from benchmark.samples import Split
 from benchmark.training import EVALUATION_BATCH, Training
@@ -291,6 +293,24 @@ def test_update_angles_against_autograd(network: str) -> None:
     if network != "norm everywhere":  # the output layer's own loss has the gradient's direction
         assert angles[3].tolist() == pytest.approx([0, 0], abs=1e-4)
     assert (angles[:3] > 1).all()
+
+
+def test_update_angles_of_a_rule_without_a_rate_called_lr() -> None:
+    class Plain(BP):
+        name = "Plain"
+        hyperparameters = ("eta",)
+        feedback = "decoders"
+
+        @property
+        def lr(self) -> Tensor:
+            raise AttributeError("lr")
+
+        def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+            return BP(self.network, {"lr": self.eta}, {}).train_step(x, y, noise)  # type: ignore[attr-defined]
+
+    built = build(Plain, DIMS, SEEDS, {"eta": 0.1}, dtype=torch.float64)
+    trained = Training(built, SEEDS, split(70, 1, torch.float64), split(9, 2, torch.float64), batch_size=32)
+    assert jacobian.update_angles(trained).flatten().tolist() == pytest.approx([0.0] * 8, abs=1e-4)
 
 
 def test_conditions_of_a_poisoned_replica_are_nan() -> None:

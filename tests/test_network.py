@@ -60,9 +60,10 @@ def test_layer_agrees_with_autograd(tanh: bool, normalised: bool, shared: int) -
 def test_descend_subtracts_the_outer_product(shared: int) -> None:
     weight, step, u = normal(4, 5, 6), normal(4, 5, 8, seed=1), normal(shared, 6, 8, seed=2)
     layer = Layer(weight.clone(), tanh=True, normalised=False)
+    product = step @ u.repeat_interleave(4 // shared, 0).transpose(1, 2)
+    torch.testing.assert_close(layer.gradient(step, u), product, rtol=0, atol=1e-12)
     layer.descend(step, u)
-    expected = weight - step @ u.repeat_interleave(4 // shared, 0).transpose(1, 2)
-    torch.testing.assert_close(layer.weight.data, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer.weight.data, weight - product, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("hidden_norm", "output_norm"), [(False, False), (True, False), (True, True)])

@@ -50,6 +50,26 @@ def test_what_has_no_cell_is_not_left_out_without_a_word(tmp_path: Path) -> None
     assert said("mnist", "Odd", empty_cells=True) == ""
 
 
+def test_what_nothing_trains_on_is_named(tmp_path: Path) -> None:
+    plan = tmp_path / "mine.yaml"
+    text = PLAN + "  Odd: {method: BP, hyperparameters: {cifar-10: {lr: 0.1, source: guess}}}\n"
+    plan.write_text(
+        text.replace("columns:", "columns:\n  mnist: {network: 1x8, hyperparameters_from: fashion-mnist}")
+    )
+
+    def named(**narrowed: list[str]) -> list[str]:
+        given = {"dataset": None, "method": None, **narrowed}
+        return list(Selection(str(plan), **given, seeds=None, epochs=None, results=tmp_path).empty())
+
+    row = f"Odd: no hyperparameters for any data set of the plan: mnist (or fashion-mnist), {MINI}"
+    column = "mnist (or fashion-mnist): no row has hyperparameters for it"
+    assert named() == [row, column]
+    assert named(dataset=[MINI]) == [row]
+    assert named(method=["BP"]) == [column]
+    shipped = Selection("table2", None, None, None, None, tmp_path, reading=True)
+    assert not list(shipped.empty())
+
+
 def test_one_plan_and_one_folder_however_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     plain = Selection("table2", None, None, None, None, RESULTS)

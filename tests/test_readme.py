@@ -74,14 +74,18 @@ def test_adding_a_method(project: Path) -> None:
     assert "source: search" in patch.read_text()
 
 
-def test_a_method_with_a_state(project: Path) -> None:
-    (project / "benchmark/methods/dfa.py").write_text(example("benchmark/methods/dfa.py"))
-    plan = example("paper_configs/mine.yaml").replace("Sign symmetry", "DFA")
-    (project / "paper_configs/mine.yaml").write_text(plan)
-    result = run("python -m benchmark run mine --report --method DFA --epochs 2", project)
+@pytest.mark.parametrize(
+    ("method", "file", "more"),
+    [("DFA", "dfa.py", ""), ("Kolen-Pollack", "kolen_pollack.py", "momentum: 0.5, weight_decay: 1.e-3, ")],
+)
+def test_a_method_with_a_state(method: str, file: str, more: str, project: Path) -> None:
+    (project / "benchmark/methods" / file).write_text(example(f"benchmark/methods/{file}"))
+    plan = example("paper_configs/mine.yaml").replace("Sign symmetry", method)
+    (project / "paper_configs/mine.yaml").write_text(plan.replace("{lr: 0.1, ", f"{{lr: 0.1, {more}"))
+    result = run(f"python -m benchmark run mine --report --method {method} --epochs 2", project)
     assert result.returncode == 0, result.stderr
     table = (project / "results/mine/tables/mine-2-epochs.csv").read_text()
-    error = float(next(line for line in table.splitlines() if line.startswith("DFA")).split(",")[6])
+    error = float(next(line for line in table.splitlines() if line.startswith(method)).split(",")[6])
     assert 15 < error < 60, error
 
 

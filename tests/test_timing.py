@@ -280,6 +280,13 @@ def test_points_of_table3() -> None:
     assert {costs.feedback_updates(p.run) for p in points} == {0, 5}
 
 
+def test_a_rule_may_learn_its_feedback_without_updates_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Selection("table2", None, None, None, None, RESULTS).plan.run("FA", "mnist")
+    assert run is not None
+    monkeypatch.setattr(METHODS["FA"], "learns_feedback", True)
+    assert costs.feedback_updates(run) == 0
+
+
 def test_points_of_the_study() -> None:
     plan = Selection("table2", None, None, None, None, RESULTS).plan
     points = list(timing_points.study_points(plan))

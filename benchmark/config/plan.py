@@ -207,14 +207,17 @@ class PlanConfig(Strict):
 
     def hyperparameters(self, row: str, column: str) -> Hyperparameters | None:
         """What the row uses on the column, or on that whose values it takes; None without a cell."""
-        given, passed = self.rows[row].hyperparameters, set[str]()
+        given = self.rows[row].hyperparameters
+        return next((given[place] for place in self.values_of(column) if place in given), None)
+
+    def values_of(self, column: str) -> list[str]:
+        """The data sets whose hyperparameters serve on a column, its own first; a row's first one counts."""
+        found: list[str] = []
         place: str | None = column
-        while place is not None and place not in passed:
-            if place in given:
-                return given[place]
-            passed.add(place)
+        while place is not None and place not in found:
+            found.append(place)
             place = self.columns[place].hyperparameters_from if place in self.columns else None
-        return None
+        return found
 
     def dims(self, row: str, column: str, dataset: DatasetConfig) -> list[int]:
         """Layer widths of the row's network on the column: input, hidden..., classes."""

@@ -124,7 +124,8 @@ def _decode(
             raise UserError(
                 f"data set {name}: {part}/ has images of {len(found)} classes "
                 f"({', '.join(found[:12]) or 'none'}), classes: {config.classes} declared in datasets.yaml"
-                + (f", train/ has {', '.join(classes[:12]) or 'none'}" if part == "test" else "")
+                + (f"; train/ has {', '.join(classes[:12]) or 'none'}" if part == "test" else "")
+                + (", and both need the same" if part == "test" and len(found) == config.classes else "")
             )
     fingerprint = hashlib.sha256(repr((images, config.image)).encode()).hexdigest()[:16]
     cache = _cache_folder() / f"{name}-{fingerprint}.npz"

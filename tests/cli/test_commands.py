@@ -356,6 +356,16 @@ def test_verify_fails_where_a_claim_does(command: Command, tmp_path: Path) -> No
         assert command("verify", "--results", "results")[0] == 3
 
 
+def test_a_row_that_nothing_trains_is_named(command: Command, tmp_path: Path) -> None:
+    row = "  Odd: {method: BP, hyperparameters: {mnist: {lr: 0.1, source: guess}}}\n"
+    (tmp_path / "tiny.yaml").write_text(PLAN + row)
+    assert command(*RUN)[0] == 0
+    for arguments in (RUN, ("status", *RUN[1:]), ("plan", *RUN[1:])):
+        code, out, err = command(*arguments)
+        assert (code, err) == (0, "")
+        assert f"Odd: no hyperparameters for any data set of the plan: {MINI}\n" in out
+
+
 def test_rerun_draws_what_the_data_are_there_for(command: Command, tmp_path: Path) -> None:
     assert command(*RUN)[0] == 0
     again = ("rerun", "--plan", "tiny.yaml", "--results", "results", "--device", "cpu", "--epochs", "1")

@@ -399,10 +399,9 @@ def rerun_command(
         raise UserError(f"{chosen.root}: no stored run to train again")
 
     def load(stored: StoredRun) -> Dataset:
-        column = stored.spec["dataset"]["name"]
-        if column not in chosen.plan.datasets:
-            raise UserError(f"{stored.folder}: the data set {column} is not in datasets.yaml")
-        return datasets.load(column, chosen.plan.datasets[column], data_root=data_root, device=on)
+        if (config := chosen.plan.datasets.get(stored.column)) is None:
+            raise UserError(f"{stored.folder}: the data set {stored.column} is not in datasets.yaml")
+        return datasets.load(stored.column, config, data_root=data_root, device=on)
 
     # All is checked before anything trains.
     drawn, data = rerun.choose_at_hand(

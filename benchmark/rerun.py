@@ -96,7 +96,7 @@ def choose_at_hand(
     while True:
         chosen = choose(left, keys, count, seed)
         absent = {}
-        for column, run in {_data_set(run): run for run in chosen}.items():
+        for column, run in {run.column: run for run in chosen}.items():
             try:
                 data[column] = data.get(column) or load(run)
             except DataNotFound as error:
@@ -104,18 +104,14 @@ def choose_at_hand(
         if not absent:
             break
         missing |= absent
-        left = [run for run in left if _data_set(run) not in absent]
+        left = [run for run in left if run.column not in absent]
         if keys or not left:
             raise UserError(*missing.values())
         for column, why in absent.items():
             say(f"drawn without {column}: {why}")
     for run in chosen:
-        _check_images(run, data[_data_set(run)])
-    return chosen, {_data_set(run): data[_data_set(run)] for run in chosen}
-
-
-def _data_set(stored: StoredRun) -> str:
-    return str(stored.spec["dataset"]["name"])
+        _check_images(run, data[run.column])
+    return chosen, {run.column: data[run.column] for run in chosen}
 
 
 def _multiply_adds(stored: StoredRun) -> float:
@@ -139,7 +135,7 @@ def run_of(stored: StoredRun, epochs: int | None = None) -> Run:
         raise UserError(f"{stored.folder}: made by {spec['method']} with {then}, this code has {now}")
     return Run(
         row=stored.record["row"],
-        column=spec["dataset"]["name"],
+        column=stored.column,
         method=spec["method"],
         options=spec["options"],
         hyperparameters=spec["hyperparameters"],

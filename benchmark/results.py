@@ -243,7 +243,7 @@ def _intact(folder: Path) -> bool:
 def _where_to(run: StoredRun, used: Path | None, runs: Path) -> str:
     """What to do with an intact run that is not the one that is read."""
     if used is None or used == run.folder or not _in_place(used):
-        home = runs / run.spec["dataset"]["name"] / f"{slug(run.record['label'])}-{run.record['key']}"
+        home = runs / run.column / f"{slug(run.record['label'])}-{run.record['key']}"
         first = ", once what is there is out of the way" if home.exists() else ""
         return f"not where this run is looked for; move it to {home}{first}"
     if not _intact(used):

@@ -114,6 +114,11 @@ class StoredRun:
         return self.record["spec"]
 
     @property
+    def column(self) -> str:
+        """The data set's name."""
+        return str(self.spec["dataset"]["name"])
+
+    @property
     def final(self) -> pd.DataFrame:
         """The last epoch, one row a seed, indexed by seed."""
         return self.after(self.spec["epochs"])
@@ -134,10 +139,9 @@ def check_same_images(runs: Sequence[StoredRun]) -> None:
     seen = {run.record["data"]["checksum"]: run for run in runs}
     if len(seen) > 1:
         saw = ", ".join(f"{run.folder} on {checksum[:12]}..." for checksum, run in seen.items())
-        column = runs[0].spec["dataset"]["name"]
         raise UserError(
-            f"{column}: stored runs were trained on different images: {saw}; delete one kind, or give the "
-            "other images a name of their own in datasets.yaml"
+            f"{runs[0].column}: stored runs were trained on different images: {saw}; delete one kind, or "
+            "give the other images a name of their own in datasets.yaml"
         )
 
 

@@ -61,7 +61,7 @@ def build(plan: Plan, store: Store) -> Runs:
 
 
 def _order(run: StoredRun) -> tuple[str, str, int, list[int]]:
-    return run.spec["dataset"]["name"], run.record["label"], run.spec["epochs"], run.spec["seeds"]
+    return run.column, run.record["label"], run.spec["epochs"], run.spec["seeds"]
 
 
 def described(run: StoredRun) -> dict[str, str]:
@@ -70,7 +70,7 @@ def described(run: StoredRun) -> dict[str, str]:
     versions = [sitting["versions"] for sitting in sittings]
     return {
         "run": record["label"],
-        "data set": run.spec["dataset"]["name"],
+        "data set": run.column,
         "seeds": spelled(run.spec["seeds"]),
         "epochs": str(run.spec["epochs"]),
         "precision": run.spec["precision"],

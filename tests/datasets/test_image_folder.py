@@ -351,7 +351,7 @@ def remove(*paths: str) -> Change:
         (lambda folder: (folder / "test").rename(folder / "val"), ["test/ has images of 0"]),
         (
             lambda folder: (folder / "test" / "a").rename(folder / "test" / "c"),
-            ["test/ has images of 2 classes (b, c)", "train/ has a, b"],
+            ["test/ has images of 2 classes (b, c)", "train/ has a, b, and both need the same"],
         ),
     ],
 )

@@ -107,8 +107,9 @@ def _keys(kind: Any, path: Sequence[str | int]) -> str:
 
 
 def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, *above: str) -> UserError:
-    """The first problem: file, key path (below `above`), what was found and is allowed; where others are."""
-    problems = error.errors()
+    """One problem: file, key path (below `above`), what was found and is allowed; where others are."""
+    # What is misspelt is missing, too.
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     where, *others = (
         ".".join(str(p) for p in (*above, *problem["loc"]) if p != "__pydantic_extra__")

@@ -421,6 +421,11 @@ STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
         ("columns/mnist/colour", 3, ["columns.mnist.colour", "unknown key, allowed: network, "]),
         ("networks/n/depth", 3, ["networks.n.depth", "unknown key"]),
         ("a\nb", 3, ["a b", "unknown key"]),
+        (
+            "protocol",
+            {"source": None, "sourse": "paper"},
+            ["protocol.sourse: unknown key", "epochs, batch_size", "(and 1 more problem: protocol.source)"],
+        ),
         (SEEDS, None, ["protocol.seeds", "required"]),
         ("rows", None, ["rows", "required"]),
         ("protocol/source", None, ["protocol.source", "required"]),
@@ -548,11 +553,11 @@ def test_keys_that_are_not_text(
         ({"epochs": 0, "batch_size": 0}, r"\(and 1 more problem: protocol\.batch_size\)$"),
         (
             {"epochs": 0, "batch_size": 0, "a": 1},
-            r"\(and 2 more problems: protocol\.batch_size, protocol\.a\)$",
+            r"\(and 2 more problems: protocol\.epochs, protocol\.batch_size\)$",
         ),
         (
             {"epochs": 0, "batch_size": 0, **dict.fromkeys("abcde", 1)},
-            r"\(and 6 more problems: protocol\.batch_size(, protocol\.[a-d]){4}, \.\.\.\)$",
+            r"\(and 6 more problems: protocol\.b(, protocol\.[c-e]){3}, protocol\.epochs, \.\.\.\)$",
         ),
     ],
     ids=len,

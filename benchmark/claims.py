@@ -1,7 +1,7 @@
 """The paper's claims, judged on stored results.
 
 A claim has parts: data sets, pairs of rows, encoders. A part about a difference of test errors is a one-sided
-test over the seeds that both rows have (paired: same order of samples), one about sensitivity a bootstrap
+test over the seeds (paired: same order of samples), one about sensitivity a bootstrap
 over configurations. The p-values of a claim's parts are corrected (Holm), claim by claim, and SUPPORTED
 means at most `ALPHA`, also where all parts must hold, so that the parts can be read by themselves. All
 other parts hold or do not, with no allowance for chance but the claim's margin; of a ratio of times, which
@@ -250,7 +250,8 @@ def _lower_error(
     check: LowerError, row: str, other: str, evidence: Evidence, column: str, margin: float
 ) -> list[Finding]:
     difference, numbers = _difference(evidence, row, other, column)
-    return [Finding("", f"{numbers}, asked: < {margin:g}", p=difference.p_above(-margin, sign=-1))]
+    asked = f"{numbers}, asked: < {margin:g}"
+    return [_tested(difference, asked, difference.p_above(-margin, sign=-1))]
 
 
 def _close_error(
@@ -258,19 +259,24 @@ def _close_error(
 ) -> list[Finding]:
     difference, numbers = _difference(evidence, row, other, column)
     reach = check.within + margin
-    return [Finding("", f"{numbers}, asked: within {reach:g}", p=difference.p_equivalence(reach))]
+    return [_tested(difference, f"{numbers}, asked: within {reach:g}", difference.p_equivalence(reach))]
+
+
+def _tested(difference: Difference, numbers: str, p: float) -> Finding:
+    """What does not vary shows nothing, however large: a t test would take it for certain."""
+    return Finding("", numbers, p=p) if difference.error else Finding("", numbers, holds=False)
 
 
 def _difference(evidence: Evidence, row: str, other: str, column: str) -> tuple[Difference, str]:
     """Error of `row` minus that of `other`, seed by seed, in numbers and words."""
-    both = _both(evidence.errors, row, other, column)
-    ours, theirs = both[0].align(both[1], join="inner")
+    ours, theirs = map(np.asarray, _both(evidence.errors, row, other, column))
     if len(ours) < 2:
-        raise NoData(f"{len(ours)} seeds that both rows have, 2 needed")
+        raise NoData("no test: 1 seed stored, 2 needed")
     if diverged := [lost for name in (row, other) if (lost := evidence.diverged(name, column))]:
         raise NoData(f"no test: {', '.join(diverged)}")
     found = Difference.paired(list(ours - theirs))
-    numbers = f"{ours.mean():.2f} against {theirs.mean():.2f} %, difference {found} over {len(ours)} seeds"
+    numbers = f"{ours.mean():.2f} against {theirs.mean():.2f} %, difference"
+    numbers += f" {found} over {len(ours)} seeds" if found.error else f" {found.text} on all seeds: no test"
     return found, numbers + evidence.remarks(row, column) + evidence.remarks(other, column)
 
 
@@ -327,7 +333,7 @@ def _measured(
 ) -> list[Finding]:
     """Of every seed, at every epoch asked for: `values`, epochs x seeds."""
     if encoder is None:
-        values, what = evidence.errors(row, column).to_frame().T, "test error"
+        values, what = pd.DataFrame([evidence.errors(row, column)]), "test error"
     else:
         table = evidence.jacobians(row, column)
         table = table[table["encoder"] == (table["encoder"].max() if encoder == "last" else encoder)]

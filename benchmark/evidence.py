@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from benchmark import costs, timing_points
-from benchmark.cells import LATE_EPOCHS, read_cells
+from benchmark.cells import LATE_EPOCHS, Cell, read_cells
 from benchmark.config import PaperTable
 from benchmark.costs import Cost
 from benchmark.errors import UserError
 from benchmark.results import Store
 from benchmark.sensitivity_design import TRIALS, default_rows, study_command
 from benchmark.sensitivity_samples import read_samples
-from benchmark.stored_run import StoredRun
 from benchmark.sweep import Plan, Run
 
 
@@ -39,7 +38,7 @@ class Evidence:
         self.warning = plan.warning
         """Why nothing here may be held against the paper, if so."""
         self.cells = read_cells(plan, store, paper)
-        self._runs: dict[str, StoredRun] = {}
+        self._jacobians: dict[str | None, pd.DataFrame | None] = {}
         self._back = 0
 
     def earlier(self, epochs: int) -> Evidence:
@@ -70,14 +69,13 @@ class Evidence:
             raise NoData(f"the plan declares no margin for {self.title(column)}")
         return self.plan.config.margins[column]
 
-    def errors(self, row: str, column: str) -> pd.Series[float]:
-        """Test error in % after the last epoch, or `earlier`, by seed."""
-        run = self._run(row, column)
-        return run.after(run.spec["epochs"] - self._back)["test_error"]
+    def errors(self, row: str, column: str) -> tuple[float, ...]:
+        """Test error in % of every seed after the last epoch, or `earlier`."""
+        return self._stored(row, column).by_epoch[-1 - self._back]
 
     def diverged(self, row: str, column: str) -> str:
         """`1 of BP diverged`; empty without any."""
-        count = int(self._run(row, column).final["diverged"].sum())
+        count = self._stored(row, column).diverged
         return f"{count} of {row} diverged" if count else ""
 
     def remarks(self, row: str, column: str) -> str:
@@ -88,7 +86,11 @@ class Evidence:
 
     def jacobians(self, row: str, column: str) -> pd.DataFrame:
         """What `jacobian.spectrum` measured in the released convention: epoch, seed, encoder and the rest."""
-        measured = self._run(row, column).measured.get("jacobian")
+        key = self._stored(row, column).key
+        if key not in self._jacobians:
+            stored = self.store.load(key) if key else None
+            self._jacobians[key] = stored.measured.get("jacobian") if stored else None
+        measured = self._jacobians[key]
         if measured is None:
             planned = "jacobian" in self._planned(row, column).measure
             what = f"the Jacobians of {row} on {self.title(column)}"
@@ -135,12 +137,9 @@ class Evidence:
             raise NoData(f"the plan has no {row} on {self.title(column)}")
         return run
 
-    def _run(self, row: str, column: str) -> StoredRun:
-        run = self._planned(row, column)
-        if run.key not in self._runs:
-            stored = self.store.load(*run.keys)
-            if stored is None:
-                command = self.cells[row, column].command
-                raise NoData(f"{row} on {self.title(column)} is not stored", command)
-            self._runs[run.key] = stored
-        return self._runs[run.key]
+    def _stored(self, row: str, column: str) -> Cell:
+        self._planned(row, column)
+        cell = self.cells[row, column]
+        if not cell.errors:
+            raise NoData(f"{row} on {self.title(column)} is not stored", cell.command)
+        return cell

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -44,7 +47,26 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
-    return psutil.virtual_memory().available  # the reclaimable page cache counts as free
+    return min([psutil.virtual_memory().available, *limits()])  # the page cache counts as free
+
+
+def limits(own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Bytes that the limits of a batch job or container leave, one a limit: control groups, version 2."""
+    with suppress(OSError):
+        (group,) = re.findall(r"^0::/(.*)$", own.read_text(), re.MULTILINE) or [""]
+        below = [groups / group, *(groups / group).parents]
+        return [left for folder in below if (left := _left_by_limit(folder)) is not None]
+    return []
+
+
+def _left_by_limit(group: Path) -> int | None:
+    """None without a limit."""
+    with suppress(OSError, ValueError):  # "max" is none
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        statistics = (group / "memory.stat").read_text()
+        cached = re.findall(r"^inactive_file (\d+)$", statistics, re.MULTILINE)
+        return max(0, limit - used + sum(map(int, cached)))
+    return None
 
 
 def bytes_per_replica(

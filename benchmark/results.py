@@ -199,7 +199,7 @@ def _read(folder: Path, runs: Path) -> StoredRun:
         )
         raise UserError(f"{error}; restore {folder}, or {advice}") from None
     used = _used(runs, run.record["key"])
-    if folder != used or not _in_place(folder):
+    if folder != used or not _belongs(folder, run.record):
         raise UserError(f"{folder}: {_where_to(run, used, runs)}")
     return run
 
@@ -222,11 +222,15 @@ def _columns(runs: Path) -> list[Path]:
 
 
 def _in_place(folder: Path) -> bool:
-    """Whether a run's folder is where runs of its key and data set are looked for, whatever its label."""
+    """Whether the run in a folder belongs there."""
     try:
-        record = record_of(folder)
+        return _belongs(folder, record_of(folder))
     except UserError:
         return False
+
+
+def _belongs(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether runs with this record's key and data set are looked for in the folder, whatever its label."""
     return (
         folder.name.endswith(f"-{record['key']}") and folder.parent.name == record["spec"]["dataset"]["name"]
     )

@@ -24,6 +24,8 @@ ALPHA = 0.05
 RESAMPLES = 9999
 """Of a bootstrap."""
 _NODES = 96
+_ROUNDING = 1e-6
+"""Points: differences that vary by less than this vary by rounding."""
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -102,9 +104,12 @@ class Difference:
 
     @classmethod
     def paired(cls, differences: Sequence[float]) -> Difference:
-        """The mean of two or more differences, one a pair."""
+        """The mean of two or more differences, one a pair.
+
+        Its `error` is 0 where they vary by rounding alone: nothing is to be tested then.
+        """
         sample = Sample.of(differences)
-        return cls(sample.mean, sample.error, sample.n - 1)
+        return cls(sample.mean, sample.error if np.ptp(differences) > _ROUNDING else 0.0, sample.n - 1)
 
     @property
     def interval(self) -> tuple[float, float]:

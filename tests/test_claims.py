@@ -168,7 +168,12 @@ def test_a_row_of_the_same_errors(chosen: Selection) -> None:
     store(chosen, "DTP", LOW)
     assert judged(chosen, BEATS).verdict is Verdict.NOT_SUPPORTED
     store(chosen, "TP", [error + 1 for error in LOW])
-    assert judged(chosen, {**BEATS, "against": ["TP"]}).verdict is Verdict.SUPPORTED
+    # No spread, no test: by chance three seeds of 1,000 test samples can have the same difference.
+    (part,) = judged(chosen, {**BEATS, "against": ["TP"]}).parts
+    assert part.verdict is Verdict.NOT_SUPPORTED
+    assert "difference -1.00 on all seeds: no test, asked: < 0" in part.numbers
+    (part,) = judged(chosen, {**BEATS, "kind": "close_error", "within": 5, "against": ["TP"]}).parts
+    assert part.verdict is Verdict.NOT_SUPPORTED
 
 
 @pytest.mark.parametrize(
@@ -217,7 +222,7 @@ def test_close_errors(chosen: Selection) -> None:
     assert judged(chosen, far, margin=0.5).verdict is Verdict.SUPPORTED
     (part,) = judged(chosen, far, margin=0.5).parts
     assert "asked: within 0.6" in part.numbers
-    assert (part.kept, part.late) == (20, 20)  # both rows are at 99 % before the last epoch
+    assert (part.kept, part.late) == (1, 20)  # before the last epoch all are at 99 %: no test
 
 
 @pytest.mark.parametrize("diverged", [1, 5])
@@ -315,7 +320,7 @@ def test_one_seed_is_no_data(tmp_path: Path) -> None:
     store(chosen, "DTP", [3.0])
     found = judged(chosen, BEATS)
     assert found.verdict is Verdict.NO_DATA
-    assert found.parts[0].numbers == "1 seeds that both rows have, 2 needed"
+    assert found.parts[0].numbers == "no test: 1 seed stored, 2 needed"
 
 
 # ---- measurements

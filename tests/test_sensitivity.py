@@ -512,31 +512,6 @@ def test_no_memory_for_one(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     assert "FW-DTP on fashion-mnist-mini: not enough memory for a single configuration" in line
 
 
-def test_replicas_per_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda device: 10**9)
-    small, large = [784, 256, 10], [3072, 1024, 1024, 10]
-    cuda = torch.device("cuda")
-    dtp, fw = METHODS["DTP"], METHODS["BP"]
-    assert memory.replicas_per_pass(dtp, large, 256, CPU) < memory.CPU_REPLICAS
-    assert memory.replicas_per_pass(fw, small, 256, CPU) == memory.CPU_REPLICAS
-    assert memory.replicas_per_pass(fw, small, 256, cuda) > 100
-    assert memory.replicas_per_pass(dtp, large, 256, cuda) > memory.replicas_per_pass(dtp, large, 512, cuda)
-    quarter = -(-memory.bytes_per_replica(dtp, large, 256, CPU) // 4)
-    monkeypatch.setattr(memory, "free_memory", lambda device: quarter)
-    assert memory.replicas_per_pass(dtp, large, 256, CPU) == 1
-    monkeypatch.setattr(memory, "free_memory", lambda device: quarter - 1)
-    with pytest.raises(
-        UserError, match=r"a network 3072-1024-1024-10 in minibatches of 256 takes about 0\.1 GiB"
-    ):
-        memory.replicas_per_pass(dtp, large, 256, CPU)
-    with pytest.raises(UserError, match=r"a network 3072-\.\.\.-10, 21 layers in minibatches"):
-        memory.replicas_per_pass(dtp, [3072, *[1024] * 20, 10], 256, CPU)
-
-
-def test_free_memory_is_there() -> None:
-    assert 2**20 < memory.free_memory(CPU) < 2**50
-
-
 # Several drivers
 
 

@@ -22,8 +22,8 @@ def note(ledger: Ledger) -> str:
     return (
         "SUPPORTED: our stored runs show it. NOT SUPPORTED: they do not, which need not mean that they show "
         "the contrary. INCOMPLETE: parts of the claim are without data or have a diverged seed, and the "
-        "others do not decide it. NO DATA: all of them are. Differences of test errors are over the seeds "
-        "that both rows have, paired, with 95% intervals, and not tested where a seed diverged; sensitivity "
+        "others do not decide it. NO DATA: all of them are. Differences of test errors are paired by seed, "
+        "with 95% intervals, and not tested where a seed diverged or all have the same; sensitivity "
         "is compared by a bootstrap over configurations; p is one-sided, corrected (Holm) over those parts "
         f"of the claim that have data, and SUPPORTED means that it is then at most {ALPHA:g}. Claims are "
         "not corrected for being many: of those with a p, each has that chance of being SUPPORTED though "

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
@@ -38,8 +37,6 @@ NOTE = (
     "difference may be a matter of which epoch was the last. What the paper says of its rows is judged in "
     "the claims, in families of their own, and can come out otherwise."
 )
-_SAME = 1e-6
-"""Points: differences that vary by less than this vary by rounding."""
 
 
 @dataclass(frozen=True)
@@ -179,18 +176,13 @@ def _has_addition(pair: Pair, plan: Plan) -> bool:
 def _pair(plan: Plan, row: str, other: str, ours: Cell, theirs: Cell) -> Pair:
     """Before correction. A plan's cells all have its seeds, in the same order."""
     apart = np.subtract(ours.late, theirs.late)  # (epochs, seeds)
-    last, late = _difference(apart[-1]), _difference(apart.mean(axis=0))
+    last, late = (Difference.paired(list(by_seed)) for by_seed in (apart[-1], apart.mean(axis=0)))
     diverged = [
         f"{cell.diverged} of {plan.label(name)} diverged"
         for name, cell in ((row, ours), (other, theirs))
         if cell.diverged
     ]
     return Pair(row, other, apart.shape[1], last, late, ", ".join(diverged))
-
-
-def _difference(by_seed: NDArray[np.float64]) -> Difference:
-    found = Difference.paired(list(by_seed))
-    return found if np.ptp(by_seed) > _SAME else replace(found, error=0.0)
 
 
 _COLUMNS = (

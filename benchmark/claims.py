@@ -41,7 +41,7 @@ from benchmark.sweep import Plan
 Found = TypeVar("Found")
 
 
-class Verdict(StrEnum):
+class ClaimVerdict(StrEnum):
     """What the store says of a claim, or of a part of it."""
 
     SUPPORTED = "SUPPORTED"
@@ -71,7 +71,7 @@ class Part:
 
     where: str
     numbers: str
-    verdict: Verdict
+    verdict: ClaimVerdict
     commands: tuple[str, ...]
     kept: int | None = None
     """Where it is about test errors: after how many of the last epochs the verdict would have been the same,
@@ -89,16 +89,16 @@ class Judgement:
     parts: list[Part]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ClaimVerdict:
         """Where all parts must hold, one that does not decides; where one must, one that does."""
         found = {part.verdict for part in self.parts}
-        decides, otherwise = Verdict.NOT_SUPPORTED, Verdict.SUPPORTED
+        decides, otherwise = ClaimVerdict.NOT_SUPPORTED, ClaimVerdict.SUPPORTED
         if self.claim.need == "any":
             decides, otherwise = otherwise, decides
         if decides in found:
             return decides
-        if Verdict.NO_DATA in found:
-            return Verdict.NO_DATA if len(found) == 1 else Verdict.INCOMPLETE
+        if ClaimVerdict.NO_DATA in found:
+            return ClaimVerdict.NO_DATA if len(found) == 1 else ClaimVerdict.INCOMPLETE
         return otherwise
 
 
@@ -111,7 +111,7 @@ class Ledger:
     warning: str | None
     """Why no verdict says anything of the paper, if so."""
 
-    def shown(self, verdict: Verdict) -> str:
+    def shown(self, verdict: ClaimVerdict) -> str:
         """A verdict as it may be printed."""
         return f"not comparable: {verdict}" if self.warning else str(verdict)
 
@@ -124,7 +124,7 @@ class Ledger:
         """`SUPPORTED on 2 of 4, NO DATA on 2 of 4`."""
         counts = Counter(part.verdict for part in judgement.parts)
         total = len(judgement.parts)
-        return ", ".join(f"{self.shown(v)} on {counts[v]} of {total}" for v in Verdict if counts[v])
+        return ", ".join(f"{self.shown(v)} on {counts[v]} of {total}" for v in ClaimVerdict if counts[v])
 
     @property
     def commands(self) -> list[str]:
@@ -134,7 +134,7 @@ class Ledger:
     @property
     def failed(self) -> bool:
         """Whether a claim of the paper is not supported."""
-        return not self.warning and any(j.verdict is Verdict.NOT_SUPPORTED for j in self.judgements)
+        return not self.warning and any(j.verdict is ClaimVerdict.NOT_SUPPORTED for j in self.judgements)
 
     def frame(self) -> pd.DataFrame:
         """One row a part."""
@@ -180,7 +180,7 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Judgement:
 def _with_late(*versions: Part) -> Part:
     """The first, of the last epoch, with how many of all are judged as it is."""
     part, late = versions[0], len(versions)
-    if part.verdict is Verdict.NO_DATA:
+    if part.verdict is ClaimVerdict.NO_DATA:
         return part
     return replace(part, kept=sum(other.verdict is part.verdict for other in versions), late=late)
 
@@ -197,7 +197,11 @@ def _parts(claim: Claim, evidence: Evidence) -> list[Part]:
             p = next(corrected)
             holds = p <= ALPHA
             numbers += f", p = {finding.p:.2g}" + (f", corrected {p:.2g}" if len(tested) > 1 else "")
-        verdict = {None: Verdict.NO_DATA, True: Verdict.SUPPORTED, False: Verdict.NOT_SUPPORTED}[holds]
+        verdict = {
+            None: ClaimVerdict.NO_DATA,
+            True: ClaimVerdict.SUPPORTED,
+            False: ClaimVerdict.NOT_SUPPORTED,
+        }[holds]
         parts.append(Part(finding.where, numbers, verdict, finding.commands))
     return parts
 

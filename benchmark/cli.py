@@ -46,7 +46,7 @@ from benchmark.precision import check as check_precision
 from benchmark.progress import progress_bar
 from benchmark.report import claims as claims_report
 from benchmark.report import contents, html
-from benchmark.report.contents import REPORTS
+from benchmark.report.contents import MEASURED, REPORTS
 from benchmark.report.runs import described
 from benchmark.results import Store
 from benchmark.samples import Dataset
@@ -82,7 +82,16 @@ def plan(
     ] = None,
 ) -> None:
     """List a plan's runs, their states, and an estimate of the time left on this machine."""
-    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root, precision=precision)
+    chosen = Selection(
+        name,
+        results,
+        dataset=dataset,
+        method=method,
+        seeds=seeds,
+        epochs=epochs,
+        data_root=data_root,
+        precision=precision,
+    )
     if each is not None:
         _print_commands(chosen, each, data_root, device)
         return
@@ -148,7 +157,15 @@ def status_command(
     Takes the options of `run` that do not change how it trains, so that its command line serves here, too.
     """
     chosen = Selection(
-        name, dataset, method, seeds, epochs, results, data_root, precision=precision, reading=True
+        name,
+        results,
+        dataset=dataset,
+        method=method,
+        seeds=seeds,
+        epochs=epochs,
+        data_root=data_root,
+        precision=precision,
+        reading=True,
     )
     pick_device(device)
     table = Table("row", "data set", "state", "key", "note")
@@ -197,7 +214,16 @@ def run(
 ) -> None:
     """Train what is missing of a plan; interrupted runs go on where they stopped."""
     check_number("--replicas-per-pass", replicas_per_pass)
-    chosen = Selection(name, dataset, method, seeds, epochs, results, data_root, precision=precision)
+    chosen = Selection(
+        name,
+        results,
+        dataset=dataset,
+        method=method,
+        seeds=seeds,
+        epochs=epochs,
+        data_root=data_root,
+        precision=precision,
+    )
     if needed_for is not None:
         chosen.narrow_to_measured(_measurement(needed_for))
     if report or needed_for is not None:
@@ -235,10 +261,9 @@ def run(
 
 def _measurement(report: str) -> str:
     """What a report rests on, of `run --for`."""
-    measured = {"table1": "conditions", "figure2": "jacobian"}
-    if report not in measured:
-        raise UserError(f"--for: {report!r} found, allowed: {', '.join(measured)}")
-    return measured[report]
+    if report not in MEASURED:
+        raise UserError(f"--for: {report!r} found, allowed: {', '.join(MEASURED)}")
+    return MEASURED[report]
 
 
 @app.command("report")
@@ -266,7 +291,14 @@ def report_command(
         if given is not None and name not in ("table2", "differences", "curves"):
             raise UserError(f"{option}: goes with report table2, differences and curves, not with {name}")
     chosen = Selection(
-        plan or "table2", dataset, method, seeds, epochs, results, precision=precision, reading=True
+        plan or "table2",
+        results,
+        dataset=dataset,
+        method=method,
+        seeds=seeds,
+        epochs=epochs,
+        precision=precision,
+        reading=True,
     )
     if open_page and name != "all":
         raise UserError("--open: goes with report all, which makes the page")
@@ -302,7 +334,7 @@ def verify(
 ) -> None:
     """Judge every claim of the paper on stored results; exit status 3 if one is not supported."""
     chosen = Selection(
-        plan or "table2", None, None, seeds, epochs, results, precision=precision, reading=True
+        plan or "table2", results, seeds=seeds, epochs=epochs, precision=precision, reading=True
     )
     with _warning(chosen):
         ledger = claims.verify(chosen.plan, chosen.store, load_paper_values()["table2"])
@@ -353,7 +385,7 @@ def reproduce(
     if profile not in PROFILES:
         raise UserError(f"{profile!r} found, allowed: {', '.join(PROFILES)}")
     plan, failures = PROFILES[profile], list[str]()
-    Selection(plan, None, None, None, None, results).refuse_unwritable()
+    Selection(plan, results).refuse_unwritable()
     steps: tuple[Callable[[], None], ...] = (
         lambda: run(plan, data_root=data_root, results=results, device=device),
         lambda: sensitivity.command(profile=profile, data_root=data_root, results=results, device=device),
@@ -390,7 +422,7 @@ def rerun_command(
     for option, given in (("--random", count), ("--seed", seed)):
         if keys and given is not None:
             raise UserError(f"{option}: goes without keys, {', '.join(keys)} given")
-    chosen = Selection(plan or "table2", None, None, None, None, results, data_root, reading=True)
+    chosen = Selection(plan or "table2", results, data_root=data_root, reading=True)
     on = pick_device(device)
     table = Table("row", "data set", "key", "epochs", "train loss", "test error", "")
     differing = []

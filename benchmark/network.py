@@ -51,7 +51,6 @@ def _normalise(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class Trace:
     """What one `Layer` computed on one minibatch, kept for its local gradient."""
 
-    input: Tensor  # u
     preactivation: Tensor  # W u
     activation: Tensor  # tanh(W u), or W u for a linear layer
     output: Tensor  # N(activation)
@@ -93,9 +92,9 @@ class Layer(nn.Module):
         z = self.linear(u)
         a = torch.tanh(z) if self.tanh else z
         if not self.normalised:
-            return Trace(u, z, a, a)
+            return Trace(z, a, a)
         y, mean, rstd = _normalise(a)
-        return Trace(u, z, a, y, mean, rstd)
+        return Trace(z, a, y, mean, rstd)
 
     def backward(self, trace: Trace, grad: Tensor) -> Tensor:
         """The gradient at the preactivation `W u`, given `grad` at the output; both (R, out, n)."""
@@ -243,15 +242,14 @@ def initial_weights(
             nn.init.orthogonal_(torch.empty(out, width), generator=draw) for width, out in pairwise(dims)
         ]
         draw = streams.generator(seed, "feedback")
-        feedbacks[seed] = [
-            _feedback_weight(weight, feedback, decoder_init, draw) for weight in encoders[seed][1:]
-        ]
+        held = encoders[seed][1:] if feedback != "none" else []
+        feedbacks[seed] = [_feedback_weight(weight, feedback, decoder_init, draw) for weight in held]
 
     def stack(weights: dict[int, list[Tensor]]) -> list[Tensor]:
         layers = zip(*(weights[seed] for seed in seeds), strict=True)
         return [torch.stack(layer).to(dtype) for layer in layers]
 
-    return stack(encoders), stack(feedbacks) if feedback != "none" else []
+    return stack(encoders), stack(feedbacks)
 
 
 def _feedback_weight(weight: Tensor, feedback: str, decoder_init: float, draw: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ import math
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from benchmark.compilation import Compile, Execution
 from benchmark.errors import DataNotFound, UserError
 from benchmark.executor import Progress, train
 from benchmark.methods import METHODS
-from benchmark.precision import Precision
 from benchmark.results import Store
 from benchmark.samples import Dataset
 from benchmark.stored_run import StoredRun
@@ -133,20 +132,8 @@ def run_of(stored: StoredRun, epochs: int | None = None) -> Run:
     spec, then, now = stored.spec, _made_by(stored), _now(stored)
     if now != then:
         raise UserError(f"{stored.folder}: made by {spec['method']} with {then}, this code has {now}")
-    return Run(
-        row=stored.record["row"],
-        column=stored.column,
-        method=spec["method"],
-        options=spec["options"],
-        hyperparameters=spec["hyperparameters"],
-        dims=spec["dims"],
-        seeds=spec["seeds"],
-        epochs=min(epochs or spec["epochs"], spec["epochs"]),
-        batch_size=spec["batch_size"],
-        precision=Precision.HIGHEST if spec["precision"] == "float32" else Precision(spec["precision"]),
-        image=spec["dataset"]["image"],
-        checksum=spec["dataset"]["checksum"],
-    )
+    run = Run.of(stored.record["row"], spec)
+    return replace(run, epochs=min(epochs or run.epochs, run.epochs))
 
 
 def _made_by(stored: StoredRun) -> dict[str, int]:

@@ -185,7 +185,7 @@ def command(
     device: DeviceName = "auto",
 ) -> None:
     """Search hyperparameters of a plan's rows on held-out training samples; write a patch of the plan."""
-    chosen = Selection(plan, dataset, method, None, None, results, data_root, empty_cells=True)
+    chosen = Selection(plan, results, dataset=dataset, method=method, data_root=data_root, empty_cells=True)
     config = load_search(spaces)
     check_number("--trials", trials)
     check_number("--seed", seed, least=0, most=LAST_SEED)

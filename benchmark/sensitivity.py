@@ -224,7 +224,9 @@ def command(
     if storage == "":
         raise UserError("--storage: '' found, allowed: the URL of a database, such as sqlite:///study.db")
     plan = PROFILES.get(profile, profile)
-    chosen = Selection(plan, dataset, methods, None, None, results, data_root, precision=precision)
+    chosen = Selection(
+        plan, results, dataset=dataset, method=methods, data_root=data_root, precision=precision
+    )
     rows = chosen.rows if methods is not None else default_rows(chosen.plan)
     columns = chosen.columns if dataset is not None else [default_column(chosen.plan)]
     studied = {column: designs(chosen.plan, rows, column, epochs, seed) for column in columns}

@@ -114,8 +114,8 @@ class Difference:
     @property
     def interval(self) -> tuple[float, float]:
         """Confidence interval of level 1 - ALPHA."""
-        reach = float(special.stdtrit(self.df, 1 - ALPHA / 2)) * self.error
-        return self.difference - reach, self.difference + reach
+        half = float(special.stdtrit(self.df, 1 - ALPHA / 2)) * self.error
+        return self.difference - half, self.difference + half
 
     @property
     def text(self) -> str:
@@ -280,7 +280,7 @@ def shortfall_interval(accuracy: NDArray[Any]) -> tuple[float, float]:
 def p_less_sensitive(ours: NDArray[Any], theirs: NDArray[Any], margin: float) -> float:
     """Of the one-sided bootstrap test that our `shortfall` is larger than theirs by `margin` or more.
 
-    Paired: the n-th configurations of both have the same factors of the hyperparameters that both have.
+    Paired: the n-th configurations of both have the same factors, hyperparameter by hyperparameter in order.
     """
     drawn = _bootstrap((ours, theirs), lambda a, b, axis: shortfall(a, axis) - shortfall(b, axis))
     return float((1 + np.sum(drawn >= margin)) / (1 + RESAMPLES))

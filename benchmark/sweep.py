@@ -18,6 +18,9 @@ from benchmark.precision import Precision
 from benchmark.stored_run import key_of
 from benchmark.training import SEMANTICS
 
+_PRECISIONS = {Precision.HIGHEST: "float32", Precision.TF32: "tf32"}
+"""As a specification says it."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -55,11 +58,29 @@ class Run:
             "seeds": self.seeds,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
-            "precision": "float32" if self.precision is Precision.HIGHEST else self.precision.value,
+            "precision": _PRECISIONS[self.precision],
         }
         if self.measure:
             spec["measure"] = {name: MEASUREMENTS[name].version for name in self.measure}
         return spec
+
+    @classmethod
+    def of(cls, row: str, spec: Mapping[str, Any]) -> Run:
+        """The run of a specification that this code made; what it measures besides left out."""
+        return cls(
+            row=row,
+            column=spec["dataset"]["name"],
+            method=spec["method"],
+            options=spec["options"],
+            hyperparameters=spec["hyperparameters"],
+            dims=spec["dims"],
+            seeds=spec["seeds"],
+            epochs=spec["epochs"],
+            batch_size=spec["batch_size"],
+            precision=next(precision for precision, name in _PRECISIONS.items() if name == spec["precision"]),
+            image=spec["dataset"]["image"],
+            checksum=spec["dataset"]["checksum"],
+        )
 
     @property
     def key(self) -> str:

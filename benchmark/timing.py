@@ -327,7 +327,7 @@ def command(
     for option, used in (("--profile", profile is not None), ("--again", again)):
         if used:
             raise UserError(f"{option}: only with --table3 or --study")
-    chosen = Selection(plan or "table2", dataset, method, None, None, results, precision=precision)
+    chosen = Selection(plan or "table2", results, dataset=dataset, method=method, precision=precision)
     runs = chosen.plan.runs(chosen.rows, chosen.columns)
     if dataset is None:
         runs = [run for run in runs if run.column == runs[0].column]
@@ -371,7 +371,7 @@ def _measure_and_report(
     """Measure what is not yet there for this device, then rebuild the table or figure."""
     if profile not in PROFILES:
         raise UserError(f"--profile: {profile!r} found, allowed: {', '.join(PROFILES)}")
-    chosen = Selection(PROFILES[profile].plan, None, None, None, None, results)
+    chosen = Selection(PROFILES[profile].plan, results)
     chosen.refuse_unwritable()
     plan = chosen.plan
     file = costs.file_of(chosen.root, kind, provenance.device_name(device))

@@ -85,7 +85,7 @@ def select(folder: Path, text: str = PLAN, **options: Any) -> Selection:
     file = folder / "made up.yaml"
     file.write_text(text)
     given = {"dataset": None, "method": None, "seeds": None, "epochs": None, **options}
-    return Selection(str(file), **given, results=folder / "results")
+    return Selection(str(file), folder / "results", **given)
 
 
 def fill(

@@ -40,7 +40,7 @@ def select(folder: Path, seeds: str | None = None) -> Selection:
     folder.mkdir(exist_ok=True)
     file = folder / "tiny.yaml"
     file.write_text(PLAN)
-    return Selection(str(file), None, None, seeds, None, folder / "results")
+    return Selection(str(file), folder / "results", seeds=seeds)
 
 
 def the_run(chosen: Selection) -> Run:
@@ -195,7 +195,7 @@ def test_other_specifications_other_seeds_and_damage_are_no_parts(tmp_path: Path
     found = assembly.stored_seeds(the_run(chosen), chosen.store)
     assert list(found) == [1]
     (tmp_path / "tiny.yaml").write_text(PLAN.replace("lr: 0.5", "lr: 0.4"))
-    other = Selection(str(tmp_path / "tiny.yaml"), None, None, None, None, tmp_path / "results")
+    other = Selection(str(tmp_path / "tiny.yaml"), tmp_path / "results")
     assert assembly.stored_seeds(the_run(other), other.store) == {}
 
 

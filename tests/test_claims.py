@@ -18,7 +18,7 @@ from rich.console import Console
 from scipy import stats
 
 from benchmark import costs, optuna_storage, timing_points
-from benchmark.claims import Judgement, Ledger, Part, Verdict, verify
+from benchmark.claims import ClaimVerdict, Judgement, Ledger, Part, verify
 from benchmark.config import CONFIGS, PaperTable, load_claims, load_datasets, load_paper_values
 from benchmark.costs import Cost
 from benchmark.errors import UserError
@@ -66,7 +66,7 @@ def select(folder: Path, text: str = PLAN, **options: Any) -> Selection:
     plan = folder / "made up.yaml"
     plan.write_text(text)
     given = {"dataset": None, "method": None, "seeds": None, "epochs": None, **options}
-    return Selection(str(plan), **given, results=folder / "results")
+    return Selection(str(plan), folder / "results", **given)
 
 
 def store(
@@ -131,7 +131,7 @@ def test_a_lower_error_is_supported_with_its_numbers(chosen: Selection) -> None:
     store(chosen, "FW-DTP", LOW)
     store(chosen, "DTP", HIGH)
     found = judged(chosen, BEATS)
-    assert found.verdict is Verdict.SUPPORTED
+    assert found.verdict is ClaimVerdict.SUPPORTED
     (part,) = found.parts
     assert part.where == "MNIST: FW-DTP against DTP"
     test = stats.ttest_rel(LOW, HIGH, alternative="less")
@@ -147,10 +147,10 @@ def test_a_lower_error_is_supported_with_its_numbers(chosen: Selection) -> None:
 def test_the_opposite_and_chance_are_not_supported(chosen: Selection) -> None:
     store(chosen, "FW-DTP", HIGH)
     store(chosen, "DTP", LOW)
-    assert judged(chosen, BEATS).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, BEATS).verdict is ClaimVerdict.NOT_SUPPORTED
     store(chosen, "DRL", [3.11, 3.24, 3.22, 3.29, 3.05])
     chance = judged(chosen, {**BEATS, "against": ["DRL"]})
-    assert chance.verdict is Verdict.NOT_SUPPORTED
+    assert chance.verdict is ClaimVerdict.NOT_SUPPORTED
     assert "difference +0.00 [-0.0" in chance.parts[0].numbers
 
 
@@ -158,7 +158,7 @@ def test_seeds_are_paired(chosen: Selection) -> None:
     """A small difference in every seed, between rows that vary much more from seed to seed."""
     store(chosen, "FW-DTP", [1.0, 2.0, 3.0, 4.0, 5.0])
     store(chosen, "DTP", [1.11, 2.1, 3.09, 4.1, 5.1])
-    assert judged(chosen, BEATS).verdict is Verdict.SUPPORTED
+    assert judged(chosen, BEATS).verdict is ClaimVerdict.SUPPORTED
     unpaired = stats.ttest_ind([1.0, 2.0, 3.0, 4.0, 5.0], [1.11, 2.1, 3.09, 4.1, 5.1], alternative="less")
     assert unpaired.pvalue > 0.4
 
@@ -166,21 +166,21 @@ def test_seeds_are_paired(chosen: Selection) -> None:
 def test_a_row_of_the_same_errors(chosen: Selection) -> None:
     store(chosen, "FW-DTP", LOW)
     store(chosen, "DTP", LOW)
-    assert judged(chosen, BEATS).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, BEATS).verdict is ClaimVerdict.NOT_SUPPORTED
     store(chosen, "TP", [error + 1 for error in LOW])
     # No spread, no test: by chance three seeds of 1,000 test samples can have the same difference.
     (part,) = judged(chosen, {**BEATS, "against": ["TP"]}).parts
-    assert part.verdict is Verdict.NOT_SUPPORTED
+    assert part.verdict is ClaimVerdict.NOT_SUPPORTED
     assert "difference -1.00 on all seeds: no test, asked: < 0" in part.numbers
     (part,) = judged(chosen, {**BEATS, "kind": "close_error", "within": 5, "against": ["TP"]}).parts
-    assert part.verdict is Verdict.NOT_SUPPORTED
+    assert part.verdict is ClaimVerdict.NOT_SUPPORTED
 
 
 @pytest.mark.parametrize(
     ("margin", "verdict"),
-    [(0, Verdict.NOT_SUPPORTED), (0.4, Verdict.NOT_SUPPORTED), (0.6, Verdict.SUPPORTED)],
+    [(0, ClaimVerdict.NOT_SUPPORTED), (0.4, ClaimVerdict.NOT_SUPPORTED), (0.6, ClaimVerdict.SUPPORTED)],
 )
-def test_a_margin_lets_the_error_be_higher(chosen: Selection, margin: float, verdict: Verdict) -> None:
+def test_a_margin_lets_the_error_be_higher(chosen: Selection, margin: float, verdict: ClaimVerdict) -> None:
     store(chosen, "FW-DTP", HIGH)
     store(chosen, "DTP", LOW)
     assert judged(chosen, BEATS, margin=margin).verdict is verdict
@@ -191,7 +191,7 @@ def test_the_margin_of_the_plan(chosen: Selection) -> None:
         store(chosen, "FW-DTP", [2.91, 2.9, 2.92, 2.9, 2.9], column)
         store(chosen, "DTP", [2.8] * 5, column)
     found = judged(chosen, {**BEATS, "columns": ["mnist", "fashion-mnist"]}, margin="plan")
-    assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NO_DATA]
+    assert [part.verdict for part in found.parts] == [ClaimVerdict.SUPPORTED, ClaimVerdict.NO_DATA]
     assert found.parts[1].numbers == "the plan declares no margin for F-MNIST"
 
 
@@ -203,11 +203,11 @@ def test_holm_over_the_parts_of_a_claim(chosen: Selection) -> None:
         store(chosen, row, [error + shift for error in barely])
     raw = stats.ttest_1samp(np.array(barely) - 2.5, 0, alternative="greater").pvalue
     assert 0.05 / 2 > raw > 0.05 / 3
-    assert judged(chosen, BEATS).verdict is Verdict.SUPPORTED
+    assert judged(chosen, BEATS).verdict is ClaimVerdict.SUPPORTED
     two = judged(chosen, {**BEATS, "against": ["DTP", "TP"]})
-    assert two.verdict is Verdict.SUPPORTED
+    assert two.verdict is ClaimVerdict.SUPPORTED
     three = judged(chosen, {**BEATS, "against": ["DTP", "TP", "DRL"]})
-    assert {part.verdict for part in three.parts} == {Verdict.NOT_SUPPORTED}
+    assert {part.verdict for part in three.parts} == {ClaimVerdict.NOT_SUPPORTED}
     assert three.parts[0].numbers.endswith(f"p = {raw:.2g}, corrected {3 * raw:.2g}")
 
 
@@ -216,10 +216,10 @@ def test_close_errors(chosen: Selection) -> None:
     store(chosen, "FW-DTP", LOW)
     store(chosen, "DTP", [error + 0.05 for error in LOW[:4]] + [LOW[4] + 0.06])
     store(chosen, "DRL", HIGH)
-    assert judged(chosen, check).verdict is Verdict.SUPPORTED
+    assert judged(chosen, check).verdict is ClaimVerdict.SUPPORTED
     far = {**check, "against": ["DRL"]}
-    assert judged(chosen, far).verdict is Verdict.NOT_SUPPORTED
-    assert judged(chosen, far, margin=0.5).verdict is Verdict.SUPPORTED
+    assert judged(chosen, far).verdict is ClaimVerdict.NOT_SUPPORTED
+    assert judged(chosen, far, margin=0.5).verdict is ClaimVerdict.SUPPORTED
     (part,) = judged(chosen, far, margin=0.5).parts
     assert "asked: within 0.6" in part.numbers
     assert (part.kept, part.late) == (1, 20)  # before the last epoch all are at 99 %: no test
@@ -232,14 +232,14 @@ def test_rows_with_diverged_seeds_are_not_tested(chosen: Selection, diverged: in
     store(chosen, "DTP", [*[90.2] * diverged, *HIGH[diverged:]], diverged=diverged)
     found = judged(chosen, BEATS)
     assert found.parts[0].numbers == f"no test: {diverged} of DTP diverged"
-    assert found.verdict is Verdict.NO_DATA
+    assert found.verdict is ClaimVerdict.NO_DATA
 
 
 def test_diverged_seeds_of_a_single_row_count_and_are_named(chosen: Selection) -> None:
     store(chosen, "TP", [90.2] * 5, diverged=5)
     found = judged(chosen, {**FAILS, "above": 50})
     assert "5 of TP diverged" in found.parts[0].numbers
-    assert found.verdict is Verdict.SUPPORTED
+    assert found.verdict is ClaimVerdict.SUPPORTED
 
 
 FAILS = {"kind": "measured", "of": "test_error", "rows": ["TP"], "columns": ["mnist"]}
@@ -260,7 +260,7 @@ def test_guessed_hyperparameters_are_named(tmp_path: Path) -> None:
 
 def test_nothing_stored(chosen: Selection) -> None:
     found = judged(chosen, BEATS)
-    assert found.verdict is Verdict.NO_DATA
+    assert found.verdict is ClaimVerdict.NO_DATA
     (part,) = found.parts
     assert part.numbers == "FW-DTP on MNIST is not stored; DTP on MNIST is not stored"
     assert [command.split("--method ")[1].split()[0] for command in part.commands] == ["FW-DTP", "DTP"]
@@ -273,19 +273,19 @@ def test_a_claim_on_two_data_sets_with_data_for_one(chosen: Selection) -> None:
     store(chosen, "FW-DTP", LOW)
     store(chosen, "DTP", HIGH)
     found = judged(chosen, both)
-    assert found.verdict is Verdict.INCOMPLETE
-    assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NO_DATA]
+    assert found.verdict is ClaimVerdict.INCOMPLETE
+    assert [part.verdict for part in found.parts] == [ClaimVerdict.SUPPORTED, ClaimVerdict.NO_DATA]
     store(chosen, "FW-DTP", HIGH, "fashion-mnist")
     store(chosen, "DTP", LOW, "fashion-mnist")
     found = judged(chosen, both)
-    assert found.verdict is Verdict.NOT_SUPPORTED
-    assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NOT_SUPPORTED]
+    assert found.verdict is ClaimVerdict.NOT_SUPPORTED
+    assert [part.verdict for part in found.parts] == [ClaimVerdict.SUPPORTED, ClaimVerdict.NOT_SUPPORTED]
 
 
 def test_one_that_fails_decides_whatever_is_missing(chosen: Selection) -> None:
     store(chosen, "FW-DTP", HIGH)
     store(chosen, "DTP", LOW)
-    assert judged(chosen, {**BEATS, "columns": ["mnist", "cifar-10"]}).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, {**BEATS, "columns": ["mnist", "cifar-10"]}).verdict is ClaimVerdict.NOT_SUPPORTED
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_one_that_fails_decides_whatever_is_missing(chosen: Selection) -> None:
     ],
 )
 def test_all_or_any(chosen: Selection, need: Any, verdicts: str, verdict: str) -> None:
-    of = {"S": Verdict.SUPPORTED, "N": Verdict.NOT_SUPPORTED, "D": Verdict.NO_DATA}
+    of = {"S": ClaimVerdict.SUPPORTED, "N": ClaimVerdict.NOT_SUPPORTED, "D": ClaimVerdict.NO_DATA}
     claim = judged(chosen, BEATS).claim.model_copy(update={"need": need})
     assert Judgement("it", claim, [Part("", "", of[v], ()) for v in verdicts]).verdict == verdict
 
@@ -319,7 +319,7 @@ def test_one_seed_is_no_data(tmp_path: Path) -> None:
     store(chosen, "FW-DTP", [2.0])
     store(chosen, "DTP", [3.0])
     found = judged(chosen, BEATS)
-    assert found.verdict is Verdict.NO_DATA
+    assert found.verdict is ClaimVerdict.NO_DATA
     assert found.parts[0].numbers == "no test: 1 seed stored, 2 needed"
 
 
@@ -332,15 +332,15 @@ SPECTRUM = {"kind": "measured", "rows": ["DTP"], "columns": ["mnist"], "encoders
 def test_every_seed_is_within_bounds(chosen: Selection) -> None:
     store(chosen, "TP", [79.0, 80.0, 78.0, 81.0, 52.0])
     found = judged(chosen, {**FAILS, "above": 50})
-    assert found.verdict is Verdict.SUPPORTED
+    assert found.verdict is ClaimVerdict.SUPPORTED
     assert found.parts[0].numbers == "test error: mean 74, 52 to 81 over 5 seeds, asked of each: > 50"
     assert (found.parts[0].kept, found.parts[0].late) == (20, 20)
-    assert judged(chosen, {**FAILS, "above": 53}).verdict is Verdict.NOT_SUPPORTED
-    assert judged(chosen, {**FAILS, "above": 53}, margin=2).verdict is Verdict.SUPPORTED
-    assert judged(chosen, {**FAILS, "below": 82}).verdict is Verdict.SUPPORTED
-    assert judged(chosen, {**FAILS, "below": 81}).verdict is Verdict.NOT_SUPPORTED
-    assert judged(chosen, {**FAILS, "about": 66}, margin=14.5).verdict is Verdict.NOT_SUPPORTED
-    assert judged(chosen, {**FAILS, "about": 66}, margin=15.5).verdict is Verdict.SUPPORTED
+    assert judged(chosen, {**FAILS, "above": 53}).verdict is ClaimVerdict.NOT_SUPPORTED
+    assert judged(chosen, {**FAILS, "above": 53}, margin=2).verdict is ClaimVerdict.SUPPORTED
+    assert judged(chosen, {**FAILS, "below": 82}).verdict is ClaimVerdict.SUPPORTED
+    assert judged(chosen, {**FAILS, "below": 81}).verdict is ClaimVerdict.NOT_SUPPORTED
+    assert judged(chosen, {**FAILS, "about": 66}, margin=14.5).verdict is ClaimVerdict.NOT_SUPPORTED
+    assert judged(chosen, {**FAILS, "about": 66}, margin=15.5).verdict is ClaimVerdict.SUPPORTED
 
 
 def test_every_epoch_is_within_bounds(chosen: Selection) -> None:
@@ -351,16 +351,16 @@ def test_every_epoch_is_within_bounds(chosen: Selection) -> None:
     check = {**SPECTRUM, "of": "nonnegative", "from_epoch": 11, "above": 1}
     found = judged(chosen, check, margin=0.005)
     assert [part.where for part in found.parts] == ["MNIST: DTP, encoder 2", "MNIST: DTP, last encoder"]
-    assert [part.verdict for part in found.parts] == [Verdict.SUPPORTED, Verdict.NOT_SUPPORTED]
+    assert [part.verdict for part in found.parts] == [ClaimVerdict.SUPPORTED, ClaimVerdict.NOT_SUPPORTED]
     assert found.parts[1].numbers == (
         "epochs 11 to 20: mean 0.988, 0.5 to 0.998 over 5 seeds and 10 epochs, asked of each: > 0.995"
     )
     earlier = judged(chosen, {**check, "from_epoch": 10}, margin=0.005)
-    assert earlier.parts[0].verdict is Verdict.NOT_SUPPORTED
+    assert earlier.parts[0].verdict is ClaimVerdict.NOT_SUPPORTED
     last = {**SPECTRUM, "of": "nonnegative", "about": 0.99}
-    assert judged(chosen, last, margin=0.01).verdict is Verdict.SUPPORTED
-    assert judged(chosen, {**check, "from_epoch": 21}).verdict is Verdict.NO_DATA
-    assert judged(chosen, {**check, "encoders": [7]}).verdict is Verdict.NO_DATA
+    assert judged(chosen, last, margin=0.01).verdict is ClaimVerdict.SUPPORTED
+    assert judged(chosen, {**check, "from_epoch": 21}).verdict is ClaimVerdict.NO_DATA
+    assert judged(chosen, {**check, "encoders": [7]}).verdict is ClaimVerdict.NO_DATA
 
 
 def test_numbers_that_are_not_finite_do_not_hold(chosen: Selection) -> None:
@@ -368,13 +368,13 @@ def test_numbers_that_are_not_finite_do_not_hold(chosen: Selection) -> None:
         chosen, "DTP", LOW, spectrum={"trace": lambda e, s, l: float("nan") if (e, s) == (5, 2) else 1.0 + e}
     )
     check = {**SPECTRUM, "of": "trace", "from_epoch": 1, "above": 0}
-    assert judged(chosen, check).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, check).verdict is ClaimVerdict.NOT_SUPPORTED
     assert "over 5 seeds and 20 epochs, 1 not finite, asked of each" in judged(chosen, check).parts[0].numbers
     assert "not finite" not in judged(chosen, {**check, "from_epoch": 6}).parts[0].numbers
-    assert judged(chosen, {**check, "from_epoch": 6}).verdict is Verdict.SUPPORTED
+    assert judged(chosen, {**check, "from_epoch": 6}).verdict is ClaimVerdict.SUPPORTED
     rising = {**check, "trend": True, "above": 0.9}
-    assert judged(chosen, rising).verdict is Verdict.NOT_SUPPORTED
-    assert judged(chosen, {**rising, "from_epoch": 6}).verdict is Verdict.SUPPORTED
+    assert judged(chosen, rising).verdict is ClaimVerdict.NOT_SUPPORTED
+    assert judged(chosen, {**rising, "from_epoch": 6}).verdict is ClaimVerdict.SUPPORTED
 
 
 def test_trends(chosen: Selection) -> None:
@@ -383,23 +383,23 @@ def test_trends(chosen: Selection) -> None:
     store(chosen, "DTP", LOW, spectrum={"trace": lambda e, s, l: e + noise[e, s, l]})
     store(chosen, "FW-DTP", LOW, spectrum={"trace": lambda e, s, l: 5.0 - (l == 3) * e})
     rising = {**SPECTRUM, "of": "trace", "from_epoch": 1, "trend": True, "above": 1}
-    assert judged(chosen, rising, margin=0.2).verdict is Verdict.SUPPORTED
+    assert judged(chosen, rising, margin=0.2).verdict is ClaimVerdict.SUPPORTED
     numbers = judged(chosen, rising, margin=0.2).parts[0].numbers
     curve = [e + noise[e, 3, 2] for e in range(1, 21)]
     assert stats.spearmanr(range(20), curve).statistic > 0.9
     assert numbers.startswith("rank correlation with the epoch, epochs 1 to 20: mean 0.9")
-    assert judged(chosen, rising).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, rising).verdict is ClaimVerdict.NOT_SUPPORTED
     falling = judged(chosen, {**rising, "rows": ["FW-DTP"]}, margin=0.2)
-    assert {part.verdict for part in falling.parts} == {Verdict.NOT_SUPPORTED}
+    assert {part.verdict for part in falling.parts} == {ClaimVerdict.NOT_SUPPORTED}
     assert "mean -1, -1 to -1" in falling.parts[1].numbers
-    assert judged(chosen, {**rising, "from_epoch": 19}).verdict is Verdict.NO_DATA
+    assert judged(chosen, {**rising, "from_epoch": 19}).verdict is ClaimVerdict.NO_DATA
 
 
 def test_a_plan_that_does_not_measure(tmp_path: Path) -> None:
     chosen = select(tmp_path, PLAN.replace("rows: [DTP, FW-DTP], ", "rows: [DTP], "))
     store(chosen, "FW-DTP", LOW)
     found = judged(chosen, {**SPECTRUM, "rows": ["FW-DTP"], "of": "trace", "above": 0})
-    assert found.verdict is Verdict.NO_DATA
+    assert found.verdict is ClaimVerdict.NO_DATA
     assert found.parts[0].numbers == "the plan does not measure the Jacobians of FW-DTP on MNIST"
 
 
@@ -434,15 +434,15 @@ def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Cos
     timed["FW-DTP"] = {"a CPU": took(2, 0.1), "a GPU": took(2, 0.1)}
     found = judged(chosen, {**RATIO, "above": 3.7})
     assert [(part.where, part.verdict) for part in found.parts] == [
-        ("MNIST: DTP against FW-DTP on a GPU", Verdict.SUPPORTED),
-        ("MNIST: DTP against FW-DTP on a CPU", Verdict.NOT_SUPPORTED),
+        ("MNIST: DTP against FW-DTP on a GPU", ClaimVerdict.SUPPORTED),
+        ("MNIST: DTP against FW-DTP on a CPU", ClaimVerdict.NOT_SUPPORTED),
     ]
     assert (
         found.parts[0].numbers
         == "8 / 2 s = 4.00 ± 0.25 (4 x 3 iterations; 4 x 3 iterations), asked, at either end of it: > 3.7"
     )
-    assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.76).verdict is Verdict.SUPPORTED
-    assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.74).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.76).verdict is ClaimVerdict.SUPPORTED
+    assert judged(chosen, {**RATIO, "about": 3.5}, margin=0.74).verdict is ClaimVerdict.NOT_SUPPORTED
     timed["FW-DTP"] = {"another": took(1, 0.1)}
     assert judged(chosen, {**RATIO, "above": 3.7}).parts[0].numbers == "no device has timed both"
 
@@ -450,14 +450,14 @@ def test_time_ratios_by_device(chosen: Selection, timed: dict[str, dict[str, Cos
 @pytest.mark.parametrize(
     ("bound", "verdict"),
     [
-        ({"above": 3.74}, Verdict.SUPPORTED),
-        ({"above": 3.76}, Verdict.NOT_SUPPORTED),
-        ({"below": 4.24}, Verdict.NOT_SUPPORTED),
-        ({"below": 4.26}, Verdict.SUPPORTED),
+        ({"above": 3.74}, ClaimVerdict.SUPPORTED),
+        ({"above": 3.76}, ClaimVerdict.NOT_SUPPORTED),
+        ({"below": 4.24}, ClaimVerdict.NOT_SUPPORTED),
+        ({"below": 4.26}, ClaimVerdict.SUPPORTED),
     ],
 )
 def test_a_time_ratio_must_hold_with_its_spread(
-    chosen: Selection, timed: dict[str, dict[str, Cost]], bound: dict[str, float], verdict: Verdict
+    chosen: Selection, timed: dict[str, dict[str, Cost]], bound: dict[str, float], verdict: ClaimVerdict
 ) -> None:
     """4 ± 0.25: relative spreads of 0.3 / 8 and 0.1 / 2, added in squares."""
     timed |= {"DTP": {"a CPU": took(8, 0.3)}, "FW-DTP": {"a CPU": took(2, 0.1)}}
@@ -474,20 +474,20 @@ def test_sensitivity(chosen: Selection, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Evidence, "accuracies", lambda self, row, column: accuracies[row])
     check = {"kind": "less_sensitive", "rows": ["FW-DTP"], "against": ["DTP", "BP"], "columns": ["mnist"]}
     found = judged(chosen, check)
-    assert found.verdict is Verdict.SUPPORTED
+    assert found.verdict is ClaimVerdict.SUPPORTED
     ours, theirs = (accuracies[row].quantile(0.95) - accuracies[row].mean() for row in ("FW-DTP", "DTP"))
     expected = f"{ours:.2f} against {theirs:.2f} points, 100 and 100 configurations"
     assert expected in found.parts[0].numbers
     turned = judged(chosen, {**check, "rows": ["DTP"], "against": ["FW-DTP"]})
-    assert turned.verdict is Verdict.NOT_SUPPORTED
+    assert turned.verdict is ClaimVerdict.NOT_SUPPORTED
     same = judged(chosen, {**check, "against": ["FW-DTP"]})
-    assert same.verdict is Verdict.NOT_SUPPORTED
+    assert same.verdict is ClaimVerdict.NOT_SUPPORTED
     accuracies["BP"] = pd.Series([10.0] * 99 + [60.0])  # one configuration, by luck, shows nothing
-    assert judged(chosen, {**check, "against": ["BP"]}).verdict is Verdict.NOT_SUPPORTED
+    assert judged(chosen, {**check, "against": ["BP"]}).verdict is ClaimVerdict.NOT_SUPPORTED
     accuracies["BP"] = accuracies["FW-DTP"] / 2
     more = float(ours) / 2  # points that FW-DTP falls shorter
     assert more > 0.5
-    for margin, verdict in ((more - 0.5, Verdict.NOT_SUPPORTED), (more + 2, Verdict.SUPPORTED)):
+    for margin, verdict in ((more - 0.5, ClaimVerdict.NOT_SUPPORTED), (more + 2, ClaimVerdict.SUPPORTED)):
         assert judged(chosen, {**check, "against": ["BP"]}, margin=margin).verdict is verdict
 
 
@@ -523,7 +523,7 @@ def test_equal_sensitivities_are_seldom_told_apart(
             row: pd.Series(50 + scale[row] * kind.rvs(100, random_state=rng)) for row, kind in shapes.items()
         }
         monkeypatch.setattr(Evidence, "accuracies", lambda self, row, column, drawn=drawn: drawn[row])
-        told_apart += judged(chosen, check).verdict is Verdict.SUPPORTED
+        told_apart += judged(chosen, check).verdict is ClaimVerdict.SUPPORTED
     assert told_apart <= 10
 
 
@@ -532,7 +532,7 @@ def test_accuracies_come_from_the_sensitivity_study(
 ) -> None:
     check = {"kind": "less_sensitive", "rows": ["FW-DTP"], "against": ["DTP"], "columns": ["mnist"]}
     missing = judged(chosen, check).parts[0]
-    assert missing.verdict is Verdict.NO_DATA
+    assert missing.verdict is ClaimVerdict.NO_DATA
     assert missing.numbers.startswith("0 of 100 configurations of FW-DTP on MNIST are stored; 0 of 100")
     assert "--method FW-DTP --dataset mnist" in missing.commands[0]
     made: dict[str, optuna.Study] = {}
@@ -550,12 +550,12 @@ def test_accuracies_come_from_the_sensitivity_study(
             made[design.name].add_trial(trial)
     monkeypatch.setattr(optuna_storage, "read_studies", lambda url, names: [made[name] for name in names])
     assert judged(chosen, check).parts[0].numbers == "99 of 100 configurations of DTP on MNIST are stored"
-    assert judged(chosen, {**check, "against": ["TP"]}).verdict is Verdict.SUPPORTED
+    assert judged(chosen, {**check, "against": ["TP"]}).verdict is ClaimVerdict.SUPPORTED
     assert "the plan has no L-DRL" in judged(chosen, {**check, "against": ["L-DRL"]}).parts[0].numbers
 
 
 def test_seconds_come_from_table_3(tmp_path: Path) -> None:
-    chosen = Selection("table2", None, None, None, None, tmp_path / "results")
+    chosen = Selection("table2", tmp_path / "results")
     check = {**RATIO, "columns": ["cifar-10"], "above": 3.7}
     missing = judged(chosen, check).parts[0]
     assert missing.numbers == "DTP on CIFAR-10 is not timed; FW-DTP on CIFAR-10 is not timed"
@@ -579,7 +579,7 @@ def test_seconds_come_from_table_3(tmp_path: Path) -> None:
     (part,) = judged(chosen, check).parts
     assert part.where == f"CIFAR-10: DTP against FW-DTP on {measured[0].device}"
     assert part.numbers.startswith("8 / 2 s = 4.00 ± 0.02 (10 x 2 iterations; 10 x 2 iterations), asked")
-    assert judged(chosen, {**check, "columns": ["mnist"]}).verdict is Verdict.NO_DATA
+    assert judged(chosen, {**check, "columns": ["mnist"]}).verdict is ClaimVerdict.NO_DATA
 
 
 # ---- the ledger
@@ -655,7 +655,7 @@ def test_another_protocol_says_nothing_of_the_paper(
     store(chosen, "DTP", LOW)
     found = ledger(chosen)
     assert not found.failed
-    assert found.judgements[0].verdict is Verdict.NOT_SUPPORTED
+    assert found.judgements[0].verdict is ClaimVerdict.NOT_SUPPORTED
     for shows in (*written(found, tmp_path).values(), shown(found)):
         verdicts = shows.replace(report.note(found), "")
         assert "not comparable: NOT SUPPORTED" in verdicts
@@ -673,7 +673,7 @@ def test_a_plan_held_against_the_paper_is_checked_on_the_paper_s_data_sets_alone
     store(chosen, "DTP", HIGH)
     (part,) = judged(chosen, {**BEATS, "columns": ["cifar-10"]}).parts
     assert (part.verdict, part.numbers) == (
-        Verdict.NO_DATA,
+        ClaimVerdict.NO_DATA,
         "the plan has no FW-DTP on CIFAR-10; the plan has no DTP on CIFAR-10",
     )
 
@@ -706,9 +706,9 @@ def test_the_shipped_claims() -> None:
 
 @pytest.mark.parametrize("plan", ["table2", "quick"])
 def test_the_shipped_claims_on_shipped_plans(plan: str, tmp_path: Path) -> None:
-    chosen = Selection(plan, None, None, None, None, tmp_path)
+    chosen = Selection(plan, tmp_path)
     found = verify(chosen.plan, chosen.store, PAPER)
-    assert {judgement.verdict for judgement in found.judgements} == {Verdict.NO_DATA}
+    assert {judgement.verdict for judgement in found.judgements} == {ClaimVerdict.NO_DATA}
     gaps = {part.numbers for judgement in found.judgements for part in judgement.parts}
     assert not [gap for gap in gaps if "no margin" in gap or "the plan has no" in gap]
 
@@ -717,9 +717,9 @@ def test_a_plan_without_a_cell_of_figure_3_has_no_data(tmp_path: Path) -> None:
     rows = {"DTP": {"hyperparameters": {"cifar-10": None}}}
     base = {"base": str(CONFIGS / "table2.yaml"), "title": "Without DTP on CIFAR-10", "rows": rows}
     (tmp_path / "without.yaml").write_text(yaml.safe_dump(base))
-    chosen = Selection(str(tmp_path / "without.yaml"), None, None, None, None, tmp_path / "results")
+    chosen = Selection(str(tmp_path / "without.yaml"), tmp_path / "results")
     found = {judgement.name: judgement for judgement in verify(chosen.plan, chosen.store, PAPER).judgements}
-    assert {judgement.verdict for judgement in found.values()} == {Verdict.NO_DATA}
+    assert {judgement.verdict for judgement in found.values()} == {ClaimVerdict.NO_DATA}
     assert "the plan has no DTP on CIFAR-10" in found["less-sensitive"].parts[0].numbers
     assert "figure3" not in contents.available(chosen)
 
@@ -727,10 +727,7 @@ def test_a_plan_without_a_cell_of_figure_3_has_no_data(tmp_path: Path) -> None:
 def test_a_plan_that_trains_otherwise_is_asked_about_the_claimed_data_sets(tmp_path: Path) -> None:
     base = {"base": str(CONFIGS / "table2.yaml"), "title": "Shorter", "protocol": {"epochs": 20}}
     (tmp_path / "shorter.yaml").write_text(yaml.safe_dump(base))
-    there, paper = (
-        Selection(plan, None, None, None, None, tmp_path)
-        for plan in (str(tmp_path / "shorter.yaml"), "table2")
-    )
+    there, paper = (Selection(plan, tmp_path) for plan in (str(tmp_path / "shorter.yaml"), "table2"))
     assert not there.plan.config.comparable
     ours, theirs = (verify(chosen.plan, chosen.store, PAPER).judgements for chosen in (there, paper))
     assert [[part.where for part in j.parts] for j in ours] == [
@@ -740,7 +737,7 @@ def test_a_plan_that_trains_otherwise_is_asked_about_the_claimed_data_sets(tmp_p
 
 def test_the_papers_own_numbers_would_pass() -> None:
     """No claim contradicts Table 2 by mistake: means alone, margins of the plan."""
-    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    plan = Selection("table2", RESULTS).plan
     contradicted = []
     for name, claim in load_claims(list(PAPER.cells), list(load_datasets())).items():
         check = claim.check

@@ -64,7 +64,7 @@ def test_a_row_under_way_goes_on(tmp_path: Path, data: Dataset, monkeypatch: pyt
 def test_a_plan_named_like_an_option_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     select(tmp_path, THREE, name="-x")
     monkeypatch.chdir(tmp_path)
-    chosen = Selection("-x.yaml", None, ["BP"], None, None, tmp_path / "results")
+    chosen = Selection("-x.yaml", tmp_path / "results", method=["BP"])
     (command,) = commands(chosen.statuses(), chosen.plan, chosen.store, Jobs.ROWS)
     assert shlex.split(command)[4] == "./-x.yaml"
 

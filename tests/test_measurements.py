@@ -31,7 +31,7 @@ def select(folder: Path, name: str | None = "jacobian", row: str = "DTP", column
     folder.mkdir(exist_ok=True)
     file = folder / "tiny.yaml"
     file.write_text(PLAN + ("" if name is None else MEASURE.format(name=name, row=row, column=column)))
-    return Selection(str(file), None, None, None, None, folder / "results")
+    return Selection(str(file), folder / "results")
 
 
 def trained(chosen: Selection, data: Dataset) -> StoredRun:

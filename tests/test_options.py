@@ -13,7 +13,7 @@ from tests.tiny import MINI, PLAN
 
 
 def rows(*methods: str) -> list[str]:
-    return Selection("table2", ["mnist"], list(methods), None, None, RESULTS).rows
+    return Selection("table2", RESULTS, dataset=["mnist"], method=list(methods)).rows
 
 
 def test_a_list_of_rows_may_hold_labels_with_commas() -> None:
@@ -32,9 +32,9 @@ def test_what_has_no_cell_is_not_left_out_without_a_word(tmp_path: Path) -> None
     plan.write_text(text.replace("columns:", "columns:\n  mnist: {network: 1x8}"))
 
     def said(dataset: str | None, method: str | None, **how: bool) -> str:
-        given = [None if names is None else [names] for names in (dataset, method)]
+        dataset_, method_ = (None if names is None else [names] for names in (dataset, method))
         try:
-            Selection(str(plan), *given, None, None, tmp_path / "results", **how)
+            Selection(str(plan), tmp_path / "results", dataset=dataset_, method=method_, **how)
         except UserError as error:
             return str(error).removeprefix(f"the plan {plan} has no hyperparameters of ")
         return ""
@@ -59,22 +59,22 @@ def test_what_nothing_trains_on_is_named(tmp_path: Path) -> None:
 
     def named(**narrowed: list[str]) -> list[str]:
         given = {"dataset": None, "method": None, **narrowed}
-        return list(Selection(str(plan), **given, seeds=None, epochs=None, results=tmp_path).empty())
+        return list(Selection(str(plan), tmp_path, **given).empty())
 
     row = f"Odd: no hyperparameters for any data set of the plan: mnist (or fashion-mnist), {MINI}"
     column = "mnist (or fashion-mnist): no row has hyperparameters for it"
     assert named() == [row, column]
     assert named(dataset=[MINI]) == [row]
     assert named(method=["BP"]) == [column]
-    shipped = Selection("table2", None, None, None, None, tmp_path, reading=True)
+    shipped = Selection("table2", tmp_path, reading=True)
     assert not list(shipped.empty())
 
 
 def test_one_plan_and_one_folder_however_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
-    plain = Selection("table2", None, None, None, None, RESULTS)
+    plain = Selection("table2", RESULTS)
     for plan, results in (("paper_configs/table2.yaml", RESULTS), ("table2", Path("results"))):
-        chosen = Selection(plan, None, None, None, None, results)
+        chosen = Selection(plan, results)
         assert (chosen.plan, chosen.root, chosen.figures) == (plain.plan, plain.root, plain.figures)
         assert contents.available(chosen) == contents.available(plain)
 

@@ -38,7 +38,7 @@ def silent(done: int, result: object) -> None:
 @pytest.fixture
 def chosen(tmp_path: Path, data: Dataset) -> Selection:
     (tmp_path / "tiny.yaml").write_text(PLAN)
-    selection = Selection(str(tmp_path / "tiny.yaml"), None, None, None, None, tmp_path / "results")
+    selection = Selection(str(tmp_path / "tiny.yaml"), tmp_path / "results")
     for run in selection.plan.runs(selection.rows, selection.columns):
         execute(run, data, selection.store, CPU, lambda done, result: None)
     return selection

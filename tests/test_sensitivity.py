@@ -110,7 +110,7 @@ def counted(results: Path, name: str = NAME) -> dict[int, tuple[dict[str, float]
 
 @cache
 def table2() -> sweep.Plan:
-    return Selection("table2", None, None, None, None, Path("nowhere")).plan
+    return Selection("table2", Path("nowhere")).plan
 
 
 def design(row: str = "DTP", **options: Any) -> Design:
@@ -250,7 +250,7 @@ def test_trials_hold_what_was_trained(command: Command, tmp_path: Path) -> None:
 
 
 def test_a_replica_of_a_pass_equals_itself_alone(tmp_path: Path, plan: Path) -> None:
-    chosen = Selection(str(plan), None, None, None, None, tmp_path / "results")
+    chosen = Selection(str(plan), tmp_path / "results")
     data = load(MINI, load_datasets()[MINI])
     for drawn in designs(chosen.plan, ["DTP", "FW-DTP"], MINI):
         together, alone = (
@@ -487,9 +487,7 @@ def test_halves_are_remembered(command: Command, tmp_path: Path, monkeypatch: py
             raise KeyboardInterrupt
         return train(run, *rest)
 
-    third = designs(Selection("tiny.yaml", None, None, None, None, Path("results")).plan, ["FW-DTP"], MINI)[
-        0
-    ].configuration(2)["lr"]
+    third = designs(Selection("tiny.yaml", Path("results")).plan, ["FW-DTP"], MINI)[0].configuration(2)["lr"]
     arguments = ("--methods", "FW-DTP", "--trials", "4", "--replicas-per-pass", "4")
     with monkeypatch.context() as patch:
         patch.setattr(executor, "train", short)
@@ -538,7 +536,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> optuna.storages.R
 def conductor(
     plan: Path, storage: optuna.storages.RDBStorage, results: str, size: int
 ) -> sensitivity.Conductor:
-    chosen = Selection(str(plan), None, None, None, None, plan.parent / results)
+    chosen = Selection(str(plan), plan.parent / results)
     (drawn,) = designs(chosen.plan, ["FW-DTP"], MINI)
     data = load(MINI, load_datasets()[MINI])
     return sensitivity.Conductor(drawn, open_study(drawn, storage, size), storage, chosen.store, data, CPU)
@@ -730,7 +728,7 @@ def test_the_command_that_trains_what_is_missing(
     plan: str, precision: Precision | None, designed: dict[str, int], asked: dict[str, Any], words: str
 ) -> None:
     """The words are all that it holds beyond the row and the data set."""
-    chosen = Selection(plan, None, None, None, None, RESULTS, precision=precision).plan
+    chosen = Selection(plan, RESULTS, precision=precision).plan
     (design,) = designs(chosen, ["DTP"], default_column(chosen), **designed)
     said = study_command(chosen, design, **asked).removeprefix("python -m benchmark.sensitivity ")
     basic = f"--method DTP --dataset {design.run.column}"
@@ -785,7 +783,7 @@ def test_missing_driver_of_a_database_is_named(command: Command, monkeypatch: py
 
 def test_profiles() -> None:
     for profile, column, epochs in (("paper", "cifar-10", 100), ("quick", MINI, 2)):
-        chosen = Selection(sensitivity.PROFILES[profile], None, None, None, None, Path("nowhere"))
+        chosen = Selection(sensitivity.PROFILES[profile], Path("nowhere"))
         assert sensitivity.default_rows(chosen.plan) == ["DTP", "FW-DTP"]
         assert sensitivity.default_column(chosen.plan) == column
         (drawn, _) = designs(chosen.plan, ["DTP", "FW-DTP"], column)

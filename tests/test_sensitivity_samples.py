@@ -13,7 +13,7 @@ from tests.made_up import fill_study
 
 
 def select(folder: Path) -> Selection:
-    return Selection("table2", None, None, None, None, folder / "results")
+    return Selection("table2", folder / "results")
 
 
 @pytest.mark.parametrize("decisive", ["lr", "stepsize"])

@@ -10,7 +10,7 @@ from benchmark import sweep
 from benchmark.methods import METHODS
 from benchmark.options import RESULTS, Selection
 from benchmark.precision import Precision
-from benchmark.sweep import NOT_COMPARABLE
+from benchmark.sweep import NOT_COMPARABLE, Run
 from tests.tiny import MINI, PLAN, picked, select
 
 
@@ -75,6 +75,14 @@ def test_semantics_and_data_are_part_of_the_key(tmp_path: Path, monkeypatch: pyt
     assert run.key != before
 
 
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("name", ["table2", "quick"])
+def test_a_specification_says_all_of_a_run(name: str, precision: Precision) -> None:
+    plan = Selection(name, RESULTS, precision=precision).plan
+    for run in plan.runs(list(plan.config.rows), list(plan.config.columns)):
+        assert Run.of(run.row, run.spec) == run.unmeasured
+
+
 def test_protocol_of_a_command(tmp_path: Path) -> None:
     plan = select(tmp_path).plan
     assert plan.with_protocol([1, 2], 1) == plan
@@ -101,7 +109,7 @@ def test_passes_share_out_seeds_and_hyperparameters(tmp_path: Path) -> None:
 
 
 def test_a_changed_protocol_has_a_name_that_no_plan_may_have(tmp_path: Path) -> None:
-    plan = Selection("quick", None, None, None, None, tmp_path).plan
+    plan = Selection("quick", tmp_path).plan
     for seeds, epochs, precision in (
         ([7], None, None),
         (list(range(40)), None, None),
@@ -118,7 +126,7 @@ def test_a_changed_protocol_has_a_name_that_no_plan_may_have(tmp_path: Path) -> 
 
 
 def test_what_is_said_of_a_plan() -> None:
-    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    plan = Selection("table2", RESULTS).plan
     assert plan.heading == "Table 2: 100 epochs, seeds 1, 2, 3, 4, 5"
     assert plan.warning is None
     assert plan.run_command("BP", "mnist") == "python -m benchmark run table2 --method BP --dataset mnist"
@@ -128,5 +136,5 @@ def test_what_is_said_of_a_plan() -> None:
     assert changed.run_command("DTP (half size)", "mnist").endswith(
         "--method 'DTP (half size)' --dataset mnist --seeds 1,3 --epochs 7"
     )
-    quick = Selection("quick", None, None, None, None, RESULTS).plan
+    quick = Selection("quick", RESULTS).plan
     assert quick.warning == NOT_COMPARABLE

@@ -208,7 +208,7 @@ def test_blocks(
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return Selection("quick", None, None, None, None, tmp_path).plan
+    return Selection("quick", tmp_path).plan
 
 
 def small(plan: Plan, row: str, replicas: int, dims: list[int] = DIMS) -> Run:
@@ -271,7 +271,7 @@ def test_expected_memory(plan: Plan, row: str) -> None:
 
 
 def test_points_of_table3() -> None:
-    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    plan = Selection("table2", RESULTS).plan
     points = list(timing_points.table3_points(plan))
     assert [(p.run.row, len(p.run.seeds)) for p in points] == [
         (row, n) for row in ("FW-DTP", "DTP", "DRL", "L-DRL", "BP") for n in (1, 5, 100)
@@ -281,14 +281,14 @@ def test_points_of_table3() -> None:
 
 
 def test_a_rule_may_learn_its_feedback_without_updates_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Selection("table2", None, None, None, None, RESULTS).plan.run("FA", "mnist")
+    run = Selection("table2", RESULTS).plan.run("FA", "mnist")
     assert run is not None
     monkeypatch.setattr(METHODS["FA"], "learns_feedback", True)
     assert costs.feedback_updates(run) == 0
 
 
 def test_points_of_the_study() -> None:
-    plan = Selection("table2", None, None, None, None, RESULTS).plan
+    plan = Selection("table2", RESULTS).plan
     points = list(timing_points.study_points(plan))
     keys = [
         json.dumps([p.run.row, p.run.dims, len(p.run.seeds), p.run.options, p.implementation]) for p in points
@@ -408,7 +408,7 @@ def test_what_does_not_fit_is_skipped(command: Command, tiny: None, tmp_path: Pa
 
 
 def test_seconds_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = Selection("quick", None, ["BP,DTP"], None, None, tmp_path)
+    chosen = Selection("quick", tmp_path, method=["BP,DTP"])
     bp, dtp = chosen.plan.runs(chosen.rows, chosen.columns)
     on = torch.device("cpu")
     statuses = [Status(bp, State.STORED), Status(dtp, State.PARTIAL, "", 2.0, 3)]
@@ -424,7 +424,7 @@ def test_seconds_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_would_train_apart_is_timed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled on a CPU, as many replicas train at once as there are threads: one tells the time of all."""
-    chosen = Selection("quick", None, ["BP"], None, None, tmp_path)
+    chosen = Selection("quick", tmp_path, method=["BP"])
     (bp,) = chosen.plan.runs(chosen.rows, chosen.columns)
     timed: list[tuple[int, int]] = []
 
@@ -478,7 +478,7 @@ def test_cores_may_be_numbered_otherwise(
 
 
 def test_samples(tmp_path: Path) -> None:
-    plan = Selection("table2", None, None, None, None, tmp_path).plan
+    plan = Selection("table2", tmp_path).plan
     assert timing.samples_of(plan, "mnist") == 60_000
     assert timing.samples_of(plan, "cifar-10") == 50_000
 

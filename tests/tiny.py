@@ -38,7 +38,7 @@ def select(folder: Path, text: str = PLAN, name: str = "tiny", **options: Any) -
     file = folder / f"{name}.yaml"
     file.write_text(text)
     given = {"dataset": None, "method": None, "seeds": None, "epochs": None, **options}
-    return Selection(str(file), **given, results=folder / "results")
+    return Selection(str(file), folder / "results", **given)
 
 
 def picked(chosen: Selection, row: str = "BP") -> Run:

@@ -7,7 +7,7 @@ from benchmark.errors import UserError
 from benchmark.methods.base import Method, Noise, build
 
 METHODS: dict[str, type[Method]] = {}
-"""Every learning rule by its name in Table 2."""
+"""Every learning rule by its `name`."""
 
 _classes: dict[type[Method], str] = {}
 for _module in pkgutil.iter_modules(__path__):

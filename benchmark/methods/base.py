@@ -31,7 +31,7 @@ class Method:
     """
 
     name: ClassVar[str]
-    """As printed in Table 2."""
+    """By which a plan's rows call it (`method: DTP`); tables print the row's own."""
     version: ClassVar[int] = 1
     """Part of every run's key: raise it when a change to the method changes its numbers."""
     code: ClassVar[str] = ""

@@ -30,7 +30,7 @@ class DTP(TP):
         return norm(tau) if self.batch_norm else tau
 
     def difference(self, l: int, h: ForwardPass) -> Tensor:
-        """h_{l-1} - g_l(h_l), computed once until g_l changes."""
+        """h_{l-1} - g_l(h_l), computed once: who changes g_l after that deletes `h.differences[l]`."""
         if l not in h.differences:
             h.differences[l] = h[l - 1] - self.network.g(l)(h[l])
         return h.differences[l]

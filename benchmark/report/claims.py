@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark.cells import kept_note
-from benchmark.claims import Ledger, Verdict
+from benchmark.claims import ClaimVerdict, Ledger
 from benchmark.report import markdown
 from benchmark.report.files import write_texts
 from benchmark.statistics import ALPHA
@@ -36,7 +36,7 @@ def note(ledger: Ledger) -> str:
 def counts(ledger: Ledger) -> str:
     """`2 SUPPORTED, 19 NO DATA`."""
     found = Counter(judgement.verdict for judgement in ledger.judgements)
-    return ", ".join(f"{found[v]} {ledger.shown(v)}" for v in Verdict if found[v])
+    return ", ".join(f"{found[v]} {ledger.shown(v)}" for v in ClaimVerdict if found[v])
 
 
 def show(ledger: Ledger, console: Console) -> None:
@@ -47,9 +47,9 @@ def show(ledger: Ledger, console: Console) -> None:
     grid.add_column("numbers", overflow="fold")
     for judgement in ledger.judgements:
         quoted = f"{judgement.name}\n{judgement.claim.section}: {judgement.claim.quote}"
-        there = [part for part in judgement.parts if part.verdict is not Verdict.NO_DATA]
+        there = [part for part in judgement.parts if part.verdict is not ClaimVerdict.NO_DATA]
         lines = [f"{part.where}: {ledger.judged(part)}. {part.numbers}" for part in there]
-        lacking = [part for part in judgement.parts if part.verdict is Verdict.NO_DATA]
+        lacking = [part for part in judgement.parts if part.verdict is ClaimVerdict.NO_DATA]
         gaps = [part.where if part.commands else f"{part.where} ({part.numbers})" for part in lacking]
         lines += [f"no data: {'; '.join(gaps)}"] if gaps else []
         grid.add_row(escape(quoted), ledger.shown(judgement.verdict), escape("\n".join(lines)))

@@ -218,7 +218,9 @@ def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], list
     rows = []
     for judgement in ledger.judgements:
         parts = (
-            f"{p.where}: {ledger.judged(p)}. {p.numbers}" for p in judgement.parts if p.verdict != "NO DATA"
+            f"{p.where}: {ledger.judged(p)}. {p.numbers}"
+            for p in judgement.parts
+            if p.verdict is not claims.ClaimVerdict.NO_DATA
         )
         cells = (
             Cell(judgement.name),
@@ -261,6 +263,8 @@ REPORTS: dict[str, Report] = {
 }
 """In the order of the page."""
 
+MEASURED = {"table1": "conditions", "figure2": "jacobian"}
+"""What a plan measures during training for the reports that rest on it."""
 WHATEVER = ("figure3", "table3", "scaling")
 """Those that other seeds, epochs or precisions of the plan do not change."""
 
@@ -272,9 +276,8 @@ def available(chosen: Selection) -> list[str]:
 
 def is_available(name: str, chosen: Selection) -> bool:
     """Whether the selection's plan has anything to say to a report."""
-    measured = {"table1": "conditions", "figure2": "jacobian"}
-    if name in measured:
-        return measured[name] in chosen.plan.config.measure
+    if name in MEASURED:
+        return MEASURED[name] in chosen.plan.config.measure
     if name in WHATEVER and chosen.plan.changes:
         return False
     if name == "differences":

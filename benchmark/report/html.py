@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from benchmark.claims import ClaimVerdict
 from benchmark.disk import atomic_file
 from benchmark.errors import UserError
 from benchmark.report import runs
@@ -26,16 +27,16 @@ from benchmark.stored_run import StoredRun
 
 TONES: dict[str, str] = {
     Verdict.EQUIVALENT: "good",
-    "SUPPORTED": "good",
+    ClaimVerdict.SUPPORTED: "good",
     Verdict.DIFFERENT_WITHIN_MARGIN: "near",
     Verdict.DIFFERENT: "bad",
-    "NOT SUPPORTED": "bad",
+    ClaimVerdict.NOT_SUPPORTED: "bad",
     Verdict.INCONCLUSIVE: "open",
-    Verdict.INCOMPLETE: "none",
-    "NO DATA": "none",
+    Verdict.INCOMPLETE: "none",  # of a claim, too
+    ClaimVerdict.NO_DATA: "none",
 }
 """The colour of every verdict on a cell or a claim of the paper, which is also written out."""
-UNDECIDED = (Verdict.INCOMPLETE.value, "NO DATA")
+UNDECIDED = (Verdict.INCOMPLETE, ClaimVerdict.NO_DATA)
 """The verdicts that say that results are missing."""
 NOTHING = "–"
 PROVENANCE = (

@@ -160,7 +160,7 @@ def test_only_absent_data_of_an_addition_are_skipped(
     assert (code, err) == (0, "")
     assert "skipped (not in the paper): nowhere" in out
     assert fails(command(*RUN, "--dataset", MINI)) == "error: nowhere\n"
-    chosen = Selection("tiny.yaml", None, ["BP"], None, None, Path("results"))
+    chosen = Selection("tiny.yaml", Path("results"), method=["BP"])
     (run,) = chosen.plan.runs(chosen.rows, chosen.columns)
     chosen.store.save_checkpoint(run.key, {})
     file = Path("results/partial") / run.key / "checkpoint.pt"
@@ -319,7 +319,7 @@ measure:
 
 def test_stored_seeds_are_put_together_without_data(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mnist.yaml").write_text(PLAN.replace(MINI, "mnist"))
-    chosen = Selection("mnist.yaml", None, ["BP"], "1,2,3", None, tmp_path / "results")
+    chosen = Selection("mnist.yaml", tmp_path / "results", method=["BP"], seeds="1,2,3")
     (run,) = chosen.plan.runs(chosen.rows, chosen.columns)
     lines = [[e, s, 0.5, 2.0 + s, False] for e in range(1, run.epochs + 1) for s in run.seeds]
     chosen.store.commit("BP", record_of(run), pd.DataFrame(lines, columns=list(EPOCH_COLUMNS)))

@@ -75,7 +75,7 @@ def test_every_failure_has_a_line(command: Command, tmp_path: Path) -> None:
     assert command(*RUN, "--method", "BP")[0] == 0
     (folder,) = Path("results").glob("runs/*/*")
     (folder / "epochs.csv").write_text("")
-    chosen = Selection("tiny.yaml", None, ["FA"], None, None, Path("results"))
+    chosen = Selection("tiny.yaml", Path("results"), method=["FA"])
     (fa,) = chosen.plan.runs(chosen.rows, chosen.columns)
     damage = (
         f"{folder / 'epochs.csv'}: changed since the run was stored; "
@@ -105,7 +105,7 @@ def test_reports_say_what_they_cannot_read(command: Command, tmp_path: Path) -> 
 
 
 def test_damaged_checkpoint(command: Command, tmp_path: Path) -> None:
-    chosen = Selection("tiny.yaml", None, ["BP"], None, None, Path("results"))
+    chosen = Selection("tiny.yaml", Path("results"), method=["BP"])
     (found,) = chosen.statuses()
     file = Path("results/partial") / found.run.key / "checkpoint.pt"
     file.parent.mkdir(parents=True)
@@ -224,7 +224,7 @@ def test_partial_runs_never_reach_a_table(
 
 
 def test_a_claimed_run_does_not_stop_the_others(command: Command, tmp_path: Path) -> None:
-    chosen = Selection("tiny.yaml", None, None, None, None, Path("results"))
+    chosen = Selection("tiny.yaml", Path("results"))
     bp, fa = chosen.plan.runs(chosen.rows, chosen.columns)
     with chosen.store.claim(bp.key):
         claimed = f"run {bp.key} (BP on {MINI}) is being trained by another process; wait for it, or stop it"
@@ -241,7 +241,7 @@ def test_a_claimed_run_does_not_stop_the_others(command: Command, tmp_path: Path
 def test_run_tidies_what_a_kill_has_left(command: Command, tmp_path: Path) -> None:
     assert command(*RUN)[0] == 0
     before = files(tmp_path / "results")
-    chosen = Selection("tiny.yaml", None, ["BP"], None, None, Path("results"))
+    chosen = Selection("tiny.yaml", Path("results"), method=["BP"])
     (found,) = chosen.statuses()
     chosen.store.save_checkpoint(found.run.key, {})
     assert files(tmp_path / "results") != before

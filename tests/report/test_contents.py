@@ -15,7 +15,7 @@ from benchmark.report.contents import REPORTS
 def chosen(tmp_path: Path) -> Selection:
     """Table 2 in a copy of the store, of which nothing is written yet."""
     shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns("tables", "figures"))
-    return Selection("table2", None, None, None, None, tmp_path / "results")
+    return Selection("table2", tmp_path / "results")
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -40,7 +40,7 @@ DEPTH = 6
 def select(folder: Path, comparable: bool = True, epochs: int | None = None, plan: str = PLAN) -> Selection:
     file = folder / "tiny.yaml"
     file.write_text(plan.format(comparable=str(comparable).lower()))
-    return Selection(str(file), None, None, None, epochs, folder / "results")
+    return Selection(str(file), folder / "results", epochs=epochs)
 
 
 def value(row: str, encoder: int, epoch: int, seed: int) -> float:

@@ -29,7 +29,7 @@ METHODS = ["DTP", "FW-DTP"]
 
 
 def select(folder: Path, plan: str = "table2") -> Selection:
-    return Selection(plan, None, None, None, None, folder / "results")
+    return Selection(plan, folder / "results")
 
 
 def build(chosen: Selection, **options: Any) -> Figure3:

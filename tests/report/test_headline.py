@@ -19,7 +19,7 @@ from benchmark.statistics import Verdict
 @pytest.fixture(scope="module")
 def stored() -> Table2:
     """The committed results."""
-    chosen = Selection("table2", None, None, None, None, RESULTS)
+    chosen = Selection("table2", RESULTS)
     return table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
 
 
@@ -116,7 +116,7 @@ def test_only_the_plans_own_table_reaches_the_readme(tmp_path: Path, monkeypatch
         ("table2", None, "elsewhere"),
         (str(tmp_path / "mine.yaml"), None, "results"),
     ):
-        chosen = Selection(plan, None, None, None, epochs, tmp_path / results)
+        chosen = Selection(plan, tmp_path / results, epochs=epochs)
         chosen.root.mkdir(exist_ok=True)
         contents.report_table2(chosen, quiet)
     assert written == ["table2"]

@@ -100,7 +100,7 @@ def select(folder: Path, text: str = PLAN, **options: Any) -> Selection:
     file = folder / "made up.yaml"
     file.write_text(text)
     given = {"dataset": None, "method": None, "seeds": None, "epochs": None, **options}
-    return Selection(str(file), **given, results=folder / "the results")
+    return Selection(str(file), folder / "the results", **given)
 
 
 def fill(chosen: Selection) -> None:

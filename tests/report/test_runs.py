@@ -40,7 +40,7 @@ MADE = {
 @pytest.fixture
 def chosen(tmp_path: Path) -> Selection:
     (tmp_path / "made-up.yaml").write_text(PLAN)
-    return Selection(str(tmp_path / "made-up.yaml"), None, None, None, None, tmp_path / "results")
+    return Selection(str(tmp_path / "made-up.yaml"), tmp_path / "results")
 
 
 def keep(chosen: Selection, run: Run, **made: Any) -> None:
@@ -128,7 +128,7 @@ def test_an_old_sitting_without_execution(chosen: Selection) -> None:
 
 
 def test_the_committed_list_is_that_of_the_store(tmp_path: Path) -> None:
-    chosen = Selection("table2", None, None, None, None, RESULTS)
+    chosen = Selection("table2", RESULTS)
     for file in runs.write(runs.build(chosen.plan, chosen.store), tmp_path):
         assert file.read_text() == (RESULTS / "tables" / file.name).read_text()
 

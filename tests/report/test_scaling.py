@@ -19,7 +19,7 @@ DEVICE = "Some CPU, 2 threads"
 
 
 def select(folder: Path, plan: str = "table2") -> Selection:
-    return Selection(plan, None, None, None, None, folder)
+    return Selection(plan, folder)
 
 
 def made_up(chosen: Selection, **changes: Any) -> list[Cost]:

@@ -42,7 +42,7 @@ ROWS = ("TP", "DTP", "DRL", "L-DRL", "FW-DTP")
 def select(folder: Path, plan: str = PLAN, epochs: int | None = None) -> Selection:
     file = folder / "tiny.yaml"
     file.write_text(plan)
-    return Selection(str(file), None, None, None, epochs, folder / "results")
+    return Selection(str(file), folder / "results", epochs=epochs)
 
 
 def store(chosen: Selection, row: str, checksum: str = "ab", nan: tuple[int, ...] = ()) -> None:

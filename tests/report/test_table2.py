@@ -110,7 +110,7 @@ def test_other_seeds_or_epochs_leave_the_table_alone(golden: Path, command: Comm
     report = ("report", "golden.yaml", "--results", "results")
     assert command(*report)[0] == 0
     for seeds, epochs in (("1,2", None), (None, 3)):
-        chosen = Selection("golden.yaml", None, None, seeds, epochs, Path("results"))
+        chosen = Selection("golden.yaml", Path("results"), seeds=seeds, epochs=epochs)
         REPORTS["table2"](chosen, console)
     tables = golden / "results" / "tables"
     for suffix in SUFFIXES:
@@ -403,7 +403,7 @@ def test_protocol_in_heading_and_warning(tmp_path: Path) -> None:
 
 def test_parameter_counts_of_the_paper(tmp_path: Path) -> None:
     """As the paper's Table 2 prints them: decoders count as much as encoders, FW-DTP's do not."""
-    chosen = Selection("table2", None, None, None, None, tmp_path)
+    chosen = Selection("table2", tmp_path)
     table = table2.build(chosen.plan, chosen.store, load_paper_values()["table2"])
     printed = {row: table2.millions(table.params[row, "mnist"][0]) for row in table.rows}
     assert {printed[row] for row in ("BP", "FA", "FW-DTP")} == {"0.53 M"}
@@ -419,7 +419,7 @@ def test_parameter_counts_of_the_paper(tmp_path: Path) -> None:
 
 
 def test_every_value_of_the_paper_has_a_place(tmp_path: Path) -> None:
-    chosen = Selection("table2", None, None, None, None, tmp_path)
+    chosen = Selection("table2", tmp_path)
     paper = load_paper_values()["table2"]
     table = table2.build(chosen.plan, chosen.store, paper)
     for row, cells in paper.cells.items():

@@ -26,7 +26,7 @@ SECONDS = {"FW-DTP": 2.0, "DTP": 8.0, "DRL": 10.0, "L-DRL": 9.0, "BP": 1.0}
 
 
 def select(folder: Path, plan: str = "table2") -> Selection:
-    return Selection(plan, None, None, None, None, folder)
+    return Selection(plan, folder)
 
 
 def made_up(chosen: Selection, seconds: Mapping[str, float] = SECONDS, **changes: Any) -> list[Cost]:

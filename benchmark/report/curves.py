@@ -176,9 +176,7 @@ def write(curves: Curves, tables: Path, figures: Path) -> list[Path]:
 
 
 def _markdown(curves: Curves) -> Iterator[str]:
-    yield from (f"# {curves.heading}", "")
-    if curves.warning:
-        yield from (f"**{curves.warning}**", "")
+    yield from markdown.title(curves.heading, curves.warning)
     yield curves.note
     for column in curves.columns:
         yield from ("", f"## {curves.plan.title(column)}", "")

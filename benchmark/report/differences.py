@@ -234,9 +234,7 @@ def write(differences: Differences, folder: Path) -> list[Path]:
 
 
 def _markdown(differences: Differences) -> Iterator[str]:
-    yield from (f"# {differences.heading}", "")
-    if differences.plan.warning:
-        yield from (f"**{differences.plan.warning}**", "")
+    yield from markdown.title(differences.heading, differences.plan.warning)
     yield NOTE
     for column, pairs in differences.pairs.items():
         yield from ("", f"## {differences.plan.title(column)}", "", " ".join(differences.remarks(column)))

@@ -22,7 +22,7 @@ from rich.table import Table as Grid
 from benchmark import optuna_storage
 from benchmark.errors import UserError
 from benchmark.precision import Precision
-from benchmark.report import drawing, markdown
+from benchmark.report import drawing, latex, markdown
 from benchmark.report.files import write_texts
 from benchmark.results import Store
 from benchmark.sensitivity_design import (
@@ -362,9 +362,7 @@ def _plain_legend(axes: Axes) -> None:
 
 def _markdown(figure: Figure3) -> str:
     lines = cells(figure)
-    text = [f"# {figure.heading}", ""]
-    if figure.warning:
-        text += [f"**{figure.warning}**", ""]
+    text = markdown.title(figure.heading, figure.warning)
     text += [*markdown.table(list(lines[0]), [list(line.values()) for line in lines]), "", NOTE]
     if commands := figure.missing():
         text += ["", "What is missing, and what fills it:", "", *(f"- `{command}`" for command in commands)]
@@ -372,8 +370,5 @@ def _markdown(figure: Figure3) -> str:
 
 
 def _latex(figure: Figure3) -> str:
-    head = [f"% {figure.heading}. {NOTE}", r"% needs \usepackage{booktabs}"]
-    if figure.warning:
-        head.append(f"% {figure.warning}")
     table = pd.DataFrame(cells(figure)).to_latex(index=False, escape=True)
-    return "\n".join([*head, table])
+    return "\n".join([*latex.preamble(f"{figure.heading}. {NOTE}", figure.warning), table])

@@ -13,10 +13,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from benchmark.jacobian import CONDITIONS_SAMPLES
-from benchmark.report import markdown
+from benchmark.report import latex, markdown
 from benchmark.report.files import write_texts
 from benchmark.report.measured import Measured, read
-from benchmark.report.table2 import tex
 from benchmark.results import Store
 from benchmark.sweep import Plan
 
@@ -179,9 +178,7 @@ def write(table: Table1, folder: Path) -> list[Path]:
 
 def _markdown(table: Table1) -> str:
     rows = table.measured.rows
-    lines = [f"# {table.heading}", ""]
-    if table.warning:
-        lines += [f"**{table.warning}**", ""]
+    lines = markdown.title(table.heading, table.warning)
     found = [
         [head, *(f"**{text}**" if bold else text for text, bold in cells)] for head, cells in body(table)
     ]
@@ -192,18 +189,17 @@ def _markdown(table: Table1) -> str:
 
 def _latex(table: Table1) -> str:
     rows = table.measured.rows
-    lines = [f"% {table.heading}. {NOTE}", r"% needs \usepackage{booktabs}"]
-    lines += [f"% {line}" for line in ([table.warning] if table.warning else [])]
-    lines += [f"% {remark}" for remark in table.measured.remarks()]
-    lines += [r"\begin{tabular}{l" + "r" * len(rows) + "}", r"\toprule"]
-    lines += [" & ".join(["", *(tex(table.head(row)) for row in rows)]) + r" \\"]
+    heads = [latex.escaped(table.head(row)) for row in rows]
     claims = [condition.tex if (condition := table.condition(row)) else "-" for row in rows]
-    lines += [" & ".join(["condition claimed", *claims]) + r" \\", r"\midrule"]
+    found = []
     for quantity, (_, name) in QUANTITIES.items():
-        cells = [tex(table.cell(row, quantity)).replace("→", r"$\to$") for row in rows]
+        cells = [latex.escaped(table.cell(row, quantity)).replace("→", r"$\to$") for row in rows]
         cells = [
             rf"\textbf{{{cell}}}" if table.claimed(row, quantity) else cell
             for row, cell in zip(rows, cells, strict=True)
         ]
-        lines.append(" & ".join([name, *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+        found.append([name, *cells])
+    above = latex.preamble(f"{table.heading}. {NOTE}", table.warning)
+    remarks = [f"% {remark}" for remark in table.measured.remarks()]
+    lines = latex.table([["", *heads], ["condition claimed", *claims]], found)
+    return "\n".join([*above, *remarks, *lines, ""])

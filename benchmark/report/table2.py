@@ -16,7 +16,7 @@ from benchmark.cells import Cell, judged, kept_note, read_cells
 from benchmark.config import PaperTable
 from benchmark.methods import METHODS
 from benchmark.network import weight_count
-from benchmark.report import markdown
+from benchmark.report import latex, markdown
 from benchmark.report.files import write_texts
 from benchmark.results import Store
 from benchmark.statistics import ALPHA, Verdict
@@ -187,9 +187,7 @@ def _markdown(table: Table2) -> str:
     for column in table.columns:
         heads += ["#params", "trained"] if table.heads_group(column) else []
         heads.append(table.plan.title(column))
-    lines = [f"# {table.heading}", ""]
-    if table.warning:
-        lines += [f"**{table.warning}**", ""]
+    lines = markdown.title(table.heading, table.warning)
     body = []
     for row in table.rows:
         line = [table.plan.label(row)]
@@ -255,56 +253,25 @@ def _latex(table: Table2) -> str:
     heads = ["Method"]
     for column in table.columns:
         heads += [r"\#Params"] if table.heads_group(column) else []
-        heads.append(tex(table.plan.title(column)))
-    lines = [
-        f"% {table.heading}. {NOTE}",
-        r"% needs \usepackage{booktabs}; paper's values in parentheses",
-    ]
-    if table.warning:
-        lines.append(f"% {table.warning}")
-    lines += [
-        r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
-        r"\toprule",
-        " & ".join(heads) + r" \\",
-        r"\midrule",
-    ]
+        heads.append(latex.escaped(table.plan.title(column)))
+    rows = []
     for row in table.rows:
-        line = [tex(table.plan.label(row))]
+        line = [latex.escaped(table.plan.label(row))]
         for column in table.columns:
             if table.heads_group(column):
-                line.append(tex(millions(table.params[row, column][0])))
+                line.append(latex.escaped(millions(table.params[row, column][0])))
             cell = table.cells[row, column]
             marked = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-            text = marked[table.rank(row, column)].format(tex(cell.value))
+            text = marked[table.rank(row, column)].format(latex.escaped(cell.value))
             if cell.errors and (cell.diverged or len(cell.errors) != len(_seeds(table))):
-                text += f" [{tex(cell.seeds)}]"
+                text += f" [{latex.escaped(cell.seeds)}]"
             if cell.paper:
-                text += tex(f" ({cell.paper})")
+                text += latex.escaped(f" ({cell.paper})")
             line.append(text)
-        lines.append(" & ".join(line) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+        rows.append(line)
+    above = latex.preamble(f"{table.heading}. {NOTE}", table.warning, needs="; paper's values in parentheses")
+    return "\n".join([*above, *latex.table([heads], rows), ""])
 
 
 def _seeds(table: Table2) -> list[int]:
     return table.plan.config.protocol.seeds
-
-
-def tex(text: str) -> str:
-    """Plain text for LaTeX."""
-    return text.translate(_TEX)
-
-
-_TEX = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "&%#_$}{"},
-        "[": "{[}",  # after the \\ of the line above it would be its optional argument
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "|": r"\textbar{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "±": r"$\pm$",
-        "·": r"$\cdot$",
-    }
-)

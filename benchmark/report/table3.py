@@ -18,7 +18,7 @@ from benchmark.config import PaperCell, PaperTable
 from benchmark.costs import Cost
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
-from benchmark.report import markdown, table2
+from benchmark.report import latex, markdown
 from benchmark.report.files import write_texts
 from benchmark.results import Store
 from benchmark.statistics import Estimate
@@ -298,9 +298,7 @@ def write(table: Table3, folder: Path) -> list[Path]:
 
 
 def _markdown(table: Table3) -> str:
-    lines = [f"# {table.heading}", ""]
-    if table.warning:
-        lines += [f"**{table.warning}**", ""]
+    lines = markdown.title(table.heading, table.warning)
     for device, measured in table.devices.items():
         lines += [f"## {device}", "", *markdown.table(heads(table), body(table, measured))]
         lines += ["", table.provenance(device), ""]
@@ -314,20 +312,11 @@ def _markdown(table: Table3) -> str:
 
 
 def _latex(table: Table3) -> str:
-    lines = [f"% {table.heading}. {table.note}", r"% needs \usepackage{booktabs}"]
-    if table.warning:
-        lines.append(f"% {table.warning}")
+    lines = latex.preamble(f"{table.heading}. {table.note}", table.warning)
     if not table.devices:
         lines += [f"% {what}: {how}" for what, how in table.missing()]
     for device, measured in table.devices.items():
-        names = [table2.tex(head) for head in heads(table)]
-        lines += [
-            f"% {device}: {table.provenance(device)}",
-            r"\begin{tabular}{l" + "r" * (len(names) - 1) + "}",
-            r"\toprule",
-            " & ".join(names) + r" \\",
-            r"\midrule",
-        ]
-        lines += [" & ".join(map(table2.tex, cells)) + r" \\" for cells in body(table, measured)]
-        lines += [r"\bottomrule", r"\end{tabular}"]
+        escaped = [[latex.escaped(text) for text in cells] for cells in body(table, measured)]
+        names = [latex.escaped(head) for head in heads(table)]
+        lines += [f"% {device}: {table.provenance(device)}", *latex.table([names], escaped)]
     return "\n".join(lines) + "\n"

@@ -146,14 +146,6 @@ def test_ties_share_a_rank(tmp_path: Path) -> None:
     assert [table.rank(row, "mnist") for row in ("BP", "DTP", "DRL", "L-DRL")] == [0, 1, 1, 2]
 
 
-def test_special_characters_reach_latex_as_they_are() -> None:
-    assert table2.tex("a & b_1 #2 5 % {$}") == r"a \& b\_1 \#2 5 \% \{\$\}"
-    assert table2.tex("\\~^|<>") == (
-        r"\textbackslash{}\textasciitilde{}\textasciicircum{}\textbar{}\textless{}\textgreater{}"
-    )
-    assert table2.tex("[2.5 ± 0.1 · 3]") == r"{[}2.5 $\pm$ 0.1 $\cdot$ 3]"
-
-
 def test_no_rank_before_all_are_there(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     fill(chosen, {"DTP": [3.0, 4.0], "DRL": [2.0, 3.0]})

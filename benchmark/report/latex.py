@@ -11,7 +11,7 @@ def escaped(text: str) -> str:
 
 
 def preamble(heading: str, warning: str | None, *, needs: str = "") -> list[str]:
-    """The comments above a table: what it is, what it needs, why it is no comparison with the paper, if so."""
+    """Comments above a table: what it is, what it needs, why it is no comparison with the paper, if so."""
     warned = [f"% {warning}"] if warning else []
     return [f"% {heading}", rf"% needs \usepackage{{booktabs}}{needs}", *warned]
 

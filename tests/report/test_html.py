@@ -26,7 +26,7 @@ from benchmark.disk import atomic_file
 from benchmark.errors import UserError
 from benchmark.options import Selection
 from benchmark.report import html, table2
-from benchmark.report.exhibits import table2_exhibit
+from benchmark.report.exhibits import of_table2
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Line, Row, Table
 from benchmark.results import Store
 from benchmark.stored_run import EPOCH_COLUMNS
@@ -148,7 +148,7 @@ def build(folder: Path, text: str = PLAN, **options: Any) -> Path:
     ]
     verdicts = [(verdict, verdict) for verdict in html.TONES]
     exhibits = [
-        table2_exhibit(table, html.links_to(chosen.store, file)),
+        of_table2(table, html.links_to(chosen.store, file)),
         judged("claims", "Claims", claims, notes=(NASTY,)),
         Exhibit("figure-2", "Figure 2", "How traces rise", figures=tuple(figures), missing=(f"run {NASTY}",)),
         judged("verdicts", "Verdicts", verdicts, warning=table.warning),
@@ -277,7 +277,7 @@ def test_cells_of_table_2(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     fill(chosen)
     table = table2.build(chosen.plan, chosen.store, PAPER)
-    exhibit = table2_exhibit(table, lambda key: f"to {key}")
+    exhibit = of_table2(table, lambda key: f"to {key}")
     assert exhibit.table is not None
     assert [column.text for column in exhibit.table.columns] == [
         "method", "#params, 1x8", "MNIST", "F-MNIST", "[CIFAR-10 (JPEG)]"
@@ -314,7 +314,7 @@ def test_power_stands_by_an_inconclusive_cell(tmp_path: Path) -> None:
     chosen = select(tmp_path, PLAN.replace("mnist: 0.3", "mnist: 0.01"))
     fill(chosen)
     table = table2.build(chosen.plan, chosen.store, PAPER)
-    exhibit = table2_exhibit(table, str)
+    exhibit = of_table2(table, str)
     assert exhibit.table is not None
     cell = exhibit.table.rows[1].cells[2]
     assert cell.verdict == "INCONCLUSIVE"
@@ -395,7 +395,7 @@ def test_verdicts_on_what_is_not_in_the_paper_are_not_counted(tmp_path: Path) ->
     fill(chosen)
     table = table2.build(chosen.plan, chosen.store, PAPER)
     assert table.cells[NASTY, "mnist"].verdict == "INCOMPLETE"
-    counted = sum(number for _, _, number in table2_exhibit(table, str).tally)
+    counted = sum(number for _, _, number in of_table2(table, str).tally)
     of_paper = [place for place, cell in table.cells.items() if cell.verdict and place[0] != NASTY]
     assert counted == len(of_paper) > 0
 

@@ -268,7 +268,7 @@ def _close_error(
 
 def _tested(difference: Difference, numbers: str, p: float) -> Finding:
     """What does not vary shows nothing, however large: a t test would take it for certain."""
-    return Finding("", numbers, p=p) if difference.error else Finding("", numbers, holds=False)
+    return Finding("", numbers, p=p if difference.error else 1.0)
 
 
 def _difference(evidence: Evidence, row: str, other: str, column: str) -> tuple[Difference, str]:

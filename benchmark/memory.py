@@ -52,7 +52,7 @@ def free_memory(device: torch.device) -> int:
 
 def limits(own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """Bytes that the limits of a batch job or container leave, one a limit: control groups, version 2."""
-    with suppress(OSError):
+    with suppress(OSError, UnicodeDecodeError):
         (group,) = re.findall(r"^0::/(.*)$", own.read_text(), re.MULTILINE) or [""]
         below = [groups / group, *(groups / group).parents]
         return [left for folder in below if (left := _left_by_limit(folder)) is not None]
@@ -64,7 +64,7 @@ def _left_by_limit(group: Path) -> int | None:
     with suppress(OSError, ValueError):  # "max" is none
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
         statistics = (group / "memory.stat").read_text()
-        cached = re.findall(r"^inactive_file (\d+)$", statistics, re.MULTILINE)
+        cached = re.findall(r"^(?:in)?active_file (\d+)$", statistics, re.MULTILINE)
         return max(0, limit - used + sum(map(int, cached)))
     return None
 

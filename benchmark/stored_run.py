@@ -18,7 +18,7 @@ from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 from pydantic import AfterValidator, Field
 
 from benchmark.config.datasets import NAME as DATASET_NAME
-from benchmark.config.files import Strict, dump_yaml, read_yaml, validated
+from benchmark.config.files import Strict, dump_yaml, read_dumped, validated
 from benchmark.disk import read_text
 from benchmark.errors import UserError
 
@@ -162,7 +162,7 @@ def files_of(
 
 def record_of(folder: Path) -> dict[str, Any]:
     """A run's record, which need not be whole, but names key and data set; `UserError` if it does not."""
-    record = read_yaml(folder / "run.yaml")
+    record = read_dumped(folder / "run.yaml")
     spec = record.get("spec") if isinstance(record, dict) else None
     dataset = spec.get("dataset") if isinstance(spec, dict) else None
     name = dataset.get("name") if isinstance(dataset, dict) else None

@@ -18,9 +18,6 @@ from benchmark.precision import Precision
 from benchmark.stored_run import key_of
 from benchmark.training import SEMANTICS
 
-_PRECISIONS = {Precision.HIGHEST: "float32", Precision.TF32: "tf32"}
-"""As a specification says it."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -58,7 +55,7 @@ class Run:
             "seeds": self.seeds,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
-            "precision": _PRECISIONS[self.precision],
+            "precision": "float32" if self.precision is Precision.HIGHEST else self.precision.value,
         }
         if self.measure:
             spec["measure"] = {name: MEASUREMENTS[name].version for name in self.measure}
@@ -77,7 +74,7 @@ class Run:
             seeds=spec["seeds"],
             epochs=spec["epochs"],
             batch_size=spec["batch_size"],
-            precision=next(precision for precision, name in _PRECISIONS.items() if name == spec["precision"]),
+            precision=Precision.HIGHEST if spec["precision"] == "float32" else Precision(spec["precision"]),
             image=spec["dataset"]["image"],
             checksum=spec["dataset"]["checksum"],
         )

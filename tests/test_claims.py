@@ -767,7 +767,10 @@ def test_the_papers_own_numbers_would_pass() -> None:
         ({"check": {**BEATS, "columns": []}}, ["it.check.lower_error.columns", "[] found", "at least 1"]),
         ({"check": {**BEATS, "columns": ["mnist", "mnist"]}}, ["columns: 'mnist' stands twice"]),
         ({"check": {**FAILS, "of": "trace", "above": 1, "encoders": [2, 2]}}, ["encoders: 2 stands twice"]),
-        ({"check": {**BEATS, "colour": 1}}, ["it.check.lower_error.colour: unknown key"]),
+        (
+            {"check": {**BEATS, "colour": 1}},
+            ["it.check.lower_error.colour: unknown key, allowed: rows, against, columns, kind"],
+        ),
         ({"check": {**FAILS, "above": 1, "below": 2}}, ["one of 'above', 'below', 'about' is required"]),
         ({"check": {**RATIO}}, ["it.check.time_ratio: one of 'above', 'below', 'about' is required"]),
         ({"check": {**FAILS, "above": 1, "encoders": [2]}}, ["'encoders' are required for a measurement"]),

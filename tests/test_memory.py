@@ -42,7 +42,7 @@ def limited(folder: Path, limit: str, used: int, cached: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{limit}\n")
     (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\nactive_file 7\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\nactive_file 7\nfile_mapped 9\n")
 
 
 def test_a_job_has_what_its_tightest_limit_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +53,10 @@ def test_a_job_has_what_its_tightest_limit_leaves(tmp_path: Path, monkeypatch: p
     assert memory.limits(own, groups) == []
     limited(groups / "slurm/job_7", "4000", 1000, 200)
     limited(groups / "slurm", "900", 1000, 50)
-    assert memory.limits(own, groups) == [3200, 0]
+    assert memory.limits(own, groups) == [3207, 0]
     assert memory.limits(tmp_path / "none", groups) == []
     own.write_text("0::/\n")  # a container's own view
     limited(groups, "2000", 500, 0)
-    assert memory.limits(own, groups) == [1500]
+    assert memory.limits(own, groups) == [1507]
     monkeypatch.setattr(memory, "limits", lambda: [3200, 1500])
     assert memory.free_memory(CPU) == 1500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -29,15 +30,12 @@ class Strict(BaseModel):
     """Keys that a file may hold, too, and that are gone before the model is made."""
 
 
-_Loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # in C six times as fast
-
-
-class _UniqueKeys(_Loader):  # type: ignore[misc, valid-type]
+class _UniqueKeys(yaml.constructor.SafeConstructor):
     """PyYAML keeps the last of two equal keys without a word; here that is an error."""
 
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
+    def get_single_data(self) -> Any:
         self.deep_construct = True  # an alias inside its own anchor is an error, not a cycle
+        return super().get_single_data()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -53,12 +51,20 @@ class _UniqueKeys(_Loader):  # type: ignore[misc, valid-type]
         return super().construct_mapping(node, deep)
 
 
+class _Loader(_UniqueKeys, yaml.SafeLoader):
+    """Says what it cannot read."""
+
+
+class _FastLoader(_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Six times as fast, by libyaml where PyYAML has it; says less, and dies of 30,000 nested lists."""
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes what `read_yaml` would take for a number."""
 
 
 # YAML 1.1 reads 1e-3 as text; everybody else as a number. The two must agree: a run's key may look like one.
-for _style in (_UniqueKeys, _Dumper):
+for _style in (_Loader, _FastLoader, _Dumper):
     _style.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -77,10 +83,18 @@ def read_yaml(file: Path) -> Any:
     return parse_yaml(read_text(file), file)
 
 
+def read_dumped(file: Path) -> Any:
+    """What `dump_yaml` has written to a file, faster than `read_yaml`; `UserError` names file and line."""
+    text = read_text(file)
+    with suppress(Exception):
+        return yaml.load(text, _FastLoader)
+    return parse_yaml(text, file)
+
+
 def parse_yaml(text: str, file: Path) -> Any:
     """The content of a file with this text; `UserError` names file and line."""
     try:
-        return yaml.load(text, _UniqueKeys)
+        return yaml.load(text, _Loader)
     except Exception as error:  # PyYAML lets through what its constructors raise
         message = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
         raise UserError(f"{file}: not valid YAML: {message}") from None
@@ -102,8 +116,10 @@ def _keys(kind: Any, path: Sequence[str | int]) -> str:
             kind = kind.model_fields[str(step)].annotation
         elif get_origin(kind) in (dict, list):
             kind = get_args(kind)[-1]
-        else:
-            return ""
+        else:  # one of several models, which pydantic calls by their `kind`
+            kinds = [model for model in get_args(kind) if hasattr(model, "model_fields")]
+            named = {get_args(model.model_fields["kind"].annotation): model for model in kinds}
+            kind = named.get((step,))
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
         return ""
     return ", ".join([*getattr(kind, "resolved", ()), *kind.model_fields])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.config import dump_yaml, merge, read_yaml
+from benchmark.config.files import read_dumped
+from benchmark.errors import UserError
 
 LEAVES = st.one_of(st.integers(), st.booleans(), st.text(max_size=3), st.lists(st.integers()))
 
@@ -99,4 +102,26 @@ def test_scientific_notation_is_a_number(tmp_path: Path, text: str, value: float
 def test_a_text_comes_back_as_the_same_text(tmp_path: Path, key: str) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(dump_yaml({"key": key}))
-    assert read_yaml(file) == {"key": key}
+    assert read_yaml(file) == read_dumped(file) == {"key": key}
+
+
+@fast
+@given(mappings(st.one_of(LEAVES, st.text(), st.floats(allow_nan=False), st.dates())))
+def test_what_is_dumped_is_read_back(content: dict[str, Any]) -> None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "run.yaml"
+        file.write_text(dump_yaml(content), encoding="utf-8")
+        assert read_dumped(file) == read_yaml(file) == content
+
+
+@pytest.mark.parametrize(
+    "text", ["a: *nowhere\n", "a: [1\n", "a: 1\na: 2\n", "&r {a: *r}\n", "a:\n\tb: 1\n", "a: 1\n--- 2\n"]
+)
+def test_both_readers_say_the_same(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match="not valid YAML") as ours:
+        read_yaml(file)
+    with pytest.raises(UserError) as theirs:
+        read_dumped(file)
+    assert ours.value.args == theirs.value.args

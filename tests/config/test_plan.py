@@ -590,7 +590,7 @@ def test_more_than_one_problem_is_counted(
         ("title: !!int foo\n", ["not valid YAML"]),
         ("title: !!timestamp foo\n", ["not valid YAML"]),
         (f"title: {'1' * 5000}\n", ["not valid YAML"]),
-        (f"title: {'[' * 5000}\n", ["not valid YAML"]),
+        (f"title: {'[' * 100000}\n", ["not valid YAML"]),
         ("&r {rows: *r}\n", ["not valid YAML", "recursive"]),
         ("rows: &r {a: *r}\n", ["not valid YAML", "recursive"]),
         ("rows: &r [*r]\n", ["not valid YAML", "recursive"]),
@@ -620,7 +620,7 @@ def test_bad_file(
     line = line_of(error)
     assert line.startswith(f"{file}: ")
     for part in expected:
-        assert part in line
+        assert part in line.removeprefix(f"{file}: ")
 
 
 def test_a_loop_over_several_bases(write: Write, datasets: dict[str, DatasetConfig], line_of: LineOf) -> None:

@@ -11,6 +11,10 @@ class UserError(Exception):
         return "; ".join(map(str, self.args))
 
 
+class Unreadable(UserError):
+    """A file that is there, and may be well, but that this user or this machine cannot read."""
+
+
 class DataNotFound(UserError):
     """A data set that is nowhere to be had."""
 

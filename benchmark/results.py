@@ -28,7 +28,7 @@ import torch
 
 from benchmark.config.datasets import NAME as DATASET_NAME
 from benchmark.disk import atomic_file, existing, inside, refuse_unwritable, sync
-from benchmark.errors import UserError
+from benchmark.errors import Unreadable, UserError
 from benchmark.stored_run import StoredRun, files_of, key_of, read_run, record_of, slug
 
 _DIGEST = hashlib.sha256().digest_size  # a checkpoint begins with that of the rest
@@ -114,6 +114,8 @@ class Store:
         except Exception as error:  # torch.load raises nearly anything on a damaged file
             if not os.path.lexists(file):  # finished meanwhile, by the process that held it
                 return None
+            if isinstance(error, PermissionError):
+                raise Unreadable(f"{file}: cannot be read: {error.strerror}") from None
             raise UserError(
                 f"{file} is damaged ({type(error).__name__}); delete it to start this run again"
             ) from None
@@ -192,6 +194,8 @@ class Store:
 def _read(folder: Path, runs: Path) -> StoredRun:
     try:
         run = read_run(folder)
+    except Unreadable:  # nothing to delete
+        raise
     except UserError as error:
         deeper = [file.parent for file in folder.glob("*/**/run.yaml")]
         advice = (

@@ -186,6 +186,25 @@ def test_a_run_under_way_goes_on_with_all_its_seeds(
     assert seen == [1, 2, 3]
 
 
+def test_stored_seeds_are_taken_where_the_checkpoint_has_more_epochs_left(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of three seeds were stored one by one after the first epoch of all three: three epochs, not six."""
+    whole = train(tmp_path / "at-once", data)
+    folder = tmp_path / "in-parts"
+    chosen = interrupt(folder, data, 1, monkeypatch)
+    for seed in "12":
+        train(folder, data, seed)
+    assert status(the_run(chosen), chosen.store).detail == "2 of 3 seeds stored"
+    trained: list[list[int]] = []
+    really = executor.train
+    monkeypatch.setattr(executor, "train", lambda *given: trained.append(given[-1]) or really(*given))
+    run = train(folder, data)
+    assert trained == [[3]]
+    assert_alike(run, whole)
+    assert not list((chosen.root / "partial").iterdir())
+
+
 def test_other_specifications_other_seeds_and_damage_are_no_parts(tmp_path: Path, data: Dataset) -> None:
     train(tmp_path, data, "1")
     broken = train(tmp_path, data, "3")

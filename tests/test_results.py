@@ -174,6 +174,41 @@ def test_what_cannot_be_read_is_not_missing(
             chosen.store.refuse_unwritable(MINI)
 
 
+@pytest.mark.parametrize("name", ["run.yaml", "epochs.csv"])
+def test_a_file_that_may_not_be_read_is_not_to_be_deleted(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = picked(chosen)
+    folder = train(run, data, chosen.store)
+    closed(monkeypatch, "read_text", folder / name)
+    line = f"{folder / name}: cannot be read: Permission denied"
+    assert chosen.store.problems() == [line]
+    found = status(run, chosen.store)
+    assert (found.state, found.detail) == (State.DAMAGED, line)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_to_be_deleted(
+    chosen: Selection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen.store.save_checkpoint("k", {})
+    file = chosen.store.partial("k") / "checkpoint.pt"
+    closed(monkeypatch, "read_bytes", file)
+    with pytest.raises(UserError, match=f"^{re.escape(str(file))}: cannot be read: Permission denied$"):
+        chosen.store.checkpoint("k")
+
+
+def closed(monkeypatch: pytest.MonkeyPatch, method: str, file: Path) -> None:
+    """A file of another user's; to root all are open."""
+    read = getattr(Path, method)
+
+    def refused(path: Path, *given: Any, **how: Any) -> Any:
+        if path == file:
+            raise PermissionError(13, "Permission denied")
+        return read(path, *given, **how)
+
+    monkeypatch.setattr(Path, method, refused)
+
+
 def test_hidden_files_are_none_of_the_stores(chosen: Selection, data: Dataset) -> None:
     folder = train(picked(chosen), data, chosen.store)
     for place in (folder.parent, folder.parent.parent):

@@ -624,7 +624,7 @@ def test_a_search_that_another_process_conducts_does_not_stop_the_others(plan_pa
         ("{BP: {ranges: {rate: [0.01, 1]}, rungs: [1]}}", {}, "rate found, BP takes lr"),
         ("{BP: {ranges: {lr: [1, 0.01]}, rungs: [1]}}", {}, r"ranges\.lr: \[1\.0, 0\.01\] found"),
         ("{BP: {ranges: {lr: [0, 0.01]}, rungs: [1]}}", {}, r"rows\.BP\.ranges\.lr\.0: 0 found"),
-        ("{BP: {rungs: [1]}}", {}, "either 'grid' or 'ranges'"),
+        ("{BP: {rungs: [1]}}", {}, "'grid' or 'ranges': neither found, one is required"),
         (
             "{BP: {grid: {lr: [1, 0.1, 1.0]}, rungs: [1]}}",
             {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -19,6 +19,12 @@ class _Pairs(Strict):
     rows: Names
     against: Names
     columns: Names
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if twice := [row for row in self.rows if row in self.against]:
+            raise ValueError(f"against: {twice[0]!r} found, which is among 'rows'")
+        return self
 
 
 class LowerError(_Pairs):

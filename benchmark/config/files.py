@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from benchmark.disk import read_text
 from benchmark.errors import UserError
@@ -125,25 +126,54 @@ def _keys(kind: Any, path: Sequence[str | int]) -> str:
     return ", ".join([*getattr(kind, "resolved", ()), *kind.model_fields])
 
 
-def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, *above: str) -> UserError:
+def _place(content: Any, problem: ErrorDetails) -> list[str | int]:
+    """The keys on the way to a problem; pydantic also names the alternatives that it has tried."""
+    steps, lacking = list(problem["loc"]), problem["type"] == "missing"
+    if problem["type"].startswith("union_tag"):
+        steps, lacking = [*steps, problem["ctx"]["discriminator"].strip("'")], True
+    keys: list[str | int] = []
+    for number, step in enumerate(steps, 1):
+        if isinstance(content, Mapping):
+            if step in content or (lacking and number == len(steps)):
+                keys.append(step)
+                content = content.get(step)
+        elif isinstance(content, list) and isinstance(step, int):
+            keys.append(step)
+            content = content[step]
+    return keys
+
+
+def _said(kind: type[BaseModel], problem: ErrorDetails) -> str:
+    """What was found and is allowed."""
+    message, context = problem["msg"].removeprefix("Value error, "), problem.get("ctx", {})
+    match problem["type"]:
+        case "extra_forbidden":
+            allowed = _keys(kind, problem["loc"][:-1])
+            return f"unknown key{', allowed: ' if allowed else ''}{allowed}"
+        case "missing" | "union_tag_not_found":
+            return "this key is required"
+        case "union_tag_invalid":
+            return f"{context['tag']!r} found, allowed: {context['expected_tags']}"
+        case "model_type" | "dict_type":
+            return f"{problem['input']!r} found; input should be a mapping"
+        case "value_error":
+            return message
+    return f"{problem['input']!r} found; {message[0].lower()}{message[1:]}"
+
+
+def _one_line(
+    kind: type[BaseModel], content: Any, file: Path, error: ValidationError, above: Sequence[str]
+) -> UserError:
     """One problem: file, key path (below `above`), what was found and is allowed; where others are."""
     # What is misspelt is missing, too.
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    first = problems[0]
-    where, *others = (
-        ".".join(str(p) for p in (*above, *problem["loc"]) if p != "__pydantic_extra__")
-        for problem in problems
-    )
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        allowed = _keys(kind, first["loc"][:-1])
-        message = f"unknown key{', allowed: ' if allowed else ''}{allowed}"
-    elif first["type"] in ("model_type", "dict_type"):
-        message = f"{first['input']!r} found; input should be a mapping"
-    elif first["type"] not in ("value_error", "missing"):
-        message = f"{first['input']!r} found; {message[0].lower()}{message[1:]}"
-    elif first["type"] == "missing":
-        message = "this key is required"
+    places: dict[str, list[ErrorDetails]] = {}
+    for problem in problems:
+        place = ".".join(map(str, [*above, *_place(content, problem)]))
+        places.setdefault(place, []).append(problem)
+    where, *others = places
+    first, *alternatives = (_said(kind, problem) for problem in places[where])
+    message = ", or ".join([first, *(other.rpartition("; ")[2] for other in alternatives)])
     listed = f"{', '.join(others[:5])}{', ...' * (len(others) > 5)}"
     more = f" (and {len(others)} more problem{'s' * (len(others) > 1)}: {listed})" if others else ""
     line = f"{where + ': ' if where else ''}{message}{more}"
@@ -182,7 +212,7 @@ def validated(kind: type[Model], content: Any, file: Path, *above: str) -> Model
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise _one_line(kind, file, error, *above) from None
+        raise _one_line(kind, content, file, error, above) from None
 
 
 def distinct(values: list[Value]) -> list[Value]:

@@ -377,6 +377,10 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
                 f"{file}: columns.{name}.hyperparameters_from: unknown data set "
                 f"{column.hyperparameters_from!r}, allowed: {allowed}"
             )
+        if column.hyperparameters_from == name:
+            raise UserError(
+                f"{file}: columns.{name}.hyperparameters_from: {name!r} found, must be another data set"
+            )
     printed = load_paper_values()["table2"].cells
     for name, row in config.rows.items():
         if row.paper_row not in (None, *printed):

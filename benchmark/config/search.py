@@ -31,7 +31,8 @@ class SearchSpace(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> SearchSpace:
         if (self.grid is None) == (self.ranges is None):
-            raise ValueError("either 'grid' or 'ranges' is required")
+            found = "both found" if self.grid else "neither found"
+            raise ValueError(f"'grid' or 'ranges': {found}, one is required")
         if self.rungs != sorted(set(self.rungs)):
             raise ValueError(f"rungs: {self.rungs} found, must rise")
         for name, values in (self.grid or {}).items():

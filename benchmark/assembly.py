@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.errors import UserError
+from benchmark.errors import Unreadable, UserError
 from benchmark.results import Store
 from benchmark.stored_run import StoredRun
 from benchmark.sweep import Run
@@ -35,11 +35,17 @@ def stored_seeds(run: Run, store: Store) -> dict[int, StoredRun]:
     found: dict[int, StoredRun] = {}
     for folder in store.folders(run.column):
         try:
-            if _like(store.spec(folder), run):
-                stored = store.read(folder)
-                found = {seed: stored for seed in stored.spec["seeds"] if seed in run.seeds} | found
+            if not _like(store.spec(folder), run):
+                continue
         except UserError:  # another run's damage is not this one's
             continue
+        try:
+            stored = store.read(folder)
+        except Unreadable:  # it would train again
+            raise
+        except UserError:
+            continue
+        found = {seed: stored for seed in stored.spec["seeds"] if seed in run.seeds} | found
     return found
 
 

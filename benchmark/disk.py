@@ -49,9 +49,9 @@ def read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
-    except OSError as error:
+    except PermissionError as error:
         raise Unreadable(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from None
 
 

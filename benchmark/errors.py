@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 class Unreadable(UserError):
-    """A file that is there, and may be well, but that this user or this machine cannot read."""
+    """A file that may be well, but that this user may not read."""
 
 
 class DataNotFound(UserError):

@@ -20,7 +20,7 @@ from benchmark.methods import METHODS
 from benchmark.precision import computing
 from benchmark.results import Store
 from benchmark.samples import Dataset
-from benchmark.states import begun_and_stored, checkpoint
+from benchmark.states import checkpoint
 from benchmark.stored_run import EPOCH_COLUMNS
 from benchmark.sweep import Run
 from benchmark.training import EpochResult, Training
@@ -49,8 +49,9 @@ def execute(
     with store.claim(run.key, f"{run.row} on {run.column}"):
         if store.folder(run.key) is not None:
             return
-        begun, found = begun_and_stored(run, store)
+        begun, found = checkpoint(run, store), assembly.stored_seeds(run, store)
         seeds = [seed for seed in run.seeds if seed not in found] if begun is None else begun["seeds"]
+        found = {seed: stored for seed, stored in found.items() if seed not in seeds}
         assembly.check(found, dataset.checksum)
         lost = [str(seed) for seed in run.seeds if seed not in found and seed not in seeds]
         if lost:
@@ -59,16 +60,9 @@ def execute(
                 f"stored, which they no longer are; delete {store.partial(run.key)} to start again"
             )
         trained = None
-        if begun is None:
-            store.forget(run.key)
         if seeds:
             try:
                 trained = train(run, dataset, store, device, progress, compile, replicas_per_pass, seeds)
-            except SystemExit as error:
-                raise UserError(
-                    f"{run.row} on {run.column}: {run.method} ends the program (SystemExit, {error.code!r}); "
-                    "a rule raises an exception instead"
-                ) from None
             except Exception as error:  # of a method under construction, most likely
                 error.add_note(f"while training {run.row} ({run.method}) on {run.column}")
                 raise

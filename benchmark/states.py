@@ -12,7 +12,7 @@ from benchmark.assembly import stored_seeds
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.results import Store
-from benchmark.stored_run import StoredRun, slug
+from benchmark.stored_run import slug
 from benchmark.sweep import Run, differences
 
 
@@ -91,7 +91,7 @@ def _other_code(run: Run, records: Iterable[Mapping[str, Any]]) -> str:
 
 def _partial(run: Run, store: Store) -> Status | None:
     """Of a run that was begun, or some of whose seeds are stored in other runs."""
-    begun, found = begun_and_stored(run, store)
+    begun, found = checkpoint(run, store), stored_seeds(run, store)
     seeds = [seed for seed in run.seeds if seed not in found] if begun is None else begun["seeds"]
     if begun is None and not found:
         return None
@@ -110,22 +110,6 @@ def _partial(run: Run, store: Store) -> Status | None:
     if other := _other_code(run, [*(source.record for source in found.values()), *logs]):
         details.append(other)
     return Status(run, State.PARTIAL, ", ".join(details), pace, int(done), other)
-
-
-def begun_and_stored(run: Run, store: Store) -> tuple[dict[str, Any] | None, dict[int, StoredRun]]:
-    """The checkpoint to go on from, and the stored seeds that it does not train.
-
-    None where to train the seeds that are not stored from the start takes fewer epochs than it has left.
-    """
-    begun, found = checkpoint(run, store), stored_seeds(run, store)
-    if begun is None:
-        return None, found
-    rest = replace(run, seeds=begun["seeds"])
-    done = rest.epochs_done(begun["replicas_per_pass"], begun["pass"], begun["training"]["completed"])
-    missing = [seed for seed in run.seeds if seed not in found]
-    if len(missing) * run.total_epochs < len(rest.seeds) * (run.total_epochs - done):
-        return None, found
-    return begun, {seed: stored for seed, stored in found.items() if seed not in rest.seeds}
 
 
 def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:

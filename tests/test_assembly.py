@@ -1,7 +1,9 @@
 """A run put together from stored runs of its seeds is the run that trains them all."""
 
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -186,25 +188,6 @@ def test_a_run_under_way_goes_on_with_all_its_seeds(
     assert seen == [1, 2, 3]
 
 
-def test_stored_seeds_are_taken_where_the_checkpoint_has_more_epochs_left(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two of three seeds were stored one by one after the first epoch of all three: three epochs, not six."""
-    whole = train(tmp_path / "at-once", data)
-    folder = tmp_path / "in-parts"
-    chosen = interrupt(folder, data, 1, monkeypatch)
-    for seed in "12":
-        train(folder, data, seed)
-    assert status(the_run(chosen), chosen.store).detail == "2 of 3 seeds stored"
-    trained: list[list[int]] = []
-    really = executor.train
-    monkeypatch.setattr(executor, "train", lambda *given: trained.append(given[-1]) or really(*given))
-    run = train(folder, data)
-    assert trained == [[3]]
-    assert_alike(run, whole)
-    assert not list((chosen.root / "partial").iterdir())
-
-
 def test_other_specifications_other_seeds_and_damage_are_no_parts(tmp_path: Path, data: Dataset) -> None:
     train(tmp_path, data, "1")
     broken = train(tmp_path, data, "3")
@@ -216,6 +199,24 @@ def test_other_specifications_other_seeds_and_damage_are_no_parts(tmp_path: Path
     (tmp_path / "tiny.yaml").write_text(PLAN.replace("lr: 0.5", "lr: 0.4"))
     other = Selection(str(tmp_path / "tiny.yaml"), tmp_path / "results")
     assert assembly.stored_seeds(the_run(other), other.store) == {}
+
+
+def test_a_stored_seed_that_may_not_be_read_does_not_train_again(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = train(tmp_path, data, "1").folder / "epochs.csv"
+    read = Path.read_text
+
+    def refused(path: Path, *given: Any, **how: Any) -> str:
+        if path == file:
+            raise PermissionError(13, "Permission denied")
+        return read(path, *given, **how)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(UserError, match=f"^{re.escape(str(file))}: cannot be read: Permission denied$"):
+        train(tmp_path, data)
+    chosen = select(tmp_path)
+    assert status(the_run(chosen), chosen.store).state is State.DAMAGED
 
 
 def test_parts_of_different_data_are_refused(tmp_path: Path, data: Dataset) -> None:

@@ -119,21 +119,6 @@ def test_a_failing_method_is_named(tmp_path: Path, data: Dataset, monkeypatch: p
     assert error.value.__notes__ == [f"while training BP (BP) on {picked(chosen).column}"]
 
 
-def test_a_rule_that_ends_the_program_is_named(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its exit status, 0 perhaps, would say that all went well."""
-
-    def leave(*given: object) -> None:
-        raise SystemExit(0)
-
-    chosen = select(tmp_path)
-    monkeypatch.setattr(BP, "train_step", leave)
-    with pytest.raises(UserError, match=r"^BP on .*: BP ends the program \(SystemExit, 0\); "):
-        train(chosen, data)
-    assert status(picked(chosen), chosen.store).state is State.MISSING
-
-
 def test_what_memory_holds_trains_at_once(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

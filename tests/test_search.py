@@ -626,6 +626,12 @@ def test_a_search_that_another_process_conducts_does_not_stop_the_others(plan_pa
         ("{BP: {ranges: {lr: [0, 0.01]}, rungs: [1]}}", {}, r"rows\.BP\.ranges\.lr\.0: 0 found"),
         ("{BP: {rungs: [1]}}", {}, "'grid' or 'ranges': neither found, one is required"),
         (
+            "{BP: {grid: {lr: [0.1]}, ranges: {lr: [0.01, 1]}, rungs: [1]}}",
+            {},
+            "'grid' or 'ranges': both found, one is required",
+        ),
+        ("{BP: {grid: {}, rungs: [1]}}", {}, r"rows\.BP\.grid: {} found"),
+        (
             "{BP: {grid: {lr: [1, 0.1, 1.0]}, rungs: [1]}}",
             {},
             r"grid\.lr: \[1\.0, 0\.1, 1\.0\] found, each value",

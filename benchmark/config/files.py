@@ -134,9 +134,10 @@ def _place(content: Any, problem: ErrorDetails) -> list[str | int]:
     keys: list[str | int] = []
     for number, step in enumerate(steps, 1):
         if isinstance(content, Mapping):
-            if step in content or (lacking and number == len(steps)):
+            key = next((key for key in content if str(key) == str(step)), None)  # pydantic makes texts of all
+            if key is not None or (lacking and number == len(steps)):
                 keys.append(step)
-                content = content.get(step)
+                content = content.get(key)
         elif isinstance(content, list) and isinstance(step, int):
             keys.append(step)
             content = content[step]
@@ -153,8 +154,9 @@ def _said(kind: type[BaseModel], problem: ErrorDetails) -> str:
         case "missing" | "union_tag_not_found":
             return "this key is required"
         case "union_tag_invalid":
-            return f"{context['tag']!r} found, allowed: {context['expected_tags']}"
-        case "model_type" | "dict_type":
+            found = problem["input"][context["discriminator"].strip("'")]
+            return f"{found!r} found, allowed: {context['expected_tags']}"
+        case "model_type" | "dict_type" | "model_attributes_type":
             return f"{problem['input']!r} found; input should be a mapping"
         case "value_error":
             return message
@@ -172,8 +174,10 @@ def _one_line(
         place = ".".join(map(str, [*above, *_place(content, problem)]))
         places.setdefault(place, []).append(problem)
     where, *others = places
-    first, *alternatives = (_said(kind, problem) for problem in places[where])
-    message = ", or ".join([first, *(other.rpartition("; ")[2] for other in alternatives)])
+    first, *alternatives = places[where]
+    message = _said(kind, first)
+    if first["type"] not in ("extra_forbidden", "missing"):
+        message = ", or ".join([message, *(_said(kind, other).rpartition("; ")[2] for other in alternatives)])
     listed = f"{', '.join(others[:5])}{', ...' * (len(others) > 5)}"
     more = f" (and {len(others)} more problem{'s' * (len(others) > 1)}: {listed})" if others else ""
     line = f"{where + ': ' if where else ''}{message}{more}"

@@ -16,8 +16,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class SearchSpace(Strict):
     """What is searched for one row: a grid, or ranges that a sampler draws from."""
 
-    grid: dict[str, Annotated[list[Positive], Field(min_length=1)]] | None = None
-    ranges: dict[str, Annotated[list[Positive], Field(min_length=2, max_length=2)]] | None = None
+    grid: dict[str, Annotated[list[Positive], Field(min_length=1)]] | None = Field(default=None, min_length=1)
+    ranges: dict[str, Annotated[list[Positive], Field(min_length=2, max_length=2)]] | None = Field(
+        default=None, min_length=1
+    )
     """Lowest and highest value; drawn log-uniform."""
     trials: int = Field(default=16, gt=0, le=MOST)
     """Configurations drawn from `ranges`."""
@@ -31,7 +33,7 @@ class SearchSpace(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> SearchSpace:
         if (self.grid is None) == (self.ranges is None):
-            found = "both found" if self.grid else "neither found"
+            found = "neither found" if self.grid is None else "both found"
             raise ValueError(f"'grid' or 'ranges': {found}, one is required")
         if self.rungs != sorted(set(self.rungs)):
             raise ValueError(f"rungs: {self.rungs} found, must rise")

@@ -513,6 +513,11 @@ STEPSIZE = "rows/DTP/hyperparameters/mnist/stepsize"
             ["columns.mnist.hyperparameters_from", "'mnits'", "unknown data set", *load_datasets()],
         ),
         (
+            "columns/mnist/hyperparameters_from",
+            "mnist",
+            ["columns.mnist.hyperparameters_from: 'mnist' found, must be another data set"],
+        ),
+        (
             "rows/BP/hyperparameters/mnits",
             {"lr": 0.1, "source": "guess"},
             ["rows.BP.hyperparameters.mnits", "unknown data set", *load_datasets()],

@@ -23,6 +23,8 @@ from benchmark import streams
 
 DECODER_INIT = 0.01
 """Learned and fixed decoders start uniform in (-0.01, 0.01): Section "Weak and Strict Conditions"."""
+ORTHOGONAL = "orthogonal"
+"""The other start of decoders, that of the authors' development repository: random orthogonal, gain 1."""
 
 # The paper's code divides by std + 1e-12; layer_norm divides by sqrt(var + eps).
 _EPSILON = 1e-24
@@ -226,13 +228,13 @@ def initial_weights(
     seeds: Sequence[int],
     *,
     feedback: str,
-    decoder_init: float = DECODER_INIT,
+    decoder_init: float | str = DECODER_INIT,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Encoder and feedback weights of one network a seed, drawn on the CPU so every device starts alike.
 
-    W_l is random orthogonal; B_l uniform in (-decoder_init, decoder_init); FA's M_l is normal with the
-    mean and standard deviation of W_l.
+    W_l is random orthogonal. B_l is uniform in (-decoder_init, decoder_init), or random orthogonal for
+    `ORTHOGONAL`. FA's M_l is normal with the mean and standard deviation of W_l.
     """
     encoders: dict[int, list[Tensor]] = {}
     feedbacks: dict[int, list[Tensor]] = {}
@@ -252,25 +254,16 @@ def initial_weights(
     return stack(encoders), stack(feedbacks)
 
 
-def _feedback_weight(weight: Tensor, feedback: str, decoder_init: float, draw: torch.Generator) -> Tensor:
+def _feedback_weight(
+    weight: Tensor, feedback: str, decoder_init: float | str, draw: torch.Generator
+) -> Tensor:
     if feedback == "alignment":
         return torch.empty_like(weight).normal_(weight.mean().item(), weight.std().item(), generator=draw)
+    if decoder_init == ORTHOGONAL:
+        return nn.init.orthogonal_(torch.empty(weight.shape[1], weight.shape[0]), generator=draw)
     return torch.empty_like(weight.T).uniform_(-decoder_init, decoder_init, generator=draw)
 
 
 def weight_count(dims: Sequence[int]) -> int:
     """Number of encoder weights of a network with the given widths."""
     return sum(width * out for width, out in pairwise(dims))
-
-
-def half_width(inputs: int, hidden_layers: int, width: int, classes: int) -> int:
-    """The hidden width whose encoders plus decoders match the full network's encoders alone (Table 2).
-
-    Decoders are counted one per encoder, as in the paper's 1.1 M.
-    """
-    full = weight_count([inputs, *[width] * hidden_layers, classes])
-
-    def distance(candidate: int) -> int:
-        return abs(2 * weight_count([inputs, *[candidate] * hidden_layers, classes]) - full)
-
-    return min(range(1, width + 1), key=distance)

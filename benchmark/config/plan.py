@@ -26,7 +26,7 @@ from benchmark.config.paper import load_paper_values
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
 from benchmark.methods import METHODS
-from benchmark.network import half_width
+from benchmark.network import ORTHOGONAL
 from benchmark.precision import Precision
 
 Source = Literal["paper", "released code", "search", "guess"]
@@ -72,6 +72,8 @@ class Column(Strict):
     """One data set of the table."""
 
     network: str
+    half_width: int | None = Field(default=None, gt=0, le=MOST_UNITS)
+    """Width of the hidden layers in rows of `size: half`."""
     hyperparameters_from: str | None = None
     """A column whose hyperparameters serve here where a row names none for this one."""
     addition: bool = False
@@ -96,7 +98,7 @@ class Row(Strict):
 
     method: str
     size: Literal["full", "half"] = "full"
-    """half: encoders plus decoders have as many weights as the full network's encoders."""
+    """half: hidden layers have the column's `half_width`."""
     addition: bool = False
     """Not in the paper."""
     paper_row: str | None = None
@@ -118,6 +120,8 @@ class Row(Strict):
             if name not in method.options:
                 allowed = ", ".join(method.options) or "none"
                 raise ValueError(f"options.{name}: {self.method} takes {allowed}")
+            if name == "decoder_init" and value == ORTHOGONAL:
+                continue
             default = method.options[name]
             if type(value) is not type(default):
                 raise ValueError(f"options.{name}: {value!r} found, {type(default).__name__} expected")
@@ -184,6 +188,10 @@ class PlanConfig(Strict):
                     f"columns.{name}.network: unknown network {column.network!r}, "
                     f"allowed: {', '.join(self.networks)}"
                 )
+            if column.half_width is None:
+                half = [row for row, entry in self.rows.items() if entry.size == "half"]
+                if trained := [row for row in half if self.hyperparameters(row, name)]:
+                    raise ValueError(f"columns.{name}.half_width is missing; {trained[0]} needs it")
         for name, where in self.measure.items():
             for key, found, allowed in (
                 ("", [name], MEASUREMENTS),
@@ -222,9 +230,8 @@ class PlanConfig(Strict):
     def dims(self, row: str, column: str, dataset: DatasetConfig) -> list[int]:
         """Layer widths of the row's network on the column: input, hidden..., classes."""
         network = self.networks[self.columns[column].network]
-        width = network.width
-        if self.rows[row].size == "half":
-            width = half_width(dataset.inputs, network.hidden_layers, width, dataset.classes)
+        half = self.rows[row].size == "half"
+        width = self.columns[column].half_width or network.width if half else network.width
         return [dataset.inputs, *[width] * network.hidden_layers, dataset.classes]
 
 

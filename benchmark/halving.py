@@ -23,7 +23,7 @@ from benchmark.stored_run import key_of
 from benchmark.sweep import Run
 from benchmark.training import Training
 
-Configuration = Mapping[str, float]
+Configuration = Mapping[str, Any]
 
 DIVERGED = 100.0
 """The error, in %, of a configuration whose numbers are no longer finite: it answers nothing."""

@@ -25,7 +25,7 @@ from benchmark.config.limits import LAST_SEED, MOST_EPOCHS, MOST_LAYERS, MOST_UN
 from benchmark.config.paper import load_paper_values
 from benchmark.errors import UserError
 from benchmark.measurements import MEASUREMENTS
-from benchmark.methods import METHODS
+from benchmark.methods import METHODS, Method
 from benchmark.network import ORTHOGONAL
 from benchmark.precision import Precision
 
@@ -85,6 +85,8 @@ class Hyperparameters(Strict):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     __pydantic_extra__: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    options: dict[str, Any] = {}
+    """Options of the row that differ on this data set."""
     source: Source
     note: str | None = None
 
@@ -116,18 +118,9 @@ class Row(Strict):
     @model_validator(mode="after")
     def _taken(self) -> Row:
         method = METHODS[self.method]
-        for name, value in self.options.items():
-            if name not in method.options:
-                allowed = ", ".join(method.options) or "none"
-                raise ValueError(f"options.{name}: {self.method} takes {allowed}")
-            if name == "decoder_init" and value == ORTHOGONAL:
-                continue
-            default = method.options[name]
-            if type(value) is not type(default):
-                raise ValueError(f"options.{name}: {value!r} found, {type(default).__name__} expected")
-            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
-                raise ValueError(f"options.{name}: {value!r} found, must be finite and greater than 0")
+        _check_options(method, "options", self.options)
         for dataset, given in self.hyperparameters.items():
+            _check_options(method, f"hyperparameters.{dataset}.options", given.options)
             unknown = [name for name in given.values if name not in method.hyperparameters]
             missing = [name for name in method.hyperparameters if name not in given.values]
             if unknown or missing:
@@ -143,6 +136,21 @@ class Row(Strict):
     def all_options(self) -> dict[str, Any]:
         """The options with the method's defaults filled in."""
         return {**METHODS[self.method].options, **self.options}
+
+
+def _check_options(method: type[Method], place: str, options: Mapping[str, Any]) -> None:
+    """`ValueError` for an option that the method does not have, or a value it does not take."""
+    for name, value in options.items():
+        if name not in method.options:
+            allowed = ", ".join(method.options) or "none"
+            raise ValueError(f"{place}.{name}: {method.name} takes {allowed}")
+        if name == "decoder_init" and value == ORTHOGONAL:
+            continue
+        default = method.options[name]
+        if type(value) is not type(default):
+            raise ValueError(f"{place}.{name}: {value!r} found, {type(default).__name__} expected")
+        if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
+            raise ValueError(f"{place}.{name}: {value!r} found, must be finite and greater than 0")
 
 
 class Measure(Strict):

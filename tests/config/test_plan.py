@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.common.errors import UserError
 from benchmark.config import (
     CONFIGS,
     DatasetConfig,
@@ -21,7 +22,6 @@ from benchmark.config import (
 )
 from benchmark.config import plan as plan_module
 from benchmark.config.plan import Row
-from benchmark.errors import UserError
 from benchmark.methods import METHODS
 
 ROWS = [

@@ -2,11 +2,11 @@
 
 import sys
 
-from benchmark.errors import UserError, interrupted
+from benchmark.common.errors import UserError, interrupted
 
 if __name__ == "__main__":
     try:
-        from benchmark.cli import main
+        from benchmark.cli.app import main
     except UserError as error:  # a learning rule that cannot be imported
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:  # importing torch takes seconds

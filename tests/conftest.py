@@ -8,8 +8,8 @@ import pytest
 
 from benchmark.config import load_datasets
 from benchmark.datasets import load
-from benchmark.samples import Dataset, Split
-from tests.commands import MINI, Command
+from benchmark.engine.samples import Dataset, Split
+from tests.helpers.commands import MINI, Command
 
 # Ctrl-C is tested; below a shell's background job it would be ignored, here and in whatever the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from benchmark.config import PROJECT
-from tests.commands import PLAN
+from tests.helpers.commands import PLAN
 
 FILES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
 DOCS = "\n".join(file.read_text(encoding="utf-8") for file in FILES)

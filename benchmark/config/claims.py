@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from benchmark.common.errors import UserError
 from benchmark.config.files import CONFIGS, Names, Strict, distinct, load_each
-from benchmark.errors import UserError
 
 
 class _Pairs(Strict):

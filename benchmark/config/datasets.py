@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from benchmark.common.errors import UserError
 from benchmark.config.files import CONFIGS, Strict, load_each
 from benchmark.config.limits import LONGEST_LABEL
-from benchmark.errors import UserError
 
 NAME = r"\w[\w.-]*"
 """A data set's name, which its folder in the store has."""

@@ -12,8 +12,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from benchmark.disk import read_text
-from benchmark.errors import UserError
+from benchmark.common.errors import UserError
+from benchmark.common.files import read_text
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / "paper_configs"

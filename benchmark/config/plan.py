@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
+from benchmark.common.errors import UserError
 from benchmark.config.datasets import DatasetConfig
 from benchmark.config.files import (
     CONFIGS,
@@ -23,11 +24,10 @@ from benchmark.config.files import (
 )
 from benchmark.config.limits import LAST_SEED, MOST_EPOCHS, MOST_LAYERS, MOST_UNITS
 from benchmark.config.paper import load_paper_values
-from benchmark.errors import UserError
-from benchmark.measurements import MEASUREMENTS
+from benchmark.engine.measurements import MEASUREMENTS
+from benchmark.engine.precision import Precision
 from benchmark.methods import METHODS, Method
-from benchmark.network import ORTHOGONAL
-from benchmark.precision import Precision
+from benchmark.methods.network import ORTHOGONAL
 
 Source = Literal["paper", "released code", "search", "guess"]
 """Where a value of a plan comes from."""

@@ -16,10 +16,10 @@ from typing import IO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from benchmark.common.errors import UserError
+from benchmark.common.files import atomic_file
 from benchmark.config import DatasetConfig
 from benchmark.datasets.pixels import Pixels, not_found, one_line
-from benchmark.disk import atomic_file
-from benchmark.errors import UserError
 
 
 def read(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> Pixels:

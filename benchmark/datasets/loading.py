@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmark.common.errors import UserError
 from benchmark.config import DatasetConfig
 from benchmark.datasets import image_folder, shipped, torchvision_files
 from benchmark.datasets.pixels import Pixels
-from benchmark.errors import UserError
-from benchmark.samples import Dataset, Split
+from benchmark.engine.samples import Dataset, Split
 
 MEAN, STD = 0.1307, 0.3081
 """MNIST's pixel mean and deviation, which the released code applies to all four data sets."""

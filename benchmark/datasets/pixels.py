@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.errors import DataNotFound
+from benchmark.common.errors import DataNotFound
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Data sets that come with the package (`benchmark/data/`)."""
+"""Data sets that come with the package (`benchmark/datasets/`)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark.common.errors import UserError
 from benchmark.config import DatasetConfig
 from benchmark.datasets.pixels import Pixels
-from benchmark.errors import UserError
 
-SHIPPED = Path(__file__).parents[1] / "data"
+SHIPPED = Path(__file__).parent
 
 
 def read(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> Pixels:

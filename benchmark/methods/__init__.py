@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from benchmark.errors import UserError
+from benchmark.common.errors import UserError
 from benchmark.methods.base import Method, Noise, build
 
 METHODS: dict[str, type[Method]] = {}

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark import provenance, streams
-from benchmark.errors import UserError
-from benchmark.hidden_state import LOST, Snapshot
-from benchmark.network import FEEDBACK, Network, initial_weights, weight_count
+from benchmark.common import provenance
+from benchmark.common.errors import UserError
+from benchmark.methods import seeding
+from benchmark.methods.hidden_state import LOST, Snapshot
+from benchmark.methods.network import FEEDBACK, Network, initial_weights, weight_count
 
 _OURS = ("name", "network", "pretraining", "state", "source", "note")
 """Beside the members of `Method`, names that it or a plan's entry gives a meaning of its own."""
@@ -239,7 +240,7 @@ def build(
     started = Snapshot(
         method.__name__, {"network": network, **values}, trained=("network",), hyperparameters=values
     )
-    with streams.unused_global_generator(f"{method.__name__}.__init__", "`initial_state`"):
+    with seeding.unused_global_generator(f"{method.__name__}.__init__", "`initial_state`"):
         built = method(network, values, options)
     started.refuse_changes(
         {"network": built.network, **{name: getattr(built, name, None) for name in values}},
@@ -258,8 +259,8 @@ def _initial_state(
     called = f"{method.__name__}.initial_state"
     states: dict[int, dict[str, Tensor]] = {}
     for seed in dict.fromkeys(seeds):
-        with streams.unused_global_generator(called, "`draw`, the generator it is given"):
-            found = method.initial_state(dims, options, streams.generator(seed, "state"))
+        with seeding.unused_global_generator(called, "`draw`, the generator it is given"):
+            found = method.initial_state(dims, options, seeding.generator(seed, "state"))
         if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
             raise UserError(f"{called} returns {found!r}; tensors by name expected")
         shapes = {name: [*tensor.shape] for name, tensor in found.items()}

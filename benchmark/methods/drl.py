@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from benchmark.methods.base import Noise
 from benchmark.methods.dtp import DTP
-from benchmark.network import ForwardPass, weight_count
+from benchmark.methods.network import ForwardPass, weight_count
 
 
 class DRL(DTP):

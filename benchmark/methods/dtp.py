@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from benchmark.methods.network import ForwardPass, norm, weight_count
 from benchmark.methods.tp import TP
-from benchmark.network import ForwardPass, norm, weight_count
 
 
 class DTP(TP):

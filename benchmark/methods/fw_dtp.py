@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from benchmark.methods.dtp import DTP
-from benchmark.network import DECODER_INIT
+from benchmark.methods.network import DECODER_INIT
 
 
 class FWDTP(DTP):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmark.methods.base import Noise
 from benchmark.methods.dtp import DTP
-from benchmark.network import ForwardPass, weight_count
+from benchmark.methods.network import ForwardPass, weight_count
 
 
 class LDRL(DTP):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmark.methods.base import Method, Noise, cross_entropy_gradient
-from benchmark.network import weight_count
+from benchmark.methods.network import weight_count
 
 
 class Shallow(Method):

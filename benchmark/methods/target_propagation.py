@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from benchmark.methods.base import Method, Noise, cross_entropy_gradient
-from benchmark.network import DECODER_INIT, ForwardPass, weight_count
+from benchmark.methods.network import DECODER_INIT, ForwardPass, weight_count
 
 
 class TargetPropagation(Method):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from benchmark.methods.base import Noise
+from benchmark.methods.network import ForwardPass, weight_count
 from benchmark.methods.target_propagation import TargetPropagation
-from benchmark.network import ForwardPass, weight_count
 
 
 class TP(TargetPropagation):

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import kept_note
-from benchmark.claims import ClaimVerdict, Ledger
+from benchmark.common.statistics import ALPHA
+from benchmark.comparison.cells import kept_note
+from benchmark.comparison.claims import ClaimVerdict, Ledger
 from benchmark.report import markdown
 from benchmark.report.files import write_texts
-from benchmark.statistics import ALPHA
 
 
 def note(ledger: Ledger) -> str:

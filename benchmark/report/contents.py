@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmark import claims
+from benchmark.cli.options import RESULTS, Selection
+from benchmark.comparison import claims
 from benchmark.config import load_paper_values
-from benchmark.options import RESULTS, Selection
 from benchmark.report import claims as ledger_files
 from benchmark.report import (
     curves,
@@ -26,8 +26,8 @@ from benchmark.report import (
     table3,
 )
 from benchmark.report.html import Exhibit
-from benchmark.sensitivity_design import default_column, default_rows, default_storage, stored
-from benchmark.timing_points import PROFILES
+from benchmark.studies.sensitivity.design import default_column, default_rows, default_storage, stored
+from benchmark.studies.timing.points import PROFILES
 
 Report = Callable[[Selection, Console], tuple[list[Path], list[Exhibit]]]
 """Builds from the store, writes, and prints (last, since who reads may close the pipe: `| head`); returns the

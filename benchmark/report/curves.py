@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import Cell, late_epochs, missing, read_cells, what_trains
+from benchmark.comparison.cells import Cell, late_epochs, missing, read_cells, what_trains
 from benchmark.config import PaperTable
 from benchmark.report import drawing, markdown
 from benchmark.report.files import write_texts
-from benchmark.results import Store
-from benchmark.sweep import NOT_COMPARABLE, Plan
+from benchmark.store.store import Store
+from benchmark.sweep.plan import NOT_COMPARABLE, Plan
 
 PANELS = 4
 """Panels side by side."""

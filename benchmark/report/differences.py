@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import Cell, late_epochs, missing, read_cells, what_trains
+from benchmark.common.statistics import ALPHA, Difference, holm
+from benchmark.comparison.cells import Cell, late_epochs, missing, read_cells, what_trains
 from benchmark.config import PaperTable
 from benchmark.report import markdown
 from benchmark.report.files import write_texts
-from benchmark.results import Store
-from benchmark.statistics import ALPHA, Difference, holm
-from benchmark.sweep import Plan
+from benchmark.store.store import Store
+from benchmark.sweep.plan import Plan
 
 NOTE = (
     "Test error of one row minus that of the other, in points, paired by seed; below zero the first is "

@@ -10,7 +10,7 @@ import matplotlib
 import seaborn
 from matplotlib.figure import Figure
 
-from benchmark.disk import atomic_file
+from benchmark.common.files import atomic_file
 
 PAGE_WIDTH = 6.5
 """Inches between the margins of a page."""

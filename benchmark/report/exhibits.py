@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmark.cells import missing
-from benchmark.claims import ClaimVerdict, Ledger
+from benchmark.comparison.cells import missing
+from benchmark.comparison.claims import ClaimVerdict, Ledger
 from benchmark.report import (
     claims,
     curves,
@@ -32,7 +32,7 @@ from benchmark.report.html import (
     Table,
     run_anchor,
 )
-from benchmark.stored_run import slug
+from benchmark.store.record import slug
 
 MINUS = "−"  # as wide as a plus
 

@@ -20,8 +20,8 @@ from rich.table import Table as Grid
 from benchmark.report import drawing
 from benchmark.report.files import write_texts
 from benchmark.report.measured import Measured, read
-from benchmark.results import Store
-from benchmark.sweep import NOT_COMPARABLE, Plan
+from benchmark.store.store import Store
+from benchmark.sweep.plan import NOT_COMPARABLE, Plan
 
 QUANTITIES = {
     "trace": r"trace of $J_{f_l}\,J_{g_l}$",

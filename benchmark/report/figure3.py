@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark import optuna_storage
-from benchmark.errors import UserError
-from benchmark.precision import Precision
+from benchmark.common.errors import UserError
+from benchmark.engine.precision import Precision
 from benchmark.report import drawing, latex, markdown
 from benchmark.report.files import write_texts
-from benchmark.results import Store
-from benchmark.sensitivity_design import (
+from benchmark.store.record import slug
+from benchmark.store.store import Store
+from benchmark.studies import storage as optuna_storage
+from benchmark.studies.sensitivity.design import (
     COLUMN,
     FACTOR,
     ROWS,
@@ -39,9 +40,8 @@ from benchmark.sensitivity_design import (
     stored,
     study_command,
 )
-from benchmark.sensitivity_samples import FEWEST, NEAR, Sample, read_samples
-from benchmark.stored_run import slug
-from benchmark.sweep import NOT_COMPARABLE, Plan
+from benchmark.studies.sensitivity.samples import FEWEST, NEAR, Sample, read_samples
+from benchmark.sweep.plan import NOT_COMPARABLE, Plan
 
 BIN_WIDTH = 2.0
 """Of the histogram, in points of test accuracy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmark.disk import atomic_file
+from benchmark.common.files import atomic_file
 
 
 def write_texts(folder: Path, name: str, texts: Mapping[str, str]) -> list[Path]:

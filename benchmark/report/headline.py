@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark.cells import kept_note
+from benchmark.common.errors import UserError
+from benchmark.common.files import atomic_file
+from benchmark.comparison.cells import kept_note
 from benchmark.config import PROJECT
-from benchmark.disk import atomic_file
-from benchmark.errors import UserError
 from benchmark.report import markdown
 from benchmark.report.table2 import Table2
 

@@ -17,13 +17,13 @@ from urllib.parse import quote
 
 import jinja2
 
-from benchmark.claims import ClaimVerdict
-from benchmark.disk import atomic_file
-from benchmark.errors import UserError
+from benchmark.common.errors import UserError
+from benchmark.common.files import atomic_file
+from benchmark.common.statistics import Verdict
+from benchmark.comparison.claims import ClaimVerdict
 from benchmark.report import runs
-from benchmark.results import Store
-from benchmark.statistics import Verdict
-from benchmark.stored_run import StoredRun
+from benchmark.store.record import StoredRun
+from benchmark.store.store import Store
 
 TONES: dict[str, str] = {
     Verdict.EQUIVALENT: "good",

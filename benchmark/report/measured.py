@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmark.errors import UserError
-from benchmark.results import Store
-from benchmark.stored_run import check_same_images
-from benchmark.sweep import Plan
+from benchmark.common.errors import UserError
+from benchmark.store.record import check_same_images
+from benchmark.store.store import Store
+from benchmark.sweep.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from rich.table import Table as Grid
 
 from benchmark.report import markdown
 from benchmark.report.files import write_texts
-from benchmark.results import Store
-from benchmark.stored_run import StoredRun
-from benchmark.sweep import Plan
+from benchmark.store.record import StoredRun
+from benchmark.store.store import Store
+from benchmark.sweep.plan import Plan
 
 NOTE = (
     "Time: of training alone. Execution: compiled by torch.compile, graphed (CUDA graphs), or eager; not "

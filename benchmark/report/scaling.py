@@ -16,14 +16,14 @@ from matplotlib.ticker import PercentFormatter
 from rich.console import Console
 from rich.table import Table as Grid
 
-from benchmark import costs
-from benchmark.costs import Cost
 from benchmark.methods import METHODS
 from benchmark.report import drawing
 from benchmark.report.files import write_texts
-from benchmark.results import Store
-from benchmark.sweep import Plan
-from benchmark.timing_points import AXES, BASELINE_ROWS, REPLICAS, ROWS, command, profile_of
+from benchmark.store.store import Store
+from benchmark.studies.timing import costs
+from benchmark.studies.timing.costs import Cost
+from benchmark.studies.timing.points import AXES, BASELINE_ROWS, REPLICAS, ROWS, command, profile_of
+from benchmark.sweep.plan import Plan
 
 LABELS = {
     "replicas": "replicas",

@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from benchmark.jacobian import CONDITIONS_SAMPLES
+from benchmark.engine.jacobian import CONDITIONS_SAMPLES
 from benchmark.report import latex, markdown
 from benchmark.report.files import write_texts
 from benchmark.report.measured import Measured, read
-from benchmark.results import Store
-from benchmark.sweep import Plan
+from benchmark.store.store import Store
+from benchmark.sweep.plan import Plan
 
 
 @dataclass(frozen=True)

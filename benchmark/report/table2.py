@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from benchmark.cells import Cell, judged, kept_note, read_cells
+from benchmark.common.statistics import ALPHA, Verdict
+from benchmark.comparison.cells import Cell, judged, kept_note, read_cells
 from benchmark.config import PaperTable
 from benchmark.methods import METHODS
-from benchmark.network import weight_count
+from benchmark.methods.network import weight_count
 from benchmark.report import latex, markdown
 from benchmark.report.files import write_texts
-from benchmark.results import Store
-from benchmark.statistics import ALPHA, Verdict
-from benchmark.sweep import Plan
+from benchmark.store.store import Store
+from benchmark.sweep.plan import Plan
 
 NOTE = (
     "Test error in % after the last epoch: mean ± standard deviation (n - 1) over the seeds, and how many "

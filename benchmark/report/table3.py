@@ -12,18 +12,18 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table as Grid
 
-from benchmark import costs
-from benchmark.cells import Cell, read_cells
+from benchmark.common.errors import UserError
+from benchmark.common.statistics import Estimate
+from benchmark.comparison.cells import Cell, read_cells
 from benchmark.config import PaperCell, PaperTable
-from benchmark.costs import Cost
-from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.report import latex, markdown
 from benchmark.report.files import write_texts
-from benchmark.results import Store
-from benchmark.statistics import Estimate
-from benchmark.sweep import Plan, Run
-from benchmark.timing_points import ROWS, command, profile_of
+from benchmark.store.store import Store
+from benchmark.studies.timing import costs
+from benchmark.studies.timing.costs import Cost
+from benchmark.studies.timing.points import ROWS, command, profile_of
+from benchmark.sweep.plan import Plan, Run
 
 NOTE = (
     "Time: seconds per epoch of one replica; the device synchronised, warm-up, evaluation and feedback "

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import cli
-from tests.commands import PLAN, Command
+from benchmark.cli import app as cli
+from tests.helpers.commands import PLAN, Command
 
 
 @pytest.fixture

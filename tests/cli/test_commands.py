@@ -12,16 +12,18 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmark import cli, datasets, options
+from benchmark import datasets
+from benchmark.cli import app as cli
+from benchmark.cli import options
+from benchmark.cli.options import Selection
+from benchmark.common.errors import DataNotFound, UserError
 from benchmark.config import PROJECT, DatasetConfig
-from benchmark.errors import DataNotFound, UserError
+from benchmark.engine.samples import Dataset
 from benchmark.methods.bp import BP
 from benchmark.methods.fa import FA
-from benchmark.options import Selection
-from benchmark.samples import Dataset
-from benchmark.stored_run import EPOCH_COLUMNS, key_of
-from tests.commands import MINI, PLAN, RUN, Command, fails, files
-from tests.made_up import record_of
+from benchmark.store.record import EPOCH_COLUMNS, key_of
+from tests.helpers.commands import MINI, PLAN, RUN, Command, fails, files
+from tests.helpers.made_up import record_of
 
 
 def test_run_status_report(command: Command, tmp_path: Path) -> None:
@@ -352,7 +354,7 @@ def test_verify_fails_where_a_claim_does(command: Command, tmp_path: Path) -> No
     assert "NO DATA" in out
     assert "NOT SUPPORTED:" in out
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.claims.Ledger.failed", True)
+        patch.setattr("benchmark.comparison.claims.Ledger.failed", True)
         assert command("verify", "--results", "results")[0] == 3
 
 
@@ -414,7 +416,7 @@ def test_rerun_says_what_came_out(command: Command, tmp_path: Path) -> None:
         status, out, err = command(*again)
         assert (status, err, out.count("identical")) == (0, "", 1)
         keys = [folder.name.rsplit("-", 1)[1] for folder in sorted(tmp_path.glob("results/runs/*/*"))]
-        patch.setattr("benchmark.rerun.train", lambda *_: pytest.fail("trained before all was checked"))
+        patch.setattr("benchmark.sweep.rerun.train", lambda *_: pytest.fail("trained before all was checked"))
         assert "made by FA with" in fails(command("rerun", *keys, *again[1:]))
         patch.setattr(BP, "version", BP.version + 1)
         assert "the 2 stored runs to draw from were made by other versions" in fails(command(*again))

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import columns, executor
-from benchmark.errors import UserError
-from benchmark.options import Selection
+from benchmark.cli.options import Selection
+from benchmark.common.errors import UserError
 from benchmark.report import contents
-from tests.commands import MINI, RUN, Command, fails, files
+from benchmark.sweep import columns
+from benchmark.sweep import execute as executor
+from tests.helpers.commands import MINI, RUN, Command, fails, files
 
 
 def test_damaged_store(command: Command, tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_partial_runs_never_reach_a_table(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("benchmark.results.Store.commit", full)
+        patch.setattr("benchmark.store.store.Store.commit", full)
         assert "No space left on device" in fails(command(*RUN, "--method", "BP"))
     _, out, _ = command("status", "tiny.yaml", "--results", "results")
     assert "1 of 1 epochs" in out

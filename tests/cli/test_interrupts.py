@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmark import executor
+from benchmark.common.errors import INTERRUPTED
 from benchmark.config import PROJECT
-from benchmark.errors import INTERRUPTED
-from tests.commands import MINI, PLAN, RUN, Command, fails
+from benchmark.sweep import execute as executor
+from tests.helpers.commands import MINI, PLAN, RUN, Command, fails
 
 
 def test_two_processes_and_an_interrupt(command: Command, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def interrupted(tmp_path: Path, program: str) -> None:
 def test_ctrl_c_while_a_command_runs(tmp_path: Path, interrupt: str) -> None:
     program = f"""
 import typer
-from benchmark.options import run_app
+from benchmark.cli.options import run_app
 app = typer.Typer()
 @app.command()
 def command():
@@ -98,7 +98,7 @@ def test_ctrl_c_while_starting(tmp_path: Path, interrupt: str) -> None:
 import runpy, sys
 class Impatient:
     def find_spec(self, name, *rest):
-        if name == "benchmark.cli":
+        if name == "benchmark.cli.app":
             {interrupt}
 sys.meta_path.insert(0, Impatient())
 runpy.run_module("benchmark", run_name="__main__")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import sweep
+from benchmark.cli.options import RESULTS
 from benchmark.config import CONFIGS
-from benchmark.options import RESULTS
 from benchmark.report import contents
-from tests.commands import MINI, PLAN, RUN, Command, fails, files
+from benchmark.sweep import plan as sweep
+from tests.helpers.commands import MINI, PLAN, RUN, Command, fails, files
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmark.common.errors import UserError
 from benchmark.config import DatasetConfig, load_datasets
-from benchmark.errors import UserError
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from benchmark.common.errors import UserError
 from benchmark.config import DatasetConfig, load_datasets, merge
-from benchmark.errors import UserError
 
 Write = Callable[..., Path]
 LineOf = Callable[[pytest.ExceptionInfo[UserError]], str]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmark.common.errors import UserError
 from benchmark.config import dump_yaml, merge, read_yaml
 from benchmark.config.files import read_dumped
-from benchmark.errors import UserError
 
 LEAVES = st.one_of(st.integers(), st.booleans(), st.text(max_size=3), st.lists(st.integers()))
 

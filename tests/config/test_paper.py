@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from benchmark.common.errors import UserError
 from benchmark.config import load_paper_values
-from benchmark.errors import UserError
 
 Write = Callable[..., Path]
 LineOf = Callable[[pytest.ExceptionInfo[UserError]], str]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.common.errors import UserError
 from benchmark.config import (
     CONFIGS,
     DatasetConfig,
@@ -21,9 +22,8 @@ from benchmark.config import (
 )
 from benchmark.config import plan as plan_module
 from benchmark.config.plan import Row
-from benchmark.errors import UserError
-from benchmark.sweep import Plan
 from benchmark.methods import METHODS
+from benchmark.sweep.plan import Plan
 
 ROWS = [
     *("BP", "BP (as released)", "FA", "FA (as released)", "TP", "DTP (half size)", "DTP"),
@@ -262,7 +262,9 @@ def test_a_data_set_taken_away_and_put_back_otherwise(
     write: Write, datasets: dict[str, DatasetConfig]
 ) -> None:
     write({"base": str(CONFIGS / "table2.yaml"), "columns": {"cifar-10": None}}, "less.yaml")
-    file = write({"base": "less.yaml", "columns": {"cifar-10": {"network": "5x256", "half_width": 164}}}, "more.yaml")
+    file = write(
+        {"base": "less.yaml", "columns": {"cifar-10": {"network": "5x256", "half_width": 164}}}, "more.yaml"
+    )
     assert not load_plan(str(file), datasets).comparable
 
 
@@ -372,7 +374,10 @@ def test_values_are_taken_from_column_to_column(write: Write, datasets: dict[str
     row = {"method": "BP", "hyperparameters": {"fashion-mnist": {"lr": 0.5, "source": "guess"}}}
 
     def taken(takes: dict[str, str], column: str) -> dict[str, float] | None:
-        columns = {name: {"network": "4x128", "half_width": 74, "hyperparameters_from": other} for name, other in takes.items()}
+        columns = {
+            name: {"network": "4x128", "half_width": 74, "hyperparameters_from": other}
+            for name, other in takes.items()
+        }
         delta = {"base": str(CONFIGS / "quick.yaml"), "columns": columns, "rows": {"Mine": row}}
         found = load_plan(str(write(delta)), datasets).hyperparameters("Mine", column)
         return None if found is None else found.values

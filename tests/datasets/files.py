@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmark.common.errors import UserError
 from benchmark.config import DatasetConfig, load_datasets
 from benchmark.datasets import load
-from benchmark.errors import UserError
-from benchmark.samples import Dataset
+from benchmark.engine.samples import Dataset
 
 KNOWN = load_datasets()
 Change = Callable[[Path], object]

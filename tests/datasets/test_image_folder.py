@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
+from benchmark.common.errors import UserError
 from benchmark.datasets import image_folder, load
-from benchmark.errors import UserError
 from tests.datasets.files import (
     Change,
     bytes_of,

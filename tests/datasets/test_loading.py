@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.common.errors import UserError
 from benchmark.datasets import load, loading, search_path
 from benchmark.datasets.pixels import Pixels
-from benchmark.errors import UserError
 from tests.datasets.files import (
     KNOWN,
     Samples,

@@ -39,7 +39,7 @@ def test_shipped_under_a_name_that_does_not_ship() -> None:
 def test_draw_is_what_makes_the_shipped_subset(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmark.data import draw
+    from benchmark.datasets import draw
 
     monkeypatch.setattr(draw, "TRAIN_PER_CLASS", 3)
     monkeypatch.setattr(draw, "TEST_PER_CLASS", 2)

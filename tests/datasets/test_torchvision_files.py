@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from torchvision import datasets as torchvision_datasets
 
+from benchmark.common.errors import DataNotFound
 from benchmark.datasets import load
-from benchmark.errors import DataNotFound
 from tests.datasets.files import (
     IDX,
     IDX_TEST,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark import memory
-from benchmark.compilation import Execution
-from benchmark.errors import UserError
-from benchmark.jacobian import conditions
+from benchmark.common.errors import UserError
+from benchmark.engine import memory
+from benchmark.engine.compilation import Execution
+from benchmark.engine.jacobian import conditions
 from benchmark.methods import METHODS, Method, Noise
-from tests.rules import DIMS, DirectFeedback, keeping, training
+from tests.helpers.rules import DIMS, DirectFeedback, keeping, training
 
 executed = pytest.mark.parametrize(
     "execution",

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark import methods
-from benchmark.errors import UserError
+from benchmark.common.errors import UserError
 from benchmark.methods import METHODS, Method, build
 
 DIMS = [9, 8, 7, 6, 4]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmark.options import RESULTS, Selection
+from benchmark.cli.options import RESULTS, Selection
 from benchmark.report.contents import REPORTS
 
 

@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from benchmark.options import Selection
+from benchmark.cli.options import Selection
 from benchmark.report import contents, curves
 from benchmark.report.curves import Curves
-from benchmark.stored_run import EPOCH_COLUMNS
-from benchmark.sweep import NOT_COMPARABLE
-from tests.made_up import PAPER, PLAN, record_of, select
+from benchmark.store.record import EPOCH_COLUMNS
+from benchmark.sweep.plan import NOT_COMPARABLE
+from tests.helpers.made_up import PAPER, PLAN, record_of, select
 
 LONG = PLAN.replace("epochs: 1,", "epochs: 40,")
 FALLING = [20.0 - epoch / 4 for epoch in range(40)]

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats
 
-from benchmark.options import RESULTS, Selection
+from benchmark.cli.options import RESULTS, Selection
+from benchmark.common.statistics import Difference
 from benchmark.report import contents, differences
 from benchmark.report.differences import NOTE, Differences, Pair
-from benchmark.statistics import Difference
-from benchmark.stored_run import EPOCH_COLUMNS, StoredRun
-from benchmark.sweep import NOT_COMPARABLE
-from tests.made_up import PAPER, PLAN, record_of, select
+from benchmark.store.record import EPOCH_COLUMNS, StoredRun
+from benchmark.sweep.plan import NOT_COMPARABLE
+from tests.helpers.made_up import PAPER, PLAN, record_of, select
 
 EPOCHS = 30
 ADDED = "mine #2_a & b"

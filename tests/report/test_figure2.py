@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.errors import UserError
-from benchmark.jacobian import SPECTRUM_COLUMNS
-from benchmark.options import Selection
+from benchmark.cli.options import Selection
+from benchmark.common.errors import UserError
+from benchmark.engine.jacobian import SPECTRUM_COLUMNS
 from benchmark.report import figure2
 from benchmark.report.figure2 import Figure2
-from benchmark.stored_run import EPOCH_COLUMNS
-from tests.made_up import record_of
+from benchmark.store.record import EPOCH_COLUMNS
+from tests.helpers.made_up import record_of
 
 MINI = "fashion-mnist-mini"
 PLAN = """\

@@ -16,14 +16,15 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 from rich.console import Console
 
-from benchmark import optuna_storage, sensitivity_design
-from benchmark.errors import UserError
-from benchmark.options import Selection
+from benchmark.cli.options import Selection
+from benchmark.common.errors import UserError
 from benchmark.report import contents, figure3
 from benchmark.report.figure3 import Figure3
 from benchmark.report.html import Exhibit
-from benchmark.sensitivity_samples import FEWEST
-from tests.made_up import fill_study
+from benchmark.studies import storage as optuna_storage
+from benchmark.studies.sensitivity import design as sensitivity_design
+from benchmark.studies.sensitivity.samples import FEWEST
+from tests.helpers.made_up import fill_study
 
 METHODS = ["DTP", "FW-DTP"]
 

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark import options
+from benchmark.cli import options
+from benchmark.cli.options import RESULTS, Selection
+from benchmark.common.errors import UserError
+from benchmark.common.statistics import Verdict
 from benchmark.config import CONFIGS, load_paper_values
-from benchmark.errors import UserError
-from benchmark.options import RESULTS, Selection
 from benchmark.report import contents, headline, table2
 from benchmark.report.table2 import Table2
-from benchmark.statistics import Verdict
 
 
 @pytest.fixture(scope="module")

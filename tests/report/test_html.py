@@ -21,17 +21,17 @@ import pytest
 import yaml
 from PIL import Image
 
+from benchmark.cli.options import Selection
+from benchmark.common.errors import UserError
+from benchmark.common.files import atomic_file
 from benchmark.config import PaperCell, PaperTable
-from benchmark.disk import atomic_file
-from benchmark.errors import UserError
-from benchmark.options import Selection
 from benchmark.report import html, table2
 from benchmark.report.exhibits import of_table2
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Line, Row, Table
-from benchmark.results import Store
-from benchmark.stored_run import EPOCH_COLUMNS
-from benchmark.sweep import NOT_COMPARABLE, Run
-from tests.made_up import record_of
+from benchmark.store.record import EPOCH_COLUMNS
+from benchmark.store.store import Store
+from benchmark.sweep.plan import NOT_COMPARABLE, Run
+from tests.helpers.made_up import record_of
 
 NASTY = "<script>document.title='taken'</script> \"&' --><b>"
 PLAN = """

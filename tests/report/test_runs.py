@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from benchmark.cli.options import RESULTS, Selection
+from benchmark.common.errors import UserError
 from benchmark.config import CONFIGS
-from benchmark.errors import UserError
-from benchmark.options import RESULTS, Selection
 from benchmark.report import runs
-from benchmark.stored_run import EPOCH_COLUMNS
-from benchmark.sweep import Plan, Run
-from tests.made_up import record_of
+from benchmark.store.record import EPOCH_COLUMNS
+from benchmark.sweep.plan import Plan, Run
+from tests.helpers.made_up import record_of
 
 PLAN = f"""\
 base: {CONFIGS / "table2.yaml"}

@@ -9,16 +9,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmark.errors import UserError
-from benchmark.executor import execute
-from benchmark.jacobian import CONDITIONS_COLUMNS
-from benchmark.options import Selection
+from benchmark.cli.options import Selection
+from benchmark.common.errors import UserError
+from benchmark.engine.jacobian import CONDITIONS_COLUMNS
+from benchmark.engine.samples import Dataset, Split
 from benchmark.report import table1
 from benchmark.report.contents import report_table1
 from benchmark.report.table1 import QUANTITIES, Table1
-from benchmark.samples import Dataset, Split
-from benchmark.stored_run import EPOCH_COLUMNS
-from tests.made_up import record_of
+from benchmark.store.record import EPOCH_COLUMNS
+from benchmark.sweep.execute import execute
+from tests.helpers.made_up import record_of
 
 MINI = "fashion-mnist-mini"
 LEARNED = "{lr: 1.0, stepsize: 0.1, lr_feedback: 0.1, noise_std: 0.1, source: guess}"

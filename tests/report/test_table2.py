@@ -16,14 +16,15 @@ import yaml
 from rich.console import Console
 from scipy import stats
 
-from benchmark import cli, sweep
+from benchmark.cli import app as cli
+from benchmark.cli.options import Selection, console
+from benchmark.common.errors import UserError
 from benchmark.config import PaperCell, PaperTable, load_paper_values
-from benchmark.errors import UserError
-from benchmark.options import Selection, console
 from benchmark.report import table2
 from benchmark.report.contents import REPORTS
-from tests.commands import Command
-from tests.made_up import MARGINS, PAPER, PLAN, fill, fill_late, select
+from benchmark.sweep import plan as sweep
+from tests.helpers.commands import Command
+from tests.helpers.made_up import MARGINS, PAPER, PLAN, fill, fill_late, select
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 MINI = "fashion-mnist-mini"

@@ -12,14 +12,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmark import costs, timing_points
+from benchmark.cli.options import Selection
+from benchmark.common.errors import UserError
 from benchmark.config import load_paper_values
-from benchmark.costs import Cost
-from benchmark.errors import UserError
-from benchmark.options import Selection
 from benchmark.report import table3
-from benchmark.stored_run import EPOCH_COLUMNS
-from tests.made_up import record_of
+from benchmark.store.record import EPOCH_COLUMNS
+from benchmark.studies.timing import costs
+from benchmark.studies.timing import points as timing_points
+from benchmark.studies.timing.costs import Cost
+from tests.helpers.made_up import record_of
 
 PAPER = load_paper_values()
 SECONDS = {"FW-DTP": 2.0, "DTP": 8.0, "DRL": 10.0, "L-DRL": 9.0, "BP": 1.0}

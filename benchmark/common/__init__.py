@@ -1,0 +1,1 @@
+"""Statistics, files, provenance, progress and errors."""

@@ -1,0 +1,1 @@
+"""The stored numbers beside the paper's."""

@@ -1,1 +1,0 @@
-"""The small data set that ships with the package."""

@@ -1,0 +1,1 @@
+"""The training loop, and how an iteration runs on a device."""

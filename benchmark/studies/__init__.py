@@ -1,0 +1,1 @@
+"""Studies that choose what to train or time."""

@@ -1,0 +1,1 @@
+"""The sensitivity study of Figure 3."""

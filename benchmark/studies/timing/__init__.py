@@ -1,0 +1,1 @@
+"""Table 3 and the scaling study: seconds and memory."""

@@ -1,0 +1,107 @@
+"""Trains what one data set, a column of a plan, misses, and says what came of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from benchmark import datasets
+from benchmark.cli.options import Selection, console
+from benchmark.common.errors import DataNotFound, UserError
+from benchmark.common.progress import progress_bar
+from benchmark.engine.compilation import Compile
+from benchmark.store.record import StoredRun
+from benchmark.store.store import Store
+from benchmark.sweep.execute import Progress, collect, execute
+from benchmark.sweep.status import State, Status
+
+
+def train_column(
+    chosen: Selection,
+    column: str,
+    statuses: Sequence[Status],
+    data_root: Path | None,
+    device: torch.device,
+    compile: Compile,
+    replicas_per_pass: int | None,
+    *,
+    download: bool,
+) -> list[str]:
+    """Train what one data set misses; returns what went wrong, run by run."""
+    config, store = chosen.plan.datasets[column], chosen.store
+    stored = [found.run for found in statuses if found.state is State.STORED]
+    failures: list[str] = []
+    waiting = [found.run for found in statuses if found.state not in (State.STORED, State.DAMAGED)]
+    for run in list(waiting):
+        with suppress(UserError):  # said when it is its turn to train
+            if collect(run, store):
+                console.print(f"{column}: {run.row} put together from its seeds, all stored", markup=False)
+                waiting.remove(run)
+                stored.append(run)
+    for run in stored:
+        store.tidy(run.key)
+    pinned = config.checksum is not None or config.kind == "torchvision"
+    if stored and len(stored) == len(statuses):
+        rows = f"{len(stored)} row{'s' * (len(stored) != 1)}"
+        console.print(f"{column}: {rows} stored, nothing to train", markup=False)
+    if not waiting and (pinned or not stored):
+        return failures
+    if waiting:
+        store.refuse_unwritable(column)
+    try:
+        data = datasets.load(column, config, data_root=data_root, device=device, download=download)
+    except DataNotFound:
+        if waiting:
+            raise
+        return failures  # nothing to train; the stored runs stand
+    console.print(
+        f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
+        markup=False,
+    )
+    before = [] if pinned else _undeclared(store, column, config.image)
+    seen = {run.folder: run.record["data"]["checksum"] for run in before}
+    if other := {folder: checksum for folder, checksum in seen.items() if checksum != data.checksum}:
+        raise UserError(
+            *(f"{folder} was trained on other images (checksum {c[:12]}...)" for folder, c in other.items()),
+            f"{column}: {data.source} holds those of checksum {data.checksum[:12]}... now; "
+            "delete these runs, or give the new images a name of their own in datasets.yaml",
+        )
+    begun = {found.run.key: found.detail for found in statuses if found.state is State.PARTIAL}
+    for number, run in enumerate(waiting, 1):
+        if run.key in begun:
+            console.print(f"{run.row} goes on: {begun[run.key]}", markup=False)
+        try:
+            with progress_bar(console, f"{number}/{len(waiting)} {run.row}", run.total_epochs) as update:
+                execute(run, data, store, device, advance(update), compile, replicas_per_pass)
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        result = store.load(run.key)
+        assert result is not None
+        console.print(
+            f"  {result.folder.relative_to(chosen.root)}: {_errors(list(result.final['test_error']))}"
+            + (f", {diverged} diverged" if (diverged := int(result.final["diverged"].sum())) else ""),
+            markup=False,
+        )
+    return failures
+
+
+def _undeclared(store: Store, column: str, image: list[int]) -> Iterator[StoredRun]:
+    """The complete runs on such images of a data set as no checksum declares; damaged ones left out."""
+    for folder in store.folders(column):
+        with suppress(UserError):
+            run = store.read(folder)
+            if run.spec["dataset"] == {"name": column, "image": image, "checksum": None}:
+                yield run
+
+
+def advance(update: Callable[[int, str], None]) -> Progress:
+    """What moves a progress bar on: the test error of the last epoch is its remark."""
+    return lambda done, result: update(done, "" if result is None else _errors(result.test_error))
+
+
+def _errors(errors: Sequence[float]) -> str:
+    return f"test error {sum(errors) / len(errors):.2f} % over {len(errors)} seed{'s' * (len(errors) > 1)}"

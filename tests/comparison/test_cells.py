@@ -1,0 +1,109 @@
+"""The store's test errors beside made-up numbers of the paper, and their verdicts."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from benchmark.cli.options import Selection
+from benchmark.common.errors import UserError
+from benchmark.comparison.cells import Cell, judged, read_cells
+from benchmark.config import PaperCell, PaperTable
+from benchmark.store.record import StoredRun
+from tests.helpers.made_up import MARGINS, PAPER, fill, fill_late, select
+
+
+def read(chosen: Selection, paper: PaperTable = PAPER) -> dict[str, Cell]:
+    """The cells of MNIST by row."""
+    cells = judged(read_cells(chosen.plan, chosen.store, paper), chosen.plan, paper.n)
+    return {row: cell for (row, column), cell in cells.items() if column == "mnist"}
+
+
+def test_what_only_the_correction_leaves_open_says_so(tmp_path: Path) -> None:
+    """A difference of p between ALPHA / 2 and ALPHA, beside one that says nothing."""
+    paper = PaperTable(
+        n=5,
+        spread="-",
+        unit="-",
+        cells={
+            "BP": {"mnist": PaperCell(mean=1.85, std=0.1)},
+            "DRL": {"mnist": PaperCell(mean=9.0, std=0.5)},
+        },
+    )
+    chosen = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1, 2, 3, 4, 5]"))
+    fill(chosen, {"BP": [3.45, 2.45, 3.95, 2.95, 1.95], "DRL": [9.0, 8.0, 10.0, 9.5, 8.0]})
+    cells = read(chosen, paper)
+    compared = {row: cells[row].comparison for row in ("BP", "DRL")}
+    found = {row: (c.verdict, c.alone) for row, c in compared.items() if c is not None}
+    assert found == {"BP": ("INCONCLUSIVE", "DIFFERENT"), "DRL": ("INCONCLUSIVE", "INCONCLUSIVE")}
+    assert cells["BP"].said == "INCONCLUSIVE (1 of 1 epochs; alone DIFFERENT)"
+    assert "alone" not in cells["DRL"].said
+    assert cells["BP"].power is None, "a difference, were it the only cell"
+    assert (cells["DRL"].power or "").startswith("power to show equivalence 0%, corrected")
+
+
+def test_a_verdict_is_tried_at_the_last_epochs(tmp_path: Path) -> None:
+    """Thirty epochs of which the last three, and one too early to count, put BP at the paper's value."""
+    chosen = select(tmp_path, MARGINS.replace("epochs: 1,", "epochs: 30,"))
+    fill_late(chosen)
+    cell = read(chosen)["BP"]
+    assert (cell.kept, len(cell.late)) == (3, 20)
+    assert cell.late_mean == pytest.approx((3 * 1.85 + 17 * 9.0) / 20 + 0.0015)
+    assert cell.said == "EQUIVALENT (3 of 20 epochs)"
+
+
+def test_cells_of_changed_code_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = select(tmp_path, MARGINS)
+    fill(chosen, {"BP": [2.0, 2.2], "DTP": [2.0, 2.2]})
+    fill(chosen, {"DRL": [2.0, 2.2]}, diverged=1)
+    mixed = lambda stored: stored.record["label"] != "BP"  # noqa: E731
+    monkeypatch.setattr(StoredRun, "mixes_code", property(mixed))
+    said = {row: cell.seeds for row, cell in read(chosen).items() if cell.errors}
+    assert said == {
+        "BP": "n=2",
+        "DTP": "n=2, by changed code",
+        "DRL": "n=2, 1 diverged, by changed code",
+    }
+
+
+def test_incomplete_cells(tmp_path: Path) -> None:
+    """A diverged seed, two good ones, and nothing."""
+    chosen = select(tmp_path, MARGINS)
+    fill(chosen, {"BP": [2.0, 2.2]}, diverged=1)
+    fill(chosen, {"DTP": [2.0, 2.2]})
+    cells = read(chosen)
+    found = {row: (cells[row].verdict, cells[row].comparison is None) for row in ("BP", "DTP", "DRL")}
+    assert found == {
+        "BP": ("INCOMPLETE", True),
+        "DTP": ("INCONCLUSIVE", False),
+        "DRL": ("INCOMPLETE", True),
+    }
+    one = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1]"))
+    fill(one, {"DTP": [2.5]})
+    assert read(one)["DTP"].verdict == "INCOMPLETE"
+
+
+def test_only_the_last_epoch_counts(tmp_path: Path) -> None:
+    chosen = select(tmp_path, epochs=3)
+    fill(chosen, {"DTP": [3.0, 4.0]})
+    cell = read(chosen)["DTP"]
+    assert (cell.errors, cell.value) == ((3.0, 4.0), "3.50 ± 0.71")
+
+
+def test_mixed_data_are_refused(tmp_path: Path) -> None:
+    chosen = select(tmp_path)
+    fill(chosen, {"DTP": [3.0, 4.0]})
+    fill(chosen, {"DRL": [3.0, 4.0]}, data="e" * 64)
+    with pytest.raises(UserError, match="mnist: stored runs were trained on different images") as error:
+        read(chosen)
+    assert "\n" not in str(error.value)
+
+
+def test_commands_survive_blanks(tmp_path: Path) -> None:
+    for row, cell in read(select(tmp_path, seeds="3,4")).items():
+        words = shlex.split(cell.command)
+        assert words[:4] == ["python", "-m", "benchmark", "run"]
+        assert words[4] == str(tmp_path / "made up.yaml")
+        results = ["--results", str(tmp_path / "results")]
+        assert words[5:] == ["--method", row, "--dataset", "mnist", "--seeds", "3,4", *results]
+        assert cell.command == "python -m benchmark run " + shlex.join(words[4:])

@@ -1,0 +1,494 @@
+"""Timing: the cost formulas against a count of the real step, what is measured, and the command's output."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import typer
+from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
+
+from benchmark.cli.options import RESULTS, Selection, run_app
+from benchmark.common.errors import UserError
+from benchmark.config import CONFIGS
+from benchmark.engine.compilation import Execution
+from benchmark.engine.memory import bytes_per_replica
+from benchmark.engine.samples import Split
+from benchmark.engine.training import Training
+from benchmark.methods import METHODS, Method, build
+from benchmark.studies.timing import costs, peak, roofline
+from benchmark.studies.timing import measure as timing
+from benchmark.studies.timing import points as timing_points
+from benchmark.studies.timing.points import PROFILES, Point
+from benchmark.sweep.plan import Plan, Run
+from benchmark.sweep.status import State, Status
+from tests.helpers.commands import MINI, PLAN, Command
+
+DIMS = [11, 8, 7, 6, 5]
+SAMPLES, REPLICAS = 13, 2
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in METHODS),
+    ("BP", {"as_released": True}),
+    ("FA", {"as_released": True}),
+    *((name, {"feedback_updates": n}) for name in ("TP", "DTP", "DRL", "L-DRL") for n in (1, 3)),
+    ("DTP", {"batch_norm": True}),
+    ("FW-DTP", {"batch_norm": False}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+@pytest.mark.parametrize("dims", [DIMS, DIMS[:2] + DIMS[-1:]], ids=["deep", "one hidden layer"])
+def test_multiply_adds_are_counted(name: str, options: dict[str, Any], dims: list[int]) -> None:
+    method = METHODS[name]
+    rates = dict.fromkeys(method.hyperparameters, 0.1)
+    built = build(method, dims, [1, 2], rates, options)
+    x = torch.randn(REPLICAS, dims[0], SAMPLES)
+    y = torch.eye(dims[-1])[torch.randint(dims[-1], (REPLICAS, SAMPLES))].transpose(1, 2)
+
+    def in_place(*shapes: Any, out_shape: Any = None, **more: Any) -> int:
+        return int(baddbmm_flop(*shapes))
+
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: in_place}) as counter:
+        built.train_step(x, y, lambda like: 0.1 * torch.randn_like(like))
+    said = method.multiply_adds(dims, {**method.options, **options})
+    assert counter.get_total_flops() == 2 * said * SAMPLES * REPLICAS
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, ended: Command) -> Command:
+    """`python -m benchmark.timing` on a machine of given speed."""
+    monkeypatch.setattr(timing, "matmul_rate", lambda *shape: 1e9)
+    monkeypatch.setattr(timing, "bandwidth", lambda *shape: 1e12)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command()(timing.command)
+        return ended(partial(run_app, app), *arguments)
+
+    return call
+
+
+def test_csv(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "timing.csv"
+    arguments = ("--method", "BP,FW-DTP", "--replicas", "1-2", "--seconds", "0", "--device", "cpu")
+    code, out, err = command(*arguments, "--csv", str(file))
+    assert (code, err) == (0, "")
+    assert "FW-DTP" in out
+    table = pd.read_csv(file)
+    needed = ["method", "dataset", "replicas", "seconds_per_epoch", "matmul_share"]
+    assert set(needed) <= set(table.columns)
+    assert list(zip(table["method"], table["replicas"], strict=True)) == [
+        ("BP", 1),
+        ("FW-DTP", 1),
+        ("BP", 2),
+        ("FW-DTP", 2),
+    ]
+    assert (table["dataset"] == "mnist").all()
+    assert (table[["seconds_per_epoch", "matmul_share", "gflops"]] > 0).all().all()
+    each = table["seconds_per_epoch"] / table["replicas"]
+    assert table["seconds_per_epoch_and_replica"].tolist() == pytest.approx(each.tolist(), rel=1e-4)
+    assert table["matmul_share"].tolist() == pytest.approx((table["gflops"] / 2).tolist(), rel=1e-4)
+    assert (table["blocks"] >= 3).all()
+    assert (table["iterations"] == 1).all()
+    assert (table["std"] >= 0).all()
+    written = file.read_bytes()
+    code, _, err = command(*arguments, "--csv", str(file))
+    assert (code, err) == (1, f"error: --csv: {file} exists already; name another file\n")
+    assert file.read_bytes() == written
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    code, out, err = command(*arguments, "--csv", str(tmp_path / "other.csv"))
+    assert (code, out, err) == (1, "", f"error: {tmp_path} cannot be written to\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--csv", "missing/timing.csv"],
+        ["--replicas", "0"],
+        ["--replicas", "a"],
+        ["--replicas", ""],
+        ["--replicas", "1,1"],
+        ["--replicas", "-1"],
+        ["--seconds", "-1"],
+        ["--seconds", "nan"],
+        ["--seconds", "inf"],
+        ["--method", "unknown"],
+        ["--dataset", "unknown"],
+        ["--method", "TP", "--dataset", "cifar-10"],
+        ["--device", "cuda:99"],
+        ["--bogus"],
+        ["--memory", "0"],
+        ["--memory", "nan"],
+        ["--profile", "quick"],
+        ["--again"],
+        ["--table3", "--study"],
+        ["--table3", "--profile", "bogus"],
+        ["--table3", "--replicas", "1"],
+        ["--table3", "--plan", "quick"],
+        ["--plan", "unknown"],
+        ["--study", "--method", "BP"],
+        ["--study", "--dataset", "mnist"],
+        ["--table3", "--csv", "timing.csv"],
+        ["--table3", "--seconds", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_errors(command: Command, arguments: list[str]) -> None:
+    code, out, err = command(*arguments)
+    assert code != 0
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_rows_of_a_plan_of_ones_own(command: Command, tmp_path: Path) -> None:
+    """On its first data set, of whose images only the shape matters."""
+    (tmp_path / "mine.yaml").write_text(PLAN.replace("  FA:", "  Mine:"))
+    options = ("--plan", str(tmp_path / "mine.yaml"), "--replicas", "2", "--seconds", "0", "--device", "cpu")
+    file = tmp_path / "timing.csv"
+    code, _, err = command(*options, "--csv", str(file))
+    assert (code, err) == (0, "")
+    found = [(cost.method, cost.dataset, cost.replicas) for cost in costs.read(file)]
+    assert found == [("BP", MINI, 2), ("Mine", MINI, 2)]
+
+
+def test_rows_are_timed_where_they_have_values(command: Command, tmp_path: Path) -> None:
+    row = "{method: BP, addition: true, hyperparameters: {fashion-mnist: {lr: 0.1, source: guess}}}"
+    base = CONFIGS / "table2.yaml"
+    (tmp_path / "mine.yaml").write_text(f"base: {base}\ntitle: Mine\nrows: {{Mine: {row}}}\n")
+    file = tmp_path / "timing.csv"
+    mine = ("--plan", str(tmp_path / "mine.yaml"), "--method", "Mine", "--device", "cpu", "--csv", str(file))
+    code, _, err = command(*mine, "--replicas", "1", "--seconds", "0")
+    assert (code, err) == (0, "")
+    assert [cost.dataset for cost in costs.read(file)] == ["fashion-mnist"]
+
+
+def test_unknown_cost_is_no_share(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(METHODS["BP"], "multiply_adds", Method.multiply_adds)
+    file = tmp_path / "bp.csv"
+    arguments = ("--method", "BP", "--replicas", "1", "--seconds", "0", "--device", "cpu")
+    code, out, err = command(*arguments, "--csv", str(file))
+    assert (code, err) == (0, "")
+    assert "- of 2 " in out
+    (cost,) = costs.read(file)
+    assert cost.seconds_per_epoch
+    assert (cost.multiply_adds, cost.gflops, cost.matmul_share, cost.bound, cost.bound_share) == (None,) * 5
+
+
+def test_matmul_rate_is_a_rate() -> None:
+    assert 1e7 < timing.matmul_rate(torch.device("cpu"), 1, 64, 64) < 1e15
+
+
+def test_bandwidth_is_a_rate() -> None:
+    assert 1e7 < roofline.bandwidth(torch.device("cpu"), 1, 64, 64) < 1e15
+
+
+@pytest.mark.parametrize(
+    ("seconds", "longest", "blocks", "calls"),
+    [(0.0, 1000, 3, 1), (80.0, 1000, 10, 4), (80.0, 2, 20, 2), (9.0, 1000, 5, 1), (7.0, 1000, 4, 1)],
+)
+def test_blocks(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, longest: int, blocks: int, calls: int
+) -> None:
+    """On a clock that an action moves by 2 s, after 1, 9 and 2 s of warming up."""
+    clock, durations = [0.0], iter([1.0, 9.0])
+
+    def action() -> None:
+        clock[0] += next(durations, 2.0)
+
+    monkeypatch.setattr(roofline.time, "perf_counter", lambda: clock[0])
+    times = roofline.block_times(action, torch.device("cpu"), seconds, longest)
+    assert times == ([2.0] * blocks, calls)
+    assert clock[0] == 1.0 + 9.0 + 2.0 + 2.0 * blocks * calls
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Selection("quick", tmp_path).plan
+
+
+def small(plan: Plan, row: str, replicas: int, dims: list[int] = DIMS) -> Run:
+    run = timing_points.with_replicas(plan, row, "fashion-mnist-mini", replicas)
+    return replace(run, dims=dims, batch_size=SAMPLES)
+
+
+def test_product_bytes(plan: Plan) -> None:
+    """BP on 11-8-5 with 13 samples: two products up, one down, two gradients, which return the weight."""
+    factors = (8 * 11, 11 * 13, 8 * 13), (5 * 8, 8 * 13, 5 * 13)
+    up = sum(factors[0]) + sum(factors[1])
+    gradients = up + 8 * 11 + 5 * 8
+    assert roofline.product_bytes(small(plan, "BP", 7, [11, 8, 5])) == 4 * (up + sum(factors[1]) + gradients)
+
+
+def test_bound_is_what_takes_longer(plan: Plan) -> None:
+    cost = costs.Cost.of(
+        small(plan, "BP", 2), "replica axis", samples=130, device=torch.device("cpu"), began="-"
+    )
+    needed = cost.multiply_adds
+    assert needed
+    flops = 2 * needed * 130 * 2
+    rates = {"seconds_per_epoch": 4.0, "matmul_gflops": flops / 1e9, "bandwidth_gbs": 5.0, "gbytes": 0.25}
+    measured = cost.model_copy(update=rates)  # 10 minibatches: 1 s of products, 0.5 s of traffic
+    assert measured.bound == pytest.approx(1.0)
+    assert measured.bound_share == pytest.approx(0.25)
+    assert measured.matmul_share == pytest.approx(0.25)
+    narrow = measured.model_copy(update={"bandwidth_gbs": 1.25})
+    assert narrow.bound == pytest.approx(2.0)
+    assert narrow.bound_share == pytest.approx(0.5)
+    assert narrow.matmul_share == pytest.approx(0.25)
+
+
+def peak_of(work: Callable[[], object]) -> float:
+    """The most of three times, since a system may reclaim other pages of the process meanwhile."""
+    found = []
+    for _ in range(3):
+        with peak.watched(torch.device("cpu")) as memory:
+            work()
+        if memory.gib is None:
+            pytest.skip("this system does not tell")
+        found.append(memory.gib)
+    return max(found)
+
+
+def test_peak_memory() -> None:
+    assert peak_of(lambda: torch.ones(1 << 25)) == pytest.approx(0.125, abs=0.02)
+    assert peak_of(lambda: torch.ones(1 << 23)) == pytest.approx(0.03125, abs=0.02)
+
+
+@pytest.mark.parametrize("row", timing_points.ROWS)
+def test_expected_memory(plan: Plan, row: str) -> None:
+    """Not too little, which would let a measurement exhaust the machine, and not twice too much."""
+    run = replace(small(plan, row, 16, [512, *[256] * 4, 10]), batch_size=256)
+    on = torch.device("cpu")
+    data = timing._random_data(run, on)
+    measured = peak_of(lambda: next(timing._training(Point(run), data).iterations()))
+    expected = 16 * bytes_per_replica(METHODS[run.method], run.dims, run.batch_size, on)
+    assert 0.9 * measured < expected / 2**30 < 2.5 * measured
+
+
+def test_points_of_table3() -> None:
+    plan = Selection("table2", RESULTS).plan
+    points = list(timing_points.table3_points(plan))
+    assert [(p.run.row, len(p.run.seeds)) for p in points] == [
+        (row, n) for row in ("FW-DTP", "DTP", "DRL", "L-DRL", "BP") for n in (1, 5, 100)
+    ]
+    assert {tuple(p.run.dims) for p in points} == {(3072, 1024, 1024, 1024, 1024, 10)}
+    assert {costs.feedback_updates(p.run) for p in points} == {0, 5}
+
+
+def test_a_rule_may_learn_its_feedback_without_updates_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Selection("table2", RESULTS).plan.run("FA", "mnist")
+    assert run is not None
+    monkeypatch.setattr(METHODS["FA"], "learns_feedback", True)
+    assert costs.feedback_updates(run) == 0
+
+
+def test_points_of_the_study() -> None:
+    plan = Selection("table2", RESULTS).plan
+    points = list(timing_points.study_points(plan))
+    keys = [
+        json.dumps([p.run.row, p.run.dims, len(p.run.seeds), p.run.options, p.implementation]) for p in points
+    ]
+    assert len(set(keys)) == len(keys)
+    drl = [p.run for p in points if p.run.row == "DRL"]
+    assert sorted({len(run.seeds) for run in drl}) == [1, 5, 20, 100]
+    assert sorted({run.dims[1] for run in drl}) == [64, 128, 256, 512]
+    assert sorted({len(run.dims) - 2 for run in drl}) == [2, 4, 6, 8]
+    assert sorted({run.options["feedback_updates"] for run in drl}) == [1, 2, 5, 10]
+    assert len(drl) == 4 + 3 + 3 + 3 + 1
+    compiled = [(p.run.row, len(p.run.seeds)) for p in points if p.implementation == "compiled"]
+    assert compiled == [(row, 5) for row in timing_points.ROWS]
+    eager = [(p.run.row, p.implementation, len(p.run.seeds)) for p in points if "eager" in p.implementation]
+    assert eager == [(row, how, 1) for row in ("FW-DTP", "DTP") for how in ("eager", "eager as released")]
+
+
+def test_only_the_profiles_plans_are_measured(plan: Plan) -> None:
+    assert timing_points.profile_of(plan)[0] == "quick"
+    assert timing_points.command(plan, "study").startswith(
+        "python -m benchmark.timing --study --profile quick --results "
+    )
+    spaced = replace(plan, options=("--results", "my results"))
+    assert timing_points.command(spaced, "table3").endswith(" --profile quick --results 'my results'")
+    with pytest.raises(UserError, match=r"mine has no measured costs, allowed: table2, quick"):
+        timing_points.profile_of(replace(plan, source="mine"))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fewer points."""
+    monkeypatch.setitem(PROFILES, "quick", replace(PROFILES["quick"], amortised=(2,)))
+    monkeypatch.setattr(timing_points, "REPLICAS", 2)
+    monkeypatch.setattr(timing_points, "ROWS", ("FW-DTP", "BP"))
+    monkeypatch.setattr(
+        timing_points,
+        "AXES",
+        {"replicas": (1, 2), "width": (16,), "hidden_layers": (1,), "feedback_updates": (1,)},
+    )
+    return iter(())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_what_takes_too_much_memory_is_skipped(
+    command: Command, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """And the others are measured."""
+    training = timing._training
+
+    trained = []
+
+    def full(point: Point, data: Split) -> Training:
+        trained.append(point)
+        if len(point.run.seeds) == 2:
+            raise error
+        return training(point, data)
+
+    monkeypatch.setattr(timing, "_training", full)
+    options = ("--profile", "quick", "--results", str(tmp_path), "--device", "cpu", "--seconds", "0")
+    assert command("--table3", *options)[0] == 0
+    (file,) = (tmp_path / "quick" / "timing").iterdir()
+    found = {(cost.replicas, cost.skipped) for cost in costs.read(file)}
+    assert found == {(1, ""), (2, "the device ran out of memory")}
+    assert len(trained) == 1 + 4, "the first one twice, once for what a process takes once"
+
+
+def test_table3_is_measured_once(command: Command, tiny: None, tmp_path: Path) -> None:
+    arguments = ("--profile", "quick", "--results", str(tmp_path / "results"), "--device", "cpu")
+    code, out, err = command("--table3", *arguments, "--seconds", "0")
+    assert (code, err) == (0, "")
+    (file,) = (tmp_path / "results" / "quick" / "timing").iterdir()
+    before = file.read_bytes()
+    table = tmp_path / "results" / "quick" / "tables" / "table3.md"
+    assert "| FW-DTP |" in table.read_text()
+    shown = table.read_bytes()
+    measured = costs.read(file)
+    assert [(c.method, c.replicas) for c in measured] == [(r, n) for r in ("FW-DTP", "BP") for n in (1, 2)]
+    table.unlink()
+    code, out, err = command("--table3", *arguments)
+    assert (code, err) == (0, "")
+    rate = f"{measured[0].measured[:10]}, {measured[0].matmul_gflops:.0f} GFLOP/s"
+    assert f"measured before: {file} ({rate}); --again measures anew" in out
+    assert (file.read_bytes(), table.read_bytes()) == (before, shown)
+    code, _, _ = command("--table3", *arguments, "--again", "--seconds", "0")
+    assert code == 0
+    assert file.read_bytes() != before
+    file.write_text("not a table\n")
+    code, out, err = command("--table3", *arguments)
+    assert code == 1
+    assert err.startswith(f"error: {file}")
+    assert file.read_text() == "not a table\n"
+
+
+def test_study(command: Command, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)  # which would take minutes
+    arguments = ("--profile", "quick", "--results", str(tmp_path / "results"), "--device", "cpu")
+    code, _, err = command("--study", *arguments, "--seconds", "0")
+    assert (code, err) == (0, "")
+    (file,) = (tmp_path / "results" / "quick" / "timing").iterdir()
+    assert file.name.startswith("study-")
+    measured = costs.read(file)
+    assert {c.implementation for c in measured} == {"replica axis", "compiled", *costs.BASELINES}
+    assert len({c.measured for c in measured}) == 1
+    figures = sorted(path.name for path in (tmp_path / "results" / "figures" / "quick").iterdir())
+    assert figures == ["scaling.csv", "scaling.pdf", "scaling.png"]
+
+
+def test_what_does_not_fit_is_skipped(command: Command, tiny: None, tmp_path: Path) -> None:
+    arguments = ("--profile", "quick", "--results", str(tmp_path), "--device", "cpu")
+    code, out, err = command("--table3", *arguments, "--memory", "0.0001")
+    assert (code, err) == (0, "")
+    (file,) = (tmp_path / "quick" / "timing").iterdir()
+    for cost in costs.read(file):
+        assert cost.skipped == "needs about 0.0 GiB, 0.0 GiB allowed"
+        assert cost.seconds_per_epoch is None
+    assert "skipped: FW-DTP with 2 replicas" in out
+
+
+def test_seconds_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = Selection("quick", tmp_path, method=["BP,DTP"])
+    bp, dtp = chosen.plan.runs(chosen.rows, chosen.columns)
+    on = torch.device("cpu")
+    statuses = [Status(bp, State.STORED), Status(dtp, State.PARTIAL, "", 2.0, 3)]
+    timed: list[Run] = []
+    left = timing.seconds_left(statuses, chosen.plan, on, timed.append)
+    assert left == [0.0, 2.0 * (dtp.total_epochs - 3)]
+    assert timed == []
+    monkeypatch.setattr(timing, "matmul_rate", lambda *shape: 1e9)
+    (estimate,) = timing.seconds_left([Status(bp, State.MISSING)], chosen.plan, on, timed.append)
+    assert 0 < estimate < 600
+    assert timed == [bp]
+
+
+def test_what_would_train_apart_is_timed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled on a CPU, as many replicas train at once as there are threads: one tells the time of all."""
+    chosen = Selection("quick", tmp_path, method=["BP"])
+    (bp,) = chosen.plan.runs(chosen.rows, chosen.columns)
+    timed: list[tuple[int, int]] = []
+
+    def times(point: timing.Point, *_: Any) -> tuple[list[float], int]:
+        """In proportion to replicas by threads."""
+        replicas, threads = len(point.run.seeds), torch.get_num_threads()
+        timed.append((replicas, threads))
+        return [0.1 * replicas / threads], 1
+
+    monkeypatch.setattr(timing, "_iteration_times", times)
+    estimates = []
+    for how in (Execution.EAGER, Execution.COMPILED):
+        monkeypatch.setattr(timing, "execution", lambda *_, how=how: how)
+        estimates += timing.seconds_left(
+            [Status(bp, State.MISSING)], chosen.plan, torch.device("cpu"), lambda run: None
+        )
+    threads = torch.get_num_threads()
+    assert timed == [(3, threads), (1, max(1, threads // 3))]
+    if threads < 3 or threads % 3 == 0:  # shared out without a rest
+        assert estimates[0] == pytest.approx(estimates[1])
+
+
+@pytest.mark.parametrize(
+    ("busy", "threads", "noted"),
+    [(0.1, 4, False), (1.0, 4, True), (1.0, 3, False), (1.9, 3, True)],
+)
+def test_who_times_on_busy_cores_is_told(
+    busy: float,
+    threads: int,
+    noted: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of the cores that this process may use: the fourth and fifth belong to others, and are busy."""
+    shares = [100 * busy, 0.0, 0.0, 100.0, 100.0, 0.0]
+    monkeypatch.setattr(timing.psutil, "cpu_percent", lambda interval, percpu: shares)
+    monkeypatch.setattr(timing.os, "sched_getaffinity", lambda process: {0, 1, 2, 5})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    timing.note_busy_cores()
+    assert (f"other processes keep {busy:.1f} of 4 cores busy" in capsys.readouterr().out) == noted
+
+
+def test_cores_may_be_numbered_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where some are offline: then those that are there are meant."""
+    monkeypatch.setattr(timing.psutil, "cpu_percent", lambda interval, percpu: [100.0, 100.0])
+    monkeypatch.setattr(timing.os, "sched_getaffinity", lambda process: {4, 5})
+    timing.note_busy_cores()
+    assert "2.0 of 2 cores busy" in capsys.readouterr().out
+
+
+def test_samples(tmp_path: Path) -> None:
+    plan = Selection("table2", tmp_path).plan
+    assert timing.samples_of(plan, "mnist") == 60_000
+    assert timing.samples_of(plan, "cifar-10") == 50_000
+
+
+def test_every_column_is_documented() -> None:
+    text = (RESULTS / "timing" / "README.md").read_text()
+    rows = [line.split("|")[1] for line in text.split("| column |")[1].splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(
+        dict.fromkeys(re.findall(r"`(\w+)`", " ".join(rows)))
+    )
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(costs.COLUMNS)

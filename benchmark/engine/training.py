@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.engine.compilation import Compiled, Execution
-from benchmark.engine.cores import Cores
-from benchmark.engine.lanes import EVALUATION_BATCH, Lane
+from benchmark.engine.execution import Compiled, Execution
+from benchmark.engine.lanes import EVALUATION_BATCH, Cores, Lane
 from benchmark.engine.samples import Split
 from benchmark.methods import Method, seeding
 

@@ -66,7 +66,11 @@ def jobs(
 
 def _is_guess(plan: Plan, run: Run) -> bool:
     given = plan.config.hyperparameters(run.row, run.column)
-    return given is not None and given.source == "guess" and run.column in plan.config.rows[run.row].hyperparameters
+    return (
+        given is not None
+        and given.source == "guess"
+        and run.column in plan.config.rows[run.row].hyperparameters
+    )
 
 
 def conduct(

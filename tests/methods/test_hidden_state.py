@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.common.errors import UserError
-from benchmark.engine.compilation import Execution
+from benchmark.engine.execution import Execution
 from benchmark.methods import Noise, build
 from tests.helpers.rules import DIMS, DirectFeedback, keeping, put, training
 

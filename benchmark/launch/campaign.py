@@ -1,7 +1,7 @@
 """Train what a plan misses within a time limit, several rows at once, each in a process of its own.
 
-One row leaves a GPU mostly idle, since the networks are small. Each job is a command of this project, so it trains
-from its checkpoint into the store, and a job that is stopped loses no stored run.
+One row leaves a GPU mostly idle, since the networks are small. Each job is a command of this project: it
+trains from its checkpoint into the store, and a job that is stopped loses no stored run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def jobs(
 ) -> list[Job]:
     """One job for each run that is not stored, the most expensive first.
 
-    With `search`, a row whose hyperparameters are a guess is searched first, and the winner goes into the plan.
+    With `search`, a row whose hyperparameters are a guess is searched first; the winner goes into the plan.
     """
     waiting = [found.run for found in statuses if found.state not in (State.STORED, State.DAMAGED)]
     made = []

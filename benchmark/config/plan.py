@@ -137,7 +137,7 @@ class Row(Strict):
 
 
 class Measure(Strict):
-    """Where a measurement (see `measurements.py`) is taken during training."""
+    """Where a measurement (see `benchmark/engine/jacobian.py`) is taken during training."""
 
     rows: Names
     columns: Names

@@ -146,7 +146,7 @@ def _check_options(method: type[Method], place: str, options: Mapping[str, Any])
 
 
 class Measure(Strict):
-    """Where a measurement (see `measurements.py`) is taken during training."""
+    """Where a measurement (see `benchmark/engine/jacobian.py`) is taken during training."""
 
     rows: Names
     columns: Names

@@ -416,7 +416,7 @@ def test_a_lost_study_is_found_before_anything_trains(plan_path, tmp_path, monke
     folder = tmp_path / "results/tiny/search/fashion-mnist-mini"
     folder.mkdir(parents=True)
     (folder / "dtp.csv").write_text("found")
-    monkeypatch.setattr(search, "conduct", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("benchmark.studies.search.conduct.conduct", lambda *_: pytest.fail("trained"))
     with pytest.raises(UserError, match=r"dtp\.db: not there"):
         search(plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu")
     assert [file.name for file in folder.iterdir()] == ["dtp.csv"]

@@ -1,4 +1,4 @@
-"""Data sets: where they lie, in what form, and what is refused; `load` gives them as tensors."""
+"""Data sets: `load` turns a name of `datasets.yaml` into tensors."""
 
 from benchmark.datasets.loading import load, search_path
 

@@ -1,4 +1,4 @@
-"""Draws `fashion-mnist-mini.npz` from Fashion-MNIST: `python -m benchmark.datasets.draw DATA_ROOT`.
+"""Draw `fashion-mnist-mini.npz` from Fashion-MNIST: `python -m benchmark.datasets.draw DATA_ROOT`.
 
 600 training and 100 test images of each class, chosen and shuffled with seed 0. Fashion-MNIST is
 Copyright (c) 2017 Zalando SE, MIT licence (see LICENSE-fashion-mnist beside this file).
@@ -14,7 +14,7 @@ TRAIN_PER_CLASS, TEST_PER_CLASS = 600, 100
 
 
 def draw(data_root: Path, target: Path) -> None:
-    """Write the subset; the same bytes of pixels and labels every time."""
+    """Write the subset; pixels and labels are the same every time."""
     rng = np.random.default_rng(0)
     parts = []
     for train, count in ((True, TRAIN_PER_CLASS), (False, TEST_PER_CLASS)):

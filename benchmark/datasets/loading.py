@@ -1,4 +1,4 @@
-"""A data set's name in `paper_configs/datasets.yaml` -> tensors on the training device."""
+"""From a data set's name in `paper_configs/datasets.yaml` to tensors on the training device."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ READERS: dict[str, Callable[[str, DatasetConfig, Sequence[Path], bool], Pixels]]
     "shipped": shipped.read,
     "image-folder": image_folder.read,
 }
-"""By `kind` in datasets.yaml. Called with the data set's name and entry, the roots to look in, and whether
-what is in none of them may be downloaded."""
+"""The reader of each `kind` in datasets.yaml.
+
+Arguments: the data set's name and entry, the roots to look in, and whether it may download."""
 
 
 def search_path(data_root: Path | None = None) -> list[Path]:
-    """Where data are looked for: the given root, $BENCHMARK_DATA, ./data."""
+    """Folders in which data are looked for: the given root, $BENCHMARK_DATA, ./data."""
     variable = os.environ.get("BENCHMARK_DATA") or None
     if variable is not None and data_root is None and not Path(variable).is_dir():
         raise UserError(f"$BENCHMARK_DATA: {variable} is not a folder")
@@ -44,7 +45,10 @@ def load(
     device: torch.device | str = "cpu",
     download: bool = True,
 ) -> Dataset:
-    """Find, check and normalise a data set; `UserError` if it is not to be had or not as declared."""
+    """Find, check and normalise a data set: (x / 255 - MEAN) / STD, float32 (samples, features).
+
+    Raises `DataNotFound` if it is nowhere, `UserError` if it differs from its declaration.
+    """
     roots = [] if config.kind == "shipped" else search_path(data_root)
     pixels = READERS[config.kind](name, config, roots, download)
     checksum = pixels.checksum()

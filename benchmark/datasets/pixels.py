@@ -1,4 +1,4 @@
-"""What the readers of data sets return, or say where they cannot."""
+"""The raw pixels that every reader of a data set returns, and the error if it finds none."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ class Pixels:
     """Raw bytes of both splits: images (samples, features) uint8, labels (samples,) int64."""
 
     source: str
-    """What kind of files they come from."""
+    """Kind of files, for example `torchvision files`."""
     place: Path
-    """Where these lie."""
+    """Folder or file that was read."""
     train_x: np.ndarray
     train_y: np.ndarray
     test_x: np.ndarray
     test_y: np.ndarray
 
     def checksum(self) -> str:
+        """SHA-256 of all pixels and labels."""
         digest = hashlib.sha256()
         for array in (self.train_x, self.train_y, self.test_x, self.test_y):
             digest.update(np.ascontiguousarray(array).data)
@@ -34,10 +35,10 @@ class Pixels:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, in one short line."""
+    """The error's message, shortened to one line."""
     return textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__
 
 
 def not_found(name: str, looked: Sequence[str], advice: str) -> DataNotFound:
-    """To be raised where a data set is in none of the places looked at."""
+    """The error for a data set that is in none of the places."""
     return DataNotFound(f"data set {name} not found; looked at {', '.join(looked)}; {advice}")

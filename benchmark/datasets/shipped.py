@@ -1,4 +1,4 @@
-"""Data sets that come with the package (`benchmark/datasets/`)."""
+"""Data sets that ship with the package: the .npz files in this folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).parent
 
 
 def read(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> Pixels:
-    """The data set of that name, wherever data are looked for."""
+    """Read the shipped data set `name`; `roots` and `download` are not used."""
     file = SHIPPED / f"{name}.npz"
     if not file.is_file():
         shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.npz")))

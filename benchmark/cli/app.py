@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -238,7 +238,6 @@ def run(
     on = pick_device(device, chosen.precision)
     statuses = chosen.statuses()
     _note_empty(chosen)
-    _warn_of_code(statuses)
     _warn(chosen.store, [found.detail for found in statuses])
     failures: list[str] = []
     for column in chosen.columns:
@@ -357,18 +356,10 @@ def _warn(store: Store, said: Sequence[str] = ()) -> None:
             print(f"warning: not read: {problem}", file=sys.stderr)
 
 
-def _warn_of_code(statuses: Iterable[Status]) -> None:
-    """Of stored seeds that another state of their method's code has trained."""
-    for found in statuses:
-        if found.other_code:
-            print(f"warning: {found.run.row} on {found.run.column}: {found.other_code}", file=sys.stderr)
-
-
 @contextmanager
 def _warning(chosen: Selection) -> Iterator[None]:
     """Warn of what a report is built on; where a damaged run is the end, all of them are errors."""
-    store, config = chosen.store, chosen.plan.config
-    _warn_of_code(status(run, store) for run in chosen.plan.runs(list(config.rows), list(config.columns)))
+    store = chosen.store
     try:
         yield
     except UserError as error:

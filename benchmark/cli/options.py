@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -317,11 +316,6 @@ def run_app(application: typer.Typer) -> None:
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         interrupted(128 + stopped)
-    except SystemExit as error:  # of a rule, or what it calls; a status of 0 would say that all went well
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{where.filename}, line {where.lineno}"
-        print(f"error: {place}: SystemExit({error.code!r}) found, allowed: other exceptions", file=sys.stderr)
-        sys.exit(1)
     except Exception as error:
         if ran_out(error):
             needs = "smaller networks or fewer replicas at once (of run: --replicas-per-pass) need less"

@@ -243,9 +243,7 @@ def _initial_state(
     states = {
         seed: method.initial_state(dims, options, seeding.generator(seed, "state")) for seed in set(seeds)
     }
-    return {
-        name: torch.stack([states[seed][name].detach() for seed in seeds]) for name in states[seeds[0]]
-    }
+    return {name: torch.stack([states[seed][name].detach() for seed in seeds]) for name in states[seeds[0]]}
 
 
 def cross_entropy_gradient(logits: Tensor, y: Tensor) -> Tensor:

@@ -229,7 +229,7 @@ def initial_weights(
     decoder_init: float | str = DECODER_INIT,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Encoder and feedback weights of one network for each seed, drawn on the CPU so every device starts alike.
+    """Draw encoder and feedback weights, one network for each seed, on the CPU so every device starts alike.
 
     W_l is random orthogonal. B_l is uniform in (-decoder_init, decoder_init). For "orthogonal", as in the
     authors' development repository, B_l is random orthogonal. FA's M_l is normal with the mean and standard
@@ -263,9 +263,7 @@ def _feedback_weight(
     return torch.empty_like(weight.T).uniform_(-decoder_init, decoder_init, generator=draw)
 
 
-def meta_weights(
-    dims: Sequence[int], replicas: int, *, feedback: str
-) -> tuple[list[Tensor], list[Tensor]]:
+def meta_weights(dims: Sequence[int], replicas: int, *, feedback: str) -> tuple[list[Tensor], list[Tensor]]:
     """Encoder and feedback weights on the device `meta`: shapes without numbers."""
     encoders = [torch.empty(replicas, out, width, device="meta") for width, out in pairwise(dims)]
     held = encoders[1:] if feedback != "none" else []

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmark.config import DatasetConfig, PlanConfig
+from benchmark.engine import flops
 from benchmark.engine.measurements import MEASUREMENTS
 from benchmark.engine.precision import Precision
 from benchmark.engine.training import SEMANTICS
@@ -116,8 +117,8 @@ class Run:
         return (number * size * self.total_epochs + len(part) * completed) / len(self.seeds)
 
     def multiply_adds(self, samples: int) -> float | None:
-        """Of its epochs on so many samples, without pre-training; None if the method does not say."""
-        per_sample = METHODS[self.method].multiply_adds(self.dims, self.options)
+        """Multiply-adds of all epochs, without pre-training. None if they cannot be counted."""
+        per_sample = flops.multiply_adds(METHODS[self.method], self.dims, self.options)
         return None if per_sample is None else float(per_sample) * samples * self.epochs * len(self.seeds)
 
     def build(self, device: torch.device | str) -> Method:

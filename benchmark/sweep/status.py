@@ -1,15 +1,13 @@
-"""What the store has of a run: all of it, some seeds, a checkpoint, something like it, damage, or nothing."""
+"""The state of a run in the store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from benchmark.common.errors import UserError
-from benchmark.methods import METHODS
 from benchmark.store.record import slug
 from benchmark.store.store import Store
 from benchmark.sweep.assembly import stored_seeds
@@ -17,11 +15,11 @@ from benchmark.sweep.plan import Run, differences
 
 
 class State(StrEnum):
-    """What the store has of a run."""
+    """The state of a run in the store."""
 
     STORED = "stored"
     PARTIAL = "partial"
-    UNMEASURED = "unmeasured"  # stored, but without what the plan measures besides
+    UNMEASURED = "unmeasured"  # stored, but without the plan's measurements
     STALE = "stale"  # stored for the same seeds and epochs, but with another specification
     DAMAGED = "damaged"
     MISSING = "missing"
@@ -29,21 +27,19 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """A run's state in the store, and what there is to know about it."""
+    """A run's state in the store, with details."""
 
     run: Run
     state: State
     detail: str = ""
     seconds_per_epoch: float | None = None
-    """Of a partial run, as measured so far."""
+    """Measured so far. None unless the run is partial."""
     epochs_done: int = 0
     """Pre-training included."""
-    other_code: str = ""
-    """What to say of it where another state of its method's code has trained it, or some of it."""
 
 
 def status(run: Run, store: Store) -> Status:
-    """What the store has of a run."""
+    """Look a run up in the store."""
     try:
         return _status(run, store)
     except UserError as error:
@@ -51,21 +47,14 @@ def status(run: Run, store: Store) -> Status:
 
 
 def _status(run: Run, store: Store) -> Status:
-    if (stored := store.load(run.key)) is not None:
-        other = _other_code(run, [stored.record])
-        return Status(run, State.STORED, other, epochs_done=run.total_epochs, other_code=other)
+    if store.load(run.key) is not None:
+        return Status(run, State.STORED, epochs_done=run.total_epochs)
     partial = _partial(run, store)
     if run.measure and store.folder(run.unmeasured.key) is not None:
-        other, detail = "", f"stored without {', '.join(run.measure)}"
-        with suppress(UserError):  # its damage is said elsewhere, and the run trains in its place
-            if (unmeasured := store.load(run.unmeasured.key)) is not None:
-                other = _other_code(run, [unmeasured.record])
-        if other:
-            detail = f"{detail}; {other}"
+        detail = f"stored without {', '.join(run.measure)}"
         if partial is None:
-            return Status(run, State.UNMEASURED, detail, other_code=other)
-        other = partial.other_code or other
-        return replace(partial, detail=f"{detail}; with: {partial.detail}", other_code=other)
+            return Status(run, State.UNMEASURED, detail)
+        return replace(partial, detail=f"{detail}; with: {partial.detail}")
     if partial is not None:
         return partial
     for folder in store.folders(run.column):
@@ -79,18 +68,8 @@ def _status(run: Run, store: Store) -> Status:
     return Status(run, State.MISSING)
 
 
-def _other_code(run: Run, records: Iterable[Mapping[str, Any]]) -> str:
-    """What to say where another state of the method's code has trained, as far as these records tell."""
-    now = METHODS[run.method].code
-    before = {sitting.get("method_code") for record in records for sitting in record["sittings"]}
-    known = {code for code in before if code and code.partition("-")[0] == now.partition("-")[0]}
-    if known <= {now}:
-        return ""
-    return f"{run.method} has changed since; if its numbers have, raise its `version` to train anew"
-
-
 def _partial(run: Run, store: Store) -> Status | None:
-    """Of a run that was begun, or some of whose seeds are stored in other runs."""
+    """The state of a run that was begun, or that has some of its seeds stored in other runs."""
     begun, found = checkpoint(run, store), stored_seeds(run, store)
     seeds = [seed for seed in run.seeds if seed not in found] if begun is None else begun["seeds"]
     if begun is None and not found:
@@ -106,14 +85,11 @@ def _partial(run: Run, store: Store) -> Status | None:
         details.append(f"{int(reached)} of {run.total_epochs} epochs")
         done += (1 - share) * reached
         pace = begun["log"]["seconds"] / ((1 - share) * reached) if reached else None
-    logs = [begun["log"]] if begun is not None else []
-    if other := _other_code(run, [*(source.record for source in found.values()), *logs]):
-        details.append(other)
-    return Status(run, State.PARTIAL, ", ".join(details), pace, int(done), other)
+    return Status(run, State.PARTIAL, ", ".join(details), pace, int(done))
 
 
 def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:
-    """The state of a run under way, or None; `UserError` for one that this code cannot go on with."""
+    """The checkpoint of a run, or None. `UserError` if this code cannot resume from it."""
     found = store.checkpoint(run.key)
     if found is not None and "replicas_per_pass" not in found:
         raise UserError(f"{store.partial(run.key)}: begun by an earlier version; delete it to start again")

@@ -1,37 +1,28 @@
-"""Options that the commands share, and how a command fails."""
+"""Options, warnings and exit codes that the commands share."""
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
-from collections.abc import Container, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import torch
 import typer
-from rich.console import Console
 
 from benchmark.common.errors import UserError, interrupted
-from benchmark.common.files import existing, refuse_unwritable
-from benchmark.config import CONFIGS, MOST, MOST_EPOCHS, PROJECT, load_datasets, load_plan, plan_file
-from benchmark.config.limits import LONGEST_LABEL
-from benchmark.engine.compilation import Compile
+from benchmark.common.progress import console
+from benchmark.engine.execution import Compile, Precision, check_precision
 from benchmark.engine.memory import ran_out
-from benchmark.engine.precision import Precision, check
-from benchmark.store.record import slug
 from benchmark.store.store import Store
-from benchmark.sweep.plan import CHANGED, REPORTS, Plan
-from benchmark.sweep.status import Status, status
-
-# A pipe or a file has no width to fit.
-console = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+from benchmark.sweep.selection import Selection
 
 PlanName = Annotated[
     str, typer.Argument(metavar="PLAN", help="A file of paper_configs/ (table2, quick) or a path.")
 ]
+
 Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only these columns (repeat, or a,b).")]
 Methods = Annotated[list[str] | None, typer.Option("--method", help="Only these rows (repeat, or a,b).")]
 Seeds = Annotated[str | None, typer.Option(help="Other seeds than the plan's: 1,2,3 or 1-5.")]
@@ -48,10 +39,13 @@ def given_path(text: str) -> Path:
 DataRoot = Annotated[
     Path | None, typer.Option(parser=given_path, metavar="PATH", help="Folder to look for data in, first.")
 ]
+
 Results = Annotated[
     Path, typer.Option(parser=given_path, metavar="PATH", help="Folder of the results store.")
 ]
+
 DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes cuda if it can.")]
+
 PrecisionSetting = Annotated[
     Precision | None,
     typer.Option("--precision", help="Of matrix products; tf32: on a GPU (default: the plan's, highest)."),
@@ -74,206 +68,12 @@ PlanOption = Annotated[
     str | None,
     typer.Option("--plan", help="The plan that is meant (table2, quick, or a path; default: table2)."),
 ]
+
 OpenPage = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
 
 
-RESULTS = PROJECT / "results"
-FIGURES = PROJECT / "figures"
-
-
-class Selection:
-    """A plan, narrowed by the options that `plan`, `run`, `status` and `report` share."""
-
-    def __init__(
-        self,
-        plan: str,
-        results: Path,
-        *,
-        dataset: list[str] | None = None,
-        method: list[str] | None = None,
-        seeds: str | None = None,
-        epochs: int | None = None,
-        data_root: Path | None = None,
-        precision: Precision | None = None,
-        empty_cells: bool = False,
-        reading: bool = False,
-    ) -> None:
-        """`empty_cells`: the command has use for rows and columns without hyperparameters, too.
-
-        `reading`: it only reads the store, so that a `--results` which is not there is a mistyped one.
-        """
-        check_number("--epochs", epochs, most=MOST_EPOCHS)
-        catalogue = load_datasets()
-        file = plan_file(plan)
-        if file.is_file() and file.resolve() == (CONFIGS / f"{file.stem}.yaml").resolve():
-            plan = file.stem  # however it was written
-        if results.resolve() == RESULTS.resolve():
-            results = RESULTS
-        config = load_plan(plan, catalogue)
-        _check_name(file, plan, results)
-        _check_labels(file, list(config.rows))
-        if plan.startswith("-"):
-            plan = f"./{plan}"  # no command that is printed takes it for an option
-        written = Plan(file.stem, config, catalogue, source=plan)
-        if results != RESULTS:
-            written = replace(written, options=("--results", str(results)))
-        numbers = None if seeds is None else parse_numbers("--seeds", seeds)
-        self.plan = written.with_protocol(numbers, epochs, precision)
-        if data_root is not None and not data_root.is_dir():
-            raise UserError(f"--data-root: {data_root} is not a folder")
-        self.rows = _chosen("--method", method, list(config.rows))
-        self.columns = _chosen("--dataset", dataset, list(config.columns))
-        self.named_columns = dataset is not None
-        if not empty_cells:
-            self._refuse_empty(named_rows=method is not None)
-        self.precision = self.plan.config.protocol.precision
-        self.root = results / config.directory
-        if not (there := existing(self.root)).is_dir():
-            raise UserError(f"--results: {there} is not a folder")
-        self._refuse_own_folder(results)
-        if reading and results != RESULTS and not results.exists():
-            raise UserError(f"--results: {results} does not exist")
-        self.store = Store(self.root)
-        drawn = FIGURES if results == RESULTS else results / "figures"
-        self.figures = drawn / config.directory
-        """Where a command draws: beside the results folder, or in one of the user's own."""
-
-    def _refuse_empty(self, *, named_rows: bool) -> None:
-        """`UserError` where there is nothing to do, and for named rows and columns that have no cell."""
-        runs = self.plan.runs(self.rows, self.columns)
-        rows = [row for row in self.rows if row not in {run.row for run in runs}]
-        columns = [column for column in self.columns if column not in {run.column for run in runs}]
-        if runs:
-            rows, columns = rows if named_rows else [], columns if self.named_columns else []
-        if rows or columns:
-            where = f"{', '.join(rows or self.rows)} on {self._places(columns or self.columns)}"
-            raise UserError(f"the plan {self.plan.source} has no hyperparameters of {where}")
-
-    def _places(self, columns: list[str]) -> str:
-        """Data sets, and those whose values they take: `fashion-mnist-mini (or fashion-mnist)`."""
-        values = {column: self.plan.config.values_of(column)[1:] for column in columns}
-        return ", ".join(f"{name} (or {', '.join(v)})" if v else name for name, v in values.items())
-
-    def empty(self) -> Iterator[str]:
-        """A line for each of these rows and data sets that has no cell in the whole plan."""
-        rows, columns = list(self.plan.config.rows), list(self.plan.config.columns)
-        for row in self.rows:
-            if not self.plan.runs([row], columns):
-                yield f"{row}: no hyperparameters for any data set of the plan: {self._places(columns)}"
-        for column in self.columns:
-            if not self.plan.runs(rows, [column]):
-                yield f"{self._places([column])}: no row has hyperparameters for it"
-
-    def _refuse_own_folder(self, results: Path) -> None:
-        """`UserError` for the folder that the plan makes in a results folder, if that has runs of it."""
-        own, at = self.plan.config.directory, results.resolve()
-        if own == "." or not at.match(own):
-            return
-        if any(Store(at).folder(run.key) is not None for run in self.plan.runs(self.rows, self.columns)):
-            raise UserError(
-                f"--results: {results} has runs of this plan as its own folder, {own}; "
-                f"allowed: what that is in, {at.parents[len(Path(own).parts) - 1]}"
-            )
-
-    def refuse_unwritable(self) -> None:
-        """`UserError` where what a command makes could not be written, before it makes anything."""
-        for folder in (self.root, self.root / "tables", self.figures):
-            refuse_unwritable(folder)
-
-    def narrow_to_measured(self, measurement: str) -> None:
-        """Keep the rows and columns of which the plan takes a measurement."""
-        where = self.plan.config.measure.get(measurement)
-        rows = [row for row in self.rows if where is not None and row in where.rows]
-        columns = [column for column in self.columns if where is not None and column in where.columns]
-        if not rows or not columns:
-            raise UserError(f"--for: the plan measures no {measurement} of these rows and data sets")
-        self.rows, self.columns = rows, columns
-
-    def statuses(self) -> list[Status]:
-        return [status(run, self.store) for run in self.plan.runs(self.rows, self.columns)]
-
-
-def check_number(option: str, value: int | None, *, least: int = 1, most: int = MOST) -> None:
-    """`UserError` for an option's number outside of what anybody can mean; None was not given."""
-    if value is not None and not least <= value <= most:
-        raise UserError(f"{option}: {value} found, must be from {least} to {most}")
-
-
-def _check_name(file: Path, plan: str, results: Path) -> None:
-    """`UserError` for a plan whose tables would be written over another's, or over its own reports."""
-    for report in REPORTS:
-        if file.stem.startswith(f"{report}-") or file.stem == report != "table2":
-            raise UserError(f"{file}: reports have names that begin with {report}; rename the plan")
-    if file.stem == "all":
-        raise UserError(f"{file}: report takes 'all' for everything; rename the plan")
-    if change := CHANGED.search(file.stem):
-        raise UserError(
-            f"{file}: tables of other seeds, epochs, or precision end like {change[2]}; rename the plan"
-        )
-    shipped = CONFIGS / f"{file.stem}.yaml"
-    if plan != file.stem and results == RESULTS and shipped.is_file():
-        raise UserError(f"{file}: {shipped} has this name, and its results in {results}; rename the plan")
-
-
-def _check_labels(file: Path, rows: list[str]) -> None:
-    """`UserError` for rows that `--method` or the files of a search could not name, or not tell apart."""
-    known: dict[str, str] = {}
-    for row in rows:
-        if not row.isprintable() or not any(map(str.isalnum, row)):
-            raise UserError(
-                f"{file}: rows: {row!r} found, allowed: one line of printable text with a letter or digit"
-            )
-        if len(slug(row).encode()) > LONGEST_LABEL:
-            raise UserError(
-                f"{file}: rows: {row[:40]!r}... is too long for a folder's name; "
-                f"at most {LONGEST_LABEL} bytes allowed"
-            )
-        if (other := known.setdefault(slug(row), row)) != row:
-            raise UserError(f"{file}: rows.{row}: its files would be those of {other!r}; rename one of them")
-
-
-def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:
-    """`1,2,3` or `1-5` or both; each number once and none below `least`."""
-    numbers: list[int] = []
-    allowed = f"at most {MOST} whole numbers from {least}, of up to nine digits, each once: 1,2,3 or 1-5"
-    wrong = UserError(f"{option}: {text!r} found, allowed: {allowed}")
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
-        if match is None:
-            raise wrong
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not least <= first <= last < first + MOST:
-            raise wrong
-        numbers += range(first, last + 1)
-    if len(set(numbers)) != len(numbers) or len(numbers) > MOST:
-        raise wrong
-    return numbers
-
-
-def _chosen(option: str, given: list[str] | None, allowed: list[str]) -> list[str]:
-    if given is None:
-        return allowed
-    by_lower = {name.lower(): name for name in allowed}
-    names = [name for entry in given for name in _listed(entry, by_lower)]
-    unknown = [repr(name) for name in names if name.lower() not in by_lower]
-    if unknown:
-        raise UserError(f"{option}: {', '.join(unknown)} found, allowed: {', '.join(allowed)}")
-    chosen = {by_lower[name.lower()] for name in names}
-    return [name for name in allowed if name in chosen]
-
-
-def _listed(entry: str, known: Container[str]) -> Iterator[str]:
-    """The names of `a,b,c`: as long ones as are known, since a label may hold a comma."""
-    parts = entry.split(",")
-    while parts:
-        names = [",".join(parts[:n]).strip() for n in range(1, len(parts) + 1)]
-        found = max((n for n, name in enumerate(names) if name.lower() in known), default=0)
-        yield names[found]
-        parts = parts[found + 1 :]
-
-
 def pick_device(name: str, precision: Precision = Precision.HIGHEST) -> torch.device:
-    """The device to train on; `UserError` when there is none of that name, or none so precise."""
+    """The device with this name. `UserError` if it is not there or does not support the precision."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -288,12 +88,12 @@ def pick_device(name: str, precision: Precision = Precision.HIGHEST) -> torch.de
     except (RuntimeError, AssertionError):
         found = f"cpu, {torch.cuda.device_count()} CUDA devices"
         raise UserError(f"--device: {name!r} cannot be used, found here: {found}") from None
-    check(precision, device)
+    check_precision(precision, device)
     return device
 
 
 def run_app(application: typer.Typer) -> None:
-    """Run a typer application with this project's manner of failing."""
+    """Run a typer application. Errors become lines on stderr, and an exit code."""
     stopped = signal.SIGINT
 
     def stop(number: int, _: object) -> NoReturn:
@@ -330,3 +130,38 @@ def run_app(application: typer.Typer) -> None:
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def note_empty(chosen: Selection) -> None:
+    """Print a line for each row and data set that the plan has no hyperparameters for."""
+    for line in chosen.empty():
+        console.print(line, markup=False)
+
+
+def warn(store: Store, said: Sequence[str] = ()) -> None:
+    """Warn of files in the store that cannot be read as runs, except those in `said`."""
+    for problem in store.problems():
+        if problem not in said:
+            print(f"warning: not read: {problem}", file=sys.stderr)
+
+
+@contextmanager
+def warning(chosen: Selection) -> Iterator[None]:
+    """Warn of problems in the store after a report. If a damaged run stops it, all are errors."""
+    store = chosen.store
+    try:
+        yield
+    except UserError as error:
+        problems = store.problems()
+        if set(error.args) & set(problems):
+            raise UserError(*dict.fromkeys([*error.args, *problems])) from None
+        warn(store)
+        raise
+    warn(store)
+
+
+def run_command(command: Callable[..., None]) -> None:
+    """Run a program of one command, such as `python -m benchmark.search`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    run_app(app)

@@ -1,11 +1,15 @@
-"""The progress bar of everything that trains; in a file, a line now and then."""
+"""The console of the commands, and the progress bar of everything that trains."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+# A pipe or a file has no width to fit.
+console = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 LINE_SECONDS = 60
 """How often a line at most, where there is no terminal to draw a bar on."""

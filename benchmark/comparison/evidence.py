@@ -16,7 +16,8 @@ from benchmark.studies.sensitivity.samples import read_samples
 from benchmark.studies.timing import costs
 from benchmark.studies.timing import points as timing_points
 from benchmark.studies.timing.costs import Cost
-from benchmark.sweep.plan import Plan, Run
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.run import Run
 
 
 class NoData(Exception):

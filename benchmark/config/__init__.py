@@ -13,13 +13,8 @@ from benchmark.config.datasets import DatasetConfig, load_datasets
 from benchmark.config.files import CONFIGS, PROJECT, dump_yaml, merge, parse_yaml, read_yaml
 from benchmark.config.limits import LAST_SEED, MOST, MOST_EPOCHS
 from benchmark.config.paper import PaperCell, PaperTable, load_paper_values
-from benchmark.config.plan import (
-    Hyperparameters,
-    PlanConfig,
-    known_plans,
-    load_plan,
-    plan_file,
-)
+from benchmark.config.plan import Hyperparameters, PlanConfig
+from benchmark.config.plan_files import known_plans, load_plan, plan_file
 from benchmark.config.search import SearchConfig, SearchSpace, load_search
 
 __all__ = [

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
-from benchmark.common.errors import UserError
 from benchmark.config.datasets import DatasetConfig
 from benchmark.config.files import (
-    CONFIGS,
     Names,
     Strict,
     distinct,
-    merge,
-    read_mapping,
-    removes_nothing,
-    validated,
 )
 from benchmark.config.limits import LAST_SEED, MOST_EPOCHS, MOST_LAYERS, MOST_UNITS
-from benchmark.config.paper import load_paper_values
-from benchmark.engine.measurements import MEASUREMENTS
-from benchmark.engine.precision import Precision
+from benchmark.engine.execution import Precision
+from benchmark.engine.jacobian import MEASUREMENTS
 from benchmark.methods import METHODS
 
 Source = Literal["paper", "released code", "search", "guess"]
@@ -222,186 +213,3 @@ class PlanConfig(Strict):
         half = self.rows[row].size == "half"
         width = self.columns[column].half_width or network.width if half else network.width
         return [dataset.inputs, *[width] * network.hidden_layers, dataset.classes]
-
-
-def plan_file(plan: str) -> Path:
-    """The file of a plan given by name (`table2`) or by path."""
-    if plan.endswith((".yaml", ".yml")):
-        return Path(plan)
-    file = CONFIGS / f"{plan}.yaml"
-    if not file.is_file():
-        raise UserError(f"unknown plan {plan!r}, allowed: {known_plans()}")
-    return file
-
-
-def known_plans() -> str:
-    """What a plan may be called by."""
-    known = sorted(path.stem for path in CONFIGS.glob("*.yaml") if _holds_plan(path))
-    return f"{', '.join(known)}, or a path ending in .yaml"
-
-
-def _holds_plan(file: Path) -> bool:
-    try:
-        return bool({"base", "columns"} & set(read_mapping(file)))
-    except UserError:  # said to whoever names this one
-        return False
-
-
-def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The file's mapping with its `base` files merged in below it."""
-    content = read_mapping(file)
-    base = content.pop("base", None)
-    if base is None:
-        return content
-    if not isinstance(base, str) or not base:
-        raise UserError(f"{file}: base: {base!r} found; the name of a YAML file beside it expected")
-    parent = file.parent / base
-    if parent.resolve() in (*above, file.resolve()):
-        raise UserError(f"{file}: base: {base} leads back to this file")
-    if not parent.is_file():
-        raise UserError(f"{file}: base: {parent} does not exist; a path from this file's folder expected")
-    below = _resolved(parent, (*above, file.resolve()))
-    if unknown := [key for key in content if key not in PlanConfig.model_fields]:
-        allowed = ", ".join([*PlanConfig.resolved, *PlanConfig.model_fields])
-        raise UserError(f"{file}: {unknown[0]}: unknown key, allowed: {allowed}")
-    for path, there in removes_nothing(below, content):
-        what = f"there is none in {base}" + (f", which has {', '.join(there)}" if there else "")
-        raise UserError(f"{file}: {path}: null removes what the base has, and {what}")
-    _refuse_another_method(file, base, below, content)
-    _without_old_notes(file, below, content)
-    rows = content.get("rows")
-    dropped = [name for name, row in rows.items() if row is None] if isinstance(rows, dict) else []
-    if "measure" in below:
-        below["measure"] = _measure_without(dropped, below["measure"])
-    return merge(below, content)
-
-
-def _refuse_another_method(file: Path, base: str, below: dict[str, Any], content: dict[str, Any]) -> None:
-    """`UserError` for a base's row that becomes another method's, with values found for the first."""
-    methods = {
-        row: entry.get("method") for row, entry in _items(below.get("rows")) if isinstance(entry, dict)
-    }
-    for row, entry in _items(content.get("rows")):
-        there, here = methods.get(row), entry.get("method") if isinstance(entry, dict) else None
-        if None not in (there, here) and here != there:
-            raise UserError(
-                f"{file}: rows.{row}.method: {here!r} found, but this row of {base} is {there!r}, and a row "
-                "keeps of its base what is not said anew; give yours a label of its own"
-            )
-
-
-def _without_old_notes(file: Path, below: dict[str, Any], content: dict[str, Any]) -> None:
-    """Take from a base's hyperparameters the notes on values that the plan changes; `UserError` for a plan
-    that does not say where its own come from."""
-    of_base = dict(_hyperparameters(below))
-    for place, given in _hyperparameters(content):
-        there = of_base.get(place, {})
-        numbers = [key for key in there if key not in ("source", "note")]
-        changed = [key for key in numbers if given.get(key) not in (None, there[key])]
-        if changed and "source" not in given:
-            raise UserError(
-                f"{file}: {place}: {changed[0]} is not the base's, so its `source` must be said, too: "
-                f"{', '.join(get_args(Source))}"
-            )
-        if changed and "note" in there:
-            given.setdefault("note", None)  # which removes the base's
-
-
-def _hyperparameters(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key path and entry; what is malformed is left for the schema to name."""
-    for row, entry in _items(content.get("rows")):
-        for column, given in _items(entry.get("hyperparameters") if isinstance(entry, dict) else None):
-            if isinstance(given, dict):
-                yield f"rows.{row}.hyperparameters.{column}", given
-
-
-def _items(found: Any) -> Iterable[tuple[str, Any]]:
-    return found.items() if isinstance(found, dict) else ()
-
-
-def _measure_without(rows: list[str], measure: Any) -> Any:
-    """What a base measures, less these rows of it; what is malformed stays, for the schema to name."""
-    if not isinstance(measure, dict):
-        return measure
-    left = {}
-    for name, where in measure.items():
-        if isinstance(where, dict) and isinstance(where.get("rows"), list):
-            kept = [row for row in where["rows"] if row not in rows]
-            if where["rows"] and not kept:
-                continue
-            where = {**where, "rows": kept}
-        left[name] = where
-    return left
-
-
-def _as_table2(plan: PlanConfig) -> bool:
-    """Whether the plan trains what it has in common with the shipped Table 2, and judges it, as that does.
-
-    Hyperparameters do not count: the paper says nothing of them.
-    """
-
-    def experiments(config: PlanConfig) -> dict[tuple[str, str], Any]:
-        found: dict[tuple[str, str], Any] = {
-            ("protocol", ""): config.protocol.model_dump(exclude={"source", "note"})
-        }
-        for name, row in config.rows.items():
-            found["rows", name] = (row.method, row.size, row.all_options, row.paper_row or name)
-        for name, column in config.columns.items():
-            network = config.networks[column.network].model_dump(exclude={"source"})
-            found["columns", name] = (network, config.margins.get(name))
-        return found
-
-    file = CONFIGS / "table2.yaml"
-    table2 = experiments(validated(PlanConfig, _resolved(file), file))
-    ours = experiments(plan)
-    return all(ours[place] == table2[place] for place in ours.keys() & table2.keys())
-
-
-def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
-    """A plan by name or path, its columns checked against the known data sets."""
-    file = plan_file(plan)
-    content = _resolved(file)
-    config = validated(PlanConfig, content, file)
-    if "comparable" not in content:
-        config = config.model_copy(update={"comparable": _as_table2(config)})
-    allowed = ", ".join(datasets)
-    for name, column in config.columns.items():
-        if name not in datasets:
-            raise UserError(f"{file}: columns.{name}: unknown data set, allowed: {allowed}")
-        if column.hyperparameters_from not in (None, *datasets):
-            raise UserError(
-                f"{file}: columns.{name}.hyperparameters_from: unknown data set "
-                f"{column.hyperparameters_from!r}, allowed: {allowed}"
-            )
-        if column.hyperparameters_from == name:
-            raise UserError(
-                f"{file}: columns.{name}.hyperparameters_from: {name!r} found, must be another data set"
-            )
-    printed = load_paper_values()["table2"].cells
-    for name, row in config.rows.items():
-        if row.paper_row not in (None, *printed):
-            raise UserError(
-                f"{file}: rows.{name}.paper_row: {row.paper_row!r} found, allowed: {', '.join(printed)}"
-            )
-        # It would be corrected together with the paper's rows, and weaken what is said of them.
-        if config.comparable and name not in printed and not row.addition:
-            raise UserError(
-                f"{file}: rows.{name}: the paper's Table 2 has no such row; it needs `addition: true` (also "
-                f"beside a `paper_row`), or one of the paper's labels: {', '.join(printed)}"
-            )
-    # Of data sets, not of this plan's columns: a plan on top of another may have dropped some.
-    places = [(f"rows.{label}.hyperparameters", list(r.hyperparameters)) for label, r in config.rows.items()]
-    places += [(f"measure.{label}.columns", where.columns) for label, where in config.measure.items()]
-    for path, names in [*places, ("margins", list(config.margins))]:
-        for name in names:
-            if name not in datasets:
-                raise UserError(f"{file}: {path}.{name}: unknown data set, allowed: {allowed}")
-    measure = {}
-    for name, where in config.measure.items():
-        kept = [column for column in where.columns if column in config.columns]
-        if len(kept) > 1:
-            raise UserError(f"{file}: measure.{name}.columns: {', '.join(kept)} found, one allowed")
-        rows = [row for row in where.rows if kept and config.hyperparameters(row, kept[0])]
-        if rows:
-            measure[name] = where.model_copy(update={"rows": rows, "columns": kept})
-    return config.model_copy(update={"measure": measure})

@@ -1,4 +1,4 @@
-"""Jacobians of encoders and decoders: the measurements behind Figure 2 and Table 1.
+"""Measurements during training: Jacobians of encoders and decoders, behind Figure 2 and Table 1.
 
 For an encoder f_l with a decoder g_l (l = 2..L) and one sample: J_f = d f_l / d h_{l-1} at h_{l-1}, and
 J_g = d g_l / d h_l at h_l (section "Analysis 1: Condition for Jacobians"). Both in closed form, for all
@@ -34,10 +34,11 @@ from benchmark.methods.network import ForwardPass, Layer, Network, Trace
 
 if TYPE_CHECKING:
     from benchmark.engine.training import Training
+from collections.abc import Callable
+from dataclasses import dataclass
 
 SPECTRUM_COLUMNS = ("encoder", "statistics", "trace", "nonnegative", "nonnegative_symmetric", "zero")
 CONDITIONS_COLUMNS = ("encoder", "quantity", "value")
-
 CONDITIONS_SAMPLES = 8
 """Evaluation minibatches whose first sample `conditions` looks at: pseudo-inverses take their time."""
 
@@ -221,3 +222,28 @@ def _change(method: Method, network: Network, x: Tensor, y: Tensor) -> list[Tens
     before = [layer.weight.clone() for layer in layers]
     method.train_step(x, y.expand(network.replicas, -1, -1), torch.zeros_like)
     return [(layer.weight - old).flatten(1) for layer, old in zip(layers, before, strict=True)]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A hook of the training loop: it looks at a `Training` between two epochs and changes nothing."""
+
+    columns: tuple[str, ...]
+    """Of the stored table, after `epoch` and `seed`."""
+    rows: Callable[[Training], list[list[Any]]]
+    """`[replica, *values]`, as many as there is to tell."""
+    every_epoch: bool = True
+    """Otherwise only at initialisation (epoch 0, before any pre-training) and after the last epoch."""
+    version: int = 1
+    """Part of the key of the runs that take it: raise it when its numbers change."""
+
+    def due(self, completed: int, epoch: int, epochs: int) -> bool:
+        """Whether to measure now: `completed` counts pre-training epochs too, `epoch` does not."""
+        return completed == 0 or epoch == epochs or (self.every_epoch and epoch > 0)
+
+
+MEASUREMENTS: dict[str, Measurement] = {
+    "jacobian": Measurement(SPECTRUM_COLUMNS, spectrum),
+    "conditions": Measurement(CONDITIONS_COLUMNS, conditions, every_epoch=False),
+}
+"""Every measurement by the name that plans use."""

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmark.common.errors import UserError
-from benchmark.engine.compilation import Compiled, CompiledStep, Execution, OnTensors, Step, on_tensors
-from benchmark.engine.graphs import Graphs
+from benchmark.engine.execution import Compiled, CompiledStep, Execution, Graphs, OnTensors, Step, on_tensors
 from benchmark.methods import METHODS, Method, Noise
 from benchmark.methods.network import ForwardPass, Network
 from benchmark.methods.target_propagation import LearnedDecoders, TargetPropagation

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.engine.compilation import Compiled, Execution
-from benchmark.engine.cores import Cores
-from benchmark.engine.lanes import EVALUATION_BATCH, Lane
+from benchmark.engine.execution import Compiled, Execution
+from benchmark.engine.lanes import EVALUATION_BATCH, Cores, Lane
 from benchmark.engine.samples import Split
 from benchmark.methods import Method
 
@@ -36,7 +35,7 @@ class Training:
     """A method's `R` replicas on one data set, epoch by epoch.
 
     `seeds` has one entry for each replica. Data order, initial weights and noise are drawn for each seed
-    and epoch (see `seeding`). So the state between epochs is the weights, the rule's own state, and a counter.
+    and epoch (see `seeding`). So the state between epochs is weights, the rule's own state, and a counter.
 
     All replicas share their matrix products, except compiled ones on a CPU: there each replica trains on a
     core of its own. Caches hold one replica and not five, and five replicas keep two cores busy unevenly.

@@ -6,7 +6,7 @@ from benchmark.methods.target_propagation import DifferenceCorrection, LearnedDe
 
 
 class LDRL(DifferenceCorrection, LearnedDecoders):
-    """Corrected targets. Layer by layer, decoders learn to propagate like the transposed encoder Jacobians."""
+    """Corrected targets. Each decoder learns to propagate like the transposed Jacobian of its encoder."""
 
     name = "L-DRL"
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmark.cli.options import RESULTS, Selection
 from benchmark.comparison import claims
 from benchmark.config import load_paper_values
 from benchmark.report import claims as ledger_files
@@ -28,6 +27,7 @@ from benchmark.report import (
 from benchmark.report.html import Exhibit
 from benchmark.studies.sensitivity.design import default_column, default_rows, default_storage, stored
 from benchmark.studies.timing.points import PROFILES
+from benchmark.sweep.selection import RESULTS, Selection
 
 Report = Callable[[Selection, Console], tuple[list[Path], list[Exhibit]]]
 """Builds from the store, writes, and prints (last, since who reads may close the pipe: `| head`); returns the

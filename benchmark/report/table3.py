@@ -22,7 +22,8 @@ from benchmark.store.store import Store
 from benchmark.studies.timing import costs
 from benchmark.studies.timing.costs import Cost
 from benchmark.studies.timing.points import ROWS, command, profile_of
-from benchmark.sweep.plan import Plan, Run
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.run import Run
 
 NOTE = (
     "Time: seconds per epoch of one replica; the device synchronised, warm-up, evaluation and feedback "

@@ -14,18 +14,15 @@ import torch
 from benchmark.common import provenance
 from benchmark.common.errors import UserError
 from benchmark.engine import memory
-from benchmark.engine.compilation import Compile, execution
-from benchmark.engine.measurements import MEASUREMENTS
-from benchmark.engine.precision import computing
+from benchmark.engine.execution import Compile, computing, execution
+from benchmark.engine.jacobian import MEASUREMENTS
 from benchmark.engine.samples import Dataset
 from benchmark.engine.training import EpochResult, Training
 from benchmark.methods import METHODS
 from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.store.store import Store
-from benchmark.sweep import assembly
-from benchmark.sweep.assembly import Trained
-from benchmark.sweep.plan import Run
-from benchmark.sweep.status import checkpoint
+from benchmark.sweep.run import Run
+from benchmark.sweep.status import Trained, assembled, check_images, checkpoint, stored_seeds
 
 CHECKPOINT_SECONDS = 30.0
 """A checkpoint younger than this is not replaced at the end of an epoch."""
@@ -51,10 +48,10 @@ def execute(
     with store.claim(run.key, f"{run.row} on {run.column}"):
         if store.folder(run.key) is not None:
             return
-        begun, found = checkpoint(run, store), assembly.stored_seeds(run, store)
+        begun, found = checkpoint(run, store), stored_seeds(run, store)
         seeds = [seed for seed in run.seeds if seed not in found] if begun is None else begun["seeds"]
         found = {seed: stored for seed, stored in found.items() if seed not in seeds}
-        assembly.check(found, dataset.checksum)
+        check_images(found, dataset.checksum)
         lost = [str(seed) for seed in run.seeds if seed not in found and seed not in seeds]
         if lost:
             raise UserError(
@@ -70,7 +67,7 @@ def execute(
                 raise
         else:
             progress(run.total_epochs, None)
-        whole = assembly.assembled(run, found, trained) if found else trained
+        whole = assembled(run, found, trained) if found else trained
         assert whole is not None
         store.commit(run.row, whole.record, whole.epochs, whole.measured)
 
@@ -80,12 +77,12 @@ def collect(run: Run, store: Store) -> bool:
 
     Needs no data.
     """
-    if len(assembly.stored_seeds(run, store)) < len(run.seeds):
+    if len(stored_seeds(run, store)) < len(run.seeds):
         return False
     with store.claim(run.key, f"{run.row} on {run.column}"):
-        found = assembly.stored_seeds(run, store)
-        assembly.check(found, found[run.seeds[0]].record["data"]["checksum"])
-        whole = assembly.assembled(run, found, None)
+        found = stored_seeds(run, store)
+        check_images(found, found[run.seeds[0]].record["data"]["checksum"])
+        whole = assembled(run, found, None)
         store.commit(run.row, whole.record, whole.epochs, whole.measured)
     return True
 

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from benchmark.common.errors import DataNotFound, UserError
-from benchmark.engine.compilation import Compile, Execution
+from benchmark.engine.execution import Compile, Execution
 from benchmark.engine.samples import Dataset
 from benchmark.engine.training import SEMANTICS
 from benchmark.methods import METHODS
 from benchmark.store.record import StoredRun
 from benchmark.store.store import Store
 from benchmark.sweep.execute import Progress, train
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,31 @@
-"""The state of a run in the store."""
+"""The state of a run in the store, and runs assembled from seeds that are already stored.
+
+Seeds do not depend on each other (see `benchmark/methods/seeding.py`). So a long run can be trained a few
+seeds at a time, or on several machines whose results folders are then copied into one. No stored seed trains
+twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from benchmark.common.errors import UserError
-from benchmark.store.record import slug
+import pandas as pd
+
+from benchmark.common.errors import Unreadable, UserError
+from benchmark.store.record import StoredRun, slug
 from benchmark.store.store import Store
-from benchmark.sweep.assembly import stored_seeds
-from benchmark.sweep.plan import Run, differences
+from benchmark.sweep.run import Run, differences
 
 
 class State(StrEnum):
-    """The state of a run in the store."""
+    """How much of a run is in the store."""
 
     STORED = "stored"
     PARTIAL = "partial"
-    UNMEASURED = "unmeasured"  # stored, but without the plan's measurements
+    UNMEASURED = "unmeasured"  # stored, but without what the plan measures besides
     STALE = "stale"  # stored for the same seeds and epochs, but with another specification
     DAMAGED = "damaged"
     MISSING = "missing"
@@ -27,13 +33,13 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """A run's state in the store, with details."""
+    """The state of a run in the store, with details."""
 
     run: Run
     state: State
     detail: str = ""
     seconds_per_epoch: float | None = None
-    """Measured so far. None unless the run is partial."""
+    """Measured so far; only for a partial run."""
     epochs_done: int = 0
     """Pre-training included."""
 
@@ -69,7 +75,7 @@ def _status(run: Run, store: Store) -> Status:
 
 
 def _partial(run: Run, store: Store) -> Status | None:
-    """The state of a run that was begun, or that has some of its seeds stored in other runs."""
+    """The status of a run that has a checkpoint, or some of whose seeds are stored in other runs."""
     begun, found = checkpoint(run, store), stored_seeds(run, store)
     seeds = [seed for seed in run.seeds if seed not in found] if begun is None else begun["seeds"]
     if begun is None and not found:
@@ -89,7 +95,7 @@ def _partial(run: Run, store: Store) -> Status | None:
 
 
 def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:
-    """The checkpoint of a run, or None. `UserError` if this code cannot resume from it."""
+    """Read the checkpoint of a run, if there is one. `UserError` if this code cannot resume it."""
     found = store.checkpoint(run.key)
     if found is not None and "replicas_per_pass" not in found:
         raise UserError(f"{store.partial(run.key)}: begun by an earlier version; delete it to start again")
@@ -100,3 +106,93 @@ def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:
 
 def _same_protocol(stored: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
     return all(stored[name] == planned[name] for name in ("seeds", "epochs", "precision"))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The record and the tables of a trained run."""
+
+    record: dict[str, Any]
+    epochs: pd.DataFrame
+    """Columns `EPOCH_COLUMNS`; within an epoch, one row a replica in their order."""
+    measured: Mapping[str, pd.DataFrame]
+
+
+def stored_seeds(run: Run, store: Store) -> dict[int, StoredRun]:
+    """Find the seeds of `run` that are stored in other runs.
+
+    These runs differ from `run` only in their seeds, and may have measured more.
+    """
+    if len(set(run.seeds)) < len(run.seeds):  # configurations, not seeds
+        return {}
+    found: dict[int, StoredRun] = {}
+    for folder in store.folders(run.column):
+        try:
+            if not _like(store.spec(folder), run):
+                continue
+        except UserError:  # another run's damage is not this one's
+            continue
+        try:
+            stored = store.read(folder)
+        except Unreadable:  # it would train again
+            raise
+        except UserError:
+            continue
+        found = {seed: stored for seed in stored.spec["seeds"] if seed in run.seeds} | found
+    return found
+
+
+def _like(spec: Mapping[str, Any], run: Run) -> bool:
+    """Whether a specification equals that of `run` except for the seeds, and measures as much or more."""
+    measured, wanted = spec.get("measure", {}), run.spec.get("measure", {})
+    if not isinstance(measured, dict) or not measured.items() >= wanted.items():
+        return False
+    return {**spec, "seeds": run.seeds, "measure": wanted} == {**run.spec, "measure": wanted}
+
+
+def check_images(found: Mapping[int, StoredRun], checksum: str) -> None:
+    """`UserError` unless all stored seeds saw the data with this checksum."""
+    for stored in found.values():
+        seen = stored.record["data"]["checksum"]
+        if seen != checksum:
+            raise UserError(
+                f"{stored.folder} was trained on data with checksum {seen[:12]}..., "
+                f"{checksum[:12]}... found now; delete it to train its seeds again"
+            )
+
+
+def assembled(run: Run, found: Mapping[int, StoredRun], trained: Trained | None) -> Trained:
+    """Assemble `run` from the stored seeds and from those that were just trained, if there are any."""
+    sources: list[tuple[StoredRun | Trained, list[int]]] = [
+        (stored, [seed for seed, where in found.items() if where is stored])
+        for stored in {id(stored): stored for stored in found.values()}.values()
+    ]
+    if trained is not None:
+        sources.append((trained, [seed for seed in run.seeds if seed not in found]))
+    records = [source.record for source, _ in sources]
+    sittings = []
+    for source, seeds in sources:
+        for sitting in source.record["sittings"]:
+            its = [seed for seed in sitting.get("seeds", seeds) if seed in seeds]
+            sittings += [{**sitting, "seeds": its}] if its else []
+    record = {
+        "row": run.row,
+        "spec": run.spec,
+        "data": records[0]["data"],
+        "finished": max(record["finished"] for record in records),
+        "training_seconds": round(sum(_seconds(source.record, seeds) for source, seeds in sources), 1),
+        "sittings": sorted(sittings, key=lambda sitting: str(sitting["started"])),
+    }
+    tables = {name: _joined([(source.measured[name], s) for source, s in sources]) for name in run.measure}
+    return Trained(record, _joined([(source.epochs, seeds) for source, seeds in sources]), tables)
+
+
+def _seconds(record: Mapping[str, Any], seeds: Sequence[int]) -> float:
+    """The part of a run's training time that belongs to some of its seeds."""
+    return float(record["training_seconds"]) * len(seeds) / len(record["spec"]["seeds"])
+
+
+def _joined(tables: Sequence[tuple[pd.DataFrame, list[int]]]) -> pd.DataFrame:
+    """Join the rows of these seeds from each table, sorted by epoch and seed."""
+    rows = pd.concat([table[table["seed"].isin(seeds)] for table, seeds in tables])
+    return rows.sort_values(["epoch", "seed"], kind="stable", ignore_index=True)

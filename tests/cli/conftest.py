@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli import app as cli
+from benchmark.cli import app
 from tests.helpers.commands import PLAN, Command
 
 
@@ -17,4 +17,4 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Command) -> 
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     (tmp_path / "tiny.yaml").write_text(PLAN)
-    return partial(ended, cli.main)
+    return partial(ended, app.main)

@@ -13,15 +13,15 @@ import yaml
 from PIL import Image
 
 from benchmark import datasets
-from benchmark.cli import app as cli
-from benchmark.cli import options
-from benchmark.cli.options import Selection
+from benchmark.cli.status import duration
 from benchmark.common.errors import DataNotFound, UserError
 from benchmark.config import PROJECT, DatasetConfig
 from benchmark.engine.samples import Dataset
 from benchmark.methods.bp import BP
 from benchmark.methods.fa import FA
 from benchmark.store.record import EPOCH_COLUMNS, key_of
+from benchmark.sweep import selection
+from benchmark.sweep.selection import Selection
 from tests.helpers.commands import MINI, PLAN, RUN, Command, fails, files
 from tests.helpers.made_up import record_of
 
@@ -179,7 +179,7 @@ def test_other_images_of_an_unpinned_folder(
     mine = DatasetConfig(
         title="Mine", kind="image-folder", folder="mine", image=[1, 4, 4], classes=2, archive="mine.tar.gz"
     )
-    monkeypatch.setattr(options, "load_datasets", lambda: {"mine": mine})
+    monkeypatch.setattr(selection, "load_datasets", lambda: {"mine": mine})
     (tmp_path / "tiny.yaml").write_text(PLAN.replace(MINI, "mine"))
 
     def write(seed: int) -> None:
@@ -214,7 +214,7 @@ def test_other_images_of_an_unpinned_folder(
         assert runs == [f"error: {at} was trained on other images (checksum {first})" for at in (bp, fa)]
     assert files(tmp_path / "results") == before
     larger = mine.model_copy(update={"image": [1, 8, 8]})  # other pixels, but by its own declaration
-    monkeypatch.setattr(options, "load_datasets", lambda: {"mine": larger})
+    monkeypatch.setattr(selection, "load_datasets", lambda: {"mine": larger})
     assert command(*RUN)[0] == 0
     after = files(tmp_path / "results")
     assert {name: after[name] for name in before} == before
@@ -267,7 +267,7 @@ def test_diverged_seeds_are_shown(command: Command, tmp_path: Path) -> None:
 
 
 def test_duration() -> None:
-    assert [cli.duration(seconds) for seconds in (3, 600, 7200)] == ["3 s", "10 min", "2.0 h"]
+    assert [duration(seconds) for seconds in (3, 600, 7200)] == ["3 s", "10 min", "2.0 h"]
 
 
 def test_run_for_figure_2_trains_what_it_needs_and_draws_it(command: Command, tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.report import contents
-from benchmark.sweep import columns
 from benchmark.sweep import execute as executor
+from benchmark.sweep import train
+from benchmark.sweep.selection import Selection
 from tests.helpers.commands import MINI, RUN, Command, fails, files
 
 
@@ -265,5 +265,5 @@ def test_out_of_memory_is_one_line(
     def full(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(columns, "execute", full)
+    monkeypatch.setattr(train, "execute", full)
     assert "too little memory; smaller networks or fewer replicas at once" in fails(command(*RUN))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli.options import RESULTS
 from benchmark.config import CONFIGS
 from benchmark.report import contents
-from benchmark.sweep import plan as sweep
+from benchmark.sweep.plan import REPORTS
+from benchmark.sweep.selection import RESULTS
 from tests.helpers.commands import MINI, PLAN, RUN, Command, fails, files
 
 
@@ -146,7 +146,7 @@ def test_a_namesake_of_a_shipped_plan_is_refused(command: Command, tmp_path: Pat
 
 
 def test_names_of_reports_are_known() -> None:
-    assert set(sweep.REPORTS) == {*contents.REPORTS, "report"}
+    assert set(REPORTS) == {*contents.REPORTS, "report"}
 
 
 @pytest.mark.parametrize("label", ["bp", "'BP '"])

@@ -8,10 +8,11 @@ import pytest
 import torch
 import typer
 
-from benchmark.cli.options import RESULTS, Selection, pick_device, run_app
+from benchmark.cli.options import pick_device, run_app
 from benchmark.common.errors import UserError
 from benchmark.config import PROJECT
 from benchmark.report import contents
+from benchmark.sweep.selection import RESULTS, Selection
 from tests.helpers.tiny import MINI, PLAN
 
 

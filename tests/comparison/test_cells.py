@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.comparison.cells import Cell, judged, read_cells
 from benchmark.config import PaperCell, PaperTable
 from benchmark.store.record import StoredRun
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import MARGINS, PAPER, fill, fill_late, select
 
 

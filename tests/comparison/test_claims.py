@@ -17,7 +17,6 @@ from optuna.trial import create_trial
 from rich.console import Console
 from scipy import stats
 
-from benchmark.cli.options import RESULTS, Selection
 from benchmark.common.errors import UserError
 from benchmark.comparison.claims import ClaimVerdict, Judgement, Ledger, Part, verify
 from benchmark.comparison.evidence import Evidence, NoData
@@ -30,6 +29,7 @@ from benchmark.studies.sensitivity.design import designs, open_study
 from benchmark.studies.timing import costs
 from benchmark.studies.timing import points as timing_points
 from benchmark.studies.timing.costs import Cost
+from benchmark.sweep.selection import RESULTS, Selection
 from tests.helpers.made_up import record_of
 
 CPU = torch.device("cpu")

@@ -18,9 +18,9 @@ from benchmark.config import (
     load_paper_values,
     load_plan,
     merge,
+    plan_files,
     read_yaml,
 )
-from benchmark.config import plan as plan_module
 from benchmark.config.plan import Row
 from benchmark.methods import METHODS
 
@@ -319,7 +319,7 @@ def test_a_damaged_table2_is_named(
     """Every plan is held against it."""
     file = write(PLAN, "mine.yaml")
     damaged = write(text, "table2.yaml")
-    monkeypatch.setattr("benchmark.config.plan.CONFIGS", damaged.parent)
+    monkeypatch.setattr("benchmark.config.plan_files.CONFIGS", damaged.parent)
     with pytest.raises(UserError, match=r"table2\.yaml: ") as error:
         load_plan(str(file), datasets)
     line_of(error)
@@ -654,12 +654,12 @@ def test_a_bad_base_is_the_file_that_is_named(
 def test_an_unreadable_file_does_not_stand_before_an_unknown_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module, "CONFIGS", tmp_path)
+    monkeypatch.setattr(plan_files, "CONFIGS", tmp_path)
     (tmp_path / "broken.yaml").write_bytes(b"\xff")
     (tmp_path / "other.yaml").write_text("a: 1")
     (tmp_path / "whole.yaml").write_text("base: quick.yaml")
     with pytest.raises(UserError, match=r"unknown plan 'mine', allowed: whole, or a path ending in \.yaml"):
-        plan_module.plan_file("mine")
+        plan_files.plan_file("mine")
 
 
 @pytest.mark.parametrize("name", ["tabel2", "", "../table2", "TABLE2", "table2.yaml.bak"])

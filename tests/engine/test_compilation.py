@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from benchmark.engine.compilation import WORTHWHILE, Compile, Compiled, Execution, execution
+from benchmark.engine.execution import WORTHWHILE, Compile, Compiled, Execution, execution
 from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS, build

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.engine.cores import Cores
+from benchmark.engine.lanes import Cores
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmark.engine import graphs, replay
-from benchmark.engine.compilation import Execution
+from benchmark.engine import execution, replay
+from benchmark.engine.execution import Execution
 from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS, build
@@ -91,7 +91,7 @@ def simulated(work: Callable[[], Any], generators: object, pool: object) -> tupl
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     if request.param == "cuda":
         return torch.device("cuda")
-    monkeypatch.setattr(graphs, "record", simulated)
+    monkeypatch.setattr(execution, "record", simulated)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     return torch.device("cpu")
 
@@ -175,7 +175,7 @@ def test_a_graphed_run_goes_on_from_its_state(device: torch.device) -> None:
 def test_recording_computes_nothing(device: torch.device) -> None:
     total = torch.zeros(2, device=device)
     given = torch.ones(2, device=device)
-    record = graphs.record(lambda: total.add_(given), [], torch.cuda.graph_pool_handle())
+    record = execution.record(lambda: total.add_(given), [], torch.cuda.graph_pool_handle())
     assert total.tolist() == [0, 0]
     record[0].replay()
     assert total.tolist() == [1, 1]
@@ -187,7 +187,7 @@ def test_what_waits_for_the_device_cannot_be_recorded(device: torch.device) -> N
     total = torch.ones(2)
     for waits in (lambda: total.sum().item(), lambda: total[total > 0], lambda: bool(total.any())):
         with pytest.raises(RuntimeError, match="capturing"):
-            graphs.record(waits, [], None)
+            execution.record(waits, [], None)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -208,7 +208,7 @@ def test_a_launch_draws_where_the_generator_stands(monkeypatch: pytest.MonkeyPat
         drawn.normal_(generator=generator)
 
     draw()
-    graph, _ = graphs.record(draw, [generator], None)
+    graph, _ = execution.record(draw, [generator], None)
     launched = []
     for _ in range(2):
         graph.replay()
@@ -244,13 +244,13 @@ def test_recording_registers_generators_and_shares_memory(monkeypatch: pytest.Mo
     generators = [torch.Generator(), torch.Generator()]
     recording = [("begin", "pool"), "work", "end", "synchronized"]
     with warnings.catch_warnings(action="error"):
-        graph, result = graphs.record(lambda: done.append("work") or 7, generators, "pool")
+        graph, result = execution.record(lambda: done.append("work") or 7, generators, "pool")
     assert isinstance(graph, Graph)
     assert result == 7
     assert done == [*generators, *recording]
     done.clear()
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Newer)
-    graphs.record(lambda: done.append("work"), generators, "pool")
+    execution.record(lambda: done.append("work"), generators, "pool")
     assert done == recording
 
 

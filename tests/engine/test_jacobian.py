@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from benchmark.engine import jacobian
 from benchmark.engine.jacobian import CONDITIONS_COLUMNS, SPECTRUM_COLUMNS, conditions, spectrum
+from benchmark.engine.lanes import EVALUATION_BATCH
 from benchmark.engine.samples import Split
-from benchmark.engine.training import EVALUATION_BATCH, Training
+from benchmark.engine.training import Training
 from benchmark.methods import METHODS, build
 from benchmark.methods.base import Noise
 from benchmark.methods.bp import BP

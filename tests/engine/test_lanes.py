@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmark.engine.compilation import Execution
+from benchmark.engine.execution import Execution
 from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS, build

@@ -6,15 +6,15 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.config import load_datasets, load_paper_values, load_plan
-from benchmark.engine.measurements import MEASUREMENTS
+from benchmark.engine.jacobian import MEASUREMENTS
 from benchmark.engine.samples import Dataset
 from benchmark.report import table2
 from benchmark.store.record import StoredRun
 from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
+from benchmark.sweep.selection import Selection
 from benchmark.sweep.status import State
 from tests.helpers import tiny
 from tests.helpers.tiny import MINI

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.common.errors import UserError
-from benchmark.engine.precision import Precision, check, computing
+from benchmark.engine.execution import Precision, check_precision, computing
 
 CUDA = torch.device("cuda")
 
@@ -31,7 +31,7 @@ def test_it_holds_within_and_not_beyond(precision: Precision, expected: bool, be
 
 def test_a_cpu_has_no_tf32() -> None:
     with pytest.raises(UserError, match="--precision: tf32 found, which needs a CUDA device, not cpu"):
-        check(Precision.TF32, torch.device("cpu"))
+        check_precision(Precision.TF32, torch.device("cpu"))
     with computing(Precision.HIGHEST, torch.device("cpu")):
         assert not rounds()
 

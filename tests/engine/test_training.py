@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.engine.compilation import Execution
+from benchmark.engine.execution import Execution
+from benchmark.engine.lanes import EVALUATION_BATCH
 from benchmark.engine.samples import Split
-from benchmark.engine.training import EVALUATION_BATCH, EpochResult, Training
+from benchmark.engine.training import EpochResult, Training
 from benchmark.methods import METHODS, Method, Noise, build
 
 DIMS = [10, 8, 7, 4]

@@ -8,11 +8,11 @@ import optuna
 import pandas as pd
 from optuna.trial import create_trial
 
-from benchmark.cli.options import Selection
 from benchmark.config import PaperCell, PaperTable
 from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.studies.sensitivity import design as sensitivity_design
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import Selection
 
 PLAN = """
 title: Made up

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.engine.compilation import Execution
+from benchmark.engine.execution import Execution
 from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
 from benchmark.methods import Method, Noise, build

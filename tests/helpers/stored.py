@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmark.engine.samples import Dataset
 from benchmark.store.store import Store
 from benchmark.sweep.execute import execute
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
 from tests.helpers import tiny
 from tests.helpers.tiny import CPU
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from benchmark.cli.options import Selection
 from benchmark.engine.samples import Dataset
 from benchmark.sweep.execute import execute
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import Selection
 from benchmark.sweep.status import State
 
 MINI = "fashion-mnist-mini"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmark.common.errors import UserError
 from benchmark.engine import memory
-from benchmark.engine.compilation import Execution
+from benchmark.engine.execution import Execution
 from benchmark.engine.jacobian import conditions
 from benchmark.methods import METHODS, Method, Noise
 from tests.helpers.rules import DIMS, DirectFeedback, keeping, training

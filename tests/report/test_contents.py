@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmark.cli.options import RESULTS, Selection
 from benchmark.report.contents import REPORTS
+from benchmark.sweep.selection import RESULTS, Selection
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from benchmark.cli.options import Selection
 from benchmark.report import contents, curves
 from benchmark.report.curves import Curves
 from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.sweep.plan import NOT_COMPARABLE
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import PAPER, PLAN, record_of, select
 
 LONG = PLAN.replace("epochs: 1,", "epochs: 40,")

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats
 
-from benchmark.cli.options import RESULTS, Selection
 from benchmark.common.statistics import Difference
 from benchmark.report import contents, differences
 from benchmark.report.differences import NOTE, Differences, Pair
 from benchmark.store.record import EPOCH_COLUMNS, StoredRun
 from benchmark.sweep.plan import NOT_COMPARABLE
+from benchmark.sweep.selection import RESULTS, Selection
 from tests.helpers.made_up import PAPER, PLAN, record_of, select
 
 EPOCHS = 30

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.engine.jacobian import SPECTRUM_COLUMNS
 from benchmark.report import figure2
 from benchmark.report.figure2 import Figure2
 from benchmark.store.record import EPOCH_COLUMNS
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import record_of
 
 MINI = "fashion-mnist-mini"

@@ -16,7 +16,6 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 from rich.console import Console
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.report import contents, figure3
 from benchmark.report.figure3 import Figure3
@@ -24,6 +23,7 @@ from benchmark.report.html import Exhibit
 from benchmark.studies import storage as optuna_storage
 from benchmark.studies.sensitivity import design as sensitivity_design
 from benchmark.studies.sensitivity.samples import FEWEST
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import fill_study
 
 METHODS = ["DTP", "FW-DTP"]

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.cli import options
-from benchmark.cli.options import RESULTS, Selection
 from benchmark.common.errors import UserError
 from benchmark.common.statistics import Verdict
 from benchmark.config import CONFIGS, load_paper_values
 from benchmark.report import contents, headline, table2
 from benchmark.report.table2 import Table2
+from benchmark.sweep import selection
+from benchmark.sweep.selection import RESULTS, Selection
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_mark_without_the_other_is_an_error(stored: Table2, tmp_path: Path, te
 def test_only_the_plans_own_table_reaches_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another plan may keep its runs in the same folder."""
     (tmp_path / "mine.yaml").write_text(f"base: {CONFIGS / 'table2.yaml'}\ntitle: Mine\n")
-    monkeypatch.setattr(options, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(selection, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(contents, "RESULTS", tmp_path / "results")
     written: list[str] = []
     monkeypatch.setattr(headline, "write", lambda table: written.append(table.plan.name) or [])

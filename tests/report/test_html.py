@@ -21,7 +21,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.common.files import atomic_file
 from benchmark.config import PaperCell, PaperTable
@@ -30,7 +29,9 @@ from benchmark.report.exhibits import of_table2
 from benchmark.report.html import Cell, Column, Exhibit, Figure, Line, Row, Table
 from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.store.store import Store
-from benchmark.sweep.plan import NOT_COMPARABLE, Run
+from benchmark.sweep.plan import NOT_COMPARABLE
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import record_of
 
 NASTY = "<script>document.title='taken'</script> \"&' --><b>"

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.cli.options import RESULTS, Selection
 from benchmark.common.errors import UserError
 from benchmark.config import CONFIGS
 from benchmark.report import runs
 from benchmark.store.record import EPOCH_COLUMNS
-from benchmark.sweep.plan import Plan, Run
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import RESULTS, Selection
 from tests.helpers.made_up import record_of
 
 PLAN = f"""\

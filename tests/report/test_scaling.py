@@ -9,12 +9,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.report import scaling
 from benchmark.studies.timing import costs
 from benchmark.studies.timing import points as timing_points
 from benchmark.studies.timing.costs import Cost
+from benchmark.sweep.selection import Selection
 
 DEVICE = "Some CPU, 2 threads"
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.engine.jacobian import CONDITIONS_COLUMNS
 from benchmark.engine.samples import Dataset, Split
@@ -18,6 +17,7 @@ from benchmark.report.contents import report_table1
 from benchmark.report.table1 import QUANTITIES, Table1
 from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.sweep.execute import execute
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import record_of
 
 MINI = "fashion-mnist-mini"

@@ -16,13 +16,14 @@ import yaml
 from rich.console import Console
 from scipy import stats
 
-from benchmark.cli import app as cli
-from benchmark.cli.options import Selection, console
+from benchmark.cli import app
 from benchmark.common.errors import UserError
+from benchmark.common.progress import console
 from benchmark.config import PaperCell, PaperTable, load_paper_values
 from benchmark.report import table2
 from benchmark.report.contents import REPORTS
-from benchmark.sweep import plan as sweep
+from benchmark.sweep import run
+from benchmark.sweep.selection import Selection
 from tests.helpers.commands import Command
 from tests.helpers.made_up import MARGINS, PAPER, PLAN, fill, fill_late, select
 
@@ -38,14 +39,14 @@ def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(GOLDEN, folder)
     monkeypatch.chdir(folder)
     # The committed runs were made under this number.
-    monkeypatch.setattr(sweep, "SEMANTICS", 1)
+    monkeypatch.setattr(run, "SEMANTICS", 1)
     return folder
 
 
 @pytest.fixture
 def command(golden: Path, ended: Command) -> Command:
     """`python -m benchmark` in that folder."""
-    return partial(ended, cli.main)
+    return partial(ended, app.main)
 
 
 def test_golden_tables_come_out_byte_for_byte(golden: Path, command: Command) -> None:

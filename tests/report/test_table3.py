@@ -12,7 +12,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.config import load_paper_values
 from benchmark.report import table3
@@ -20,6 +19,7 @@ from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.studies.timing import costs
 from benchmark.studies.timing import points as timing_points
 from benchmark.studies.timing.costs import Cost
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import record_of
 
 PAPER = load_paper_values()

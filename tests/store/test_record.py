@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
-from benchmark.engine.compilation import Execution
+from benchmark.engine.execution import Execution
 from benchmark.engine.samples import Dataset
 from benchmark.store.record import EPOCH_COLUMNS, checksum_of, key_of, slug
 from benchmark.sweep import execute as executor
+from benchmark.sweep.selection import Selection
 from benchmark.sweep.status import State, status
 from tests.helpers.stored import PLAN, contents, train
 from tests.helpers.tiny import CPU, MINI, picked, select

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.engine.samples import Dataset
 from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.sweep import execute as executor
+from benchmark.sweep.selection import Selection
 from benchmark.sweep.status import State, status
 from tests.helpers.stored import PLAN, contents, train
 from tests.helpers.tiny import MINI, picked, select

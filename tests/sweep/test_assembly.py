@@ -9,15 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.engine.samples import Dataset
 from benchmark.store.record import StoredRun
-from benchmark.sweep import assembly
 from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
-from benchmark.sweep.plan import Run
-from benchmark.sweep.status import State, status
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import Selection
+from benchmark.sweep.status import State, status, stored_seeds
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -195,11 +194,11 @@ def test_other_specifications_other_seeds_and_damage_are_no_parts(tmp_path: Path
     (broken.folder / "epochs.csv").write_text("epoch,seed\n")
     chosen = select(tmp_path)
     (chosen.store.root / "runs" / MINI / "backup").mkdir()
-    found = assembly.stored_seeds(the_run(chosen), chosen.store)
+    found = stored_seeds(the_run(chosen), chosen.store)
     assert list(found) == [1]
     (tmp_path / "tiny.yaml").write_text(PLAN.replace("lr: 0.5", "lr: 0.4"))
     other = Selection(str(tmp_path / "tiny.yaml"), tmp_path / "results")
-    assert assembly.stored_seeds(the_run(other), other.store) == {}
+    assert stored_seeds(the_run(other), other.store) == {}
 
 
 def test_a_stored_seed_that_may_not_be_read_does_not_train_again(

@@ -12,14 +12,14 @@ import pytest
 import torch
 import yaml
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.config import PROJECT
 from benchmark.engine.samples import Dataset
 from benchmark.store.store import Store
 from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import Selection
 from benchmark.sweep.status import State, status
 from tests.helpers.stored import PLAN, contents, train
 from tests.helpers.tiny import CPU, MINI, picked, select
@@ -203,8 +203,7 @@ def test_store_survives_a_failing_commit(
 
 DRIVER = """
 import json, os, random, signal, sys, time
-import benchmark.cli.app, benchmark.sweep.execute
-from benchmark.cli import app as cli
+from benchmark.cli.app import main
 from benchmark.sweep import execute as executor
 from benchmark.store import store as results
 
@@ -219,7 +218,7 @@ def sitting(arguments, prepare, after=None):
             os.dup2(null, 1)
             sys.argv = ["benchmark", *arguments]
             prepare()
-            cli.main()
+            main()
         except SystemExit as end:
             os._exit(end.code or 0)
         finally:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli.options import RESULTS, Selection
-from benchmark.engine.precision import Precision
+from benchmark.engine.execution import Precision
 from benchmark.methods import METHODS
-from benchmark.sweep import plan as sweep
-from benchmark.sweep.plan import NOT_COMPARABLE, Run
+from benchmark.sweep import run as run_module
+from benchmark.sweep.plan import CHANGED, NOT_COMPARABLE
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import RESULTS, Selection
 from tests.helpers.tiny import MINI, PLAN, picked, select
 
 
@@ -71,7 +72,7 @@ def test_semantics_and_data_are_part_of_the_key(tmp_path: Path, monkeypatch: pyt
         patch.setattr(METHODS["BP"], "version", 2)
         assert run.key != before
     assert run.key == before
-    monkeypatch.setattr(sweep, "SEMANTICS", sweep.SEMANTICS + 1)
+    monkeypatch.setattr(run_module, "SEMANTICS", run_module.SEMANTICS + 1)
     assert run.key != before
 
 
@@ -119,9 +120,9 @@ def test_a_changed_protocol_has_a_name_that_no_plan_may_have(tmp_path: Path) -> 
     ):
         changed = plan.with_protocol(seeds, epochs, precision).name
         assert changed.startswith("quick-")
-        assert sweep.CHANGED.search(changed)
+        assert CHANGED.search(changed)
     assert not any(
-        sweep.CHANGED.search(name) for name in ("table2", "quick", "mine", "seeds", "epochs-20", "tf32-mine")
+        CHANGED.search(name) for name in ("table2", "quick", "mine", "seeds", "epochs-20", "tf32-mine")
     )
 
 

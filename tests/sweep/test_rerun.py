@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import DataNotFound, UserError
-from benchmark.engine.compilation import Compile, Execution
+from benchmark.engine.execution import Compile, Execution
 from benchmark.engine.samples import Dataset
 from benchmark.methods.bp import BP
 from benchmark.methods.fa import FA
@@ -17,6 +16,7 @@ from benchmark.store.record import StoredRun
 from benchmark.sweep import rerun
 from benchmark.sweep.execute import execute
 from benchmark.sweep.rerun import choose, choose_at_hand, repeat, run_of
+from benchmark.sweep.selection import Selection
 from tests.helpers import commands
 from tests.helpers.commands import MINI
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.engine.samples import Dataset
 from benchmark.methods import METHODS
 from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
+from benchmark.sweep.selection import Selection
 from benchmark.sweep.status import State, status
 from tests.helpers.tiny import CPU, MINI, PLAN, picked, select, states, train
 

@@ -7,39 +7,22 @@ every one of them; the winner becomes a patch of the plan for a person to review
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import optuna
 import pandas as pd
 import torch
-import typer
 from rich.console import Console
 
-from benchmark import datasets
-from benchmark.cli.options import (
-    RESULTS,
-    DataRoot,
-    Datasets,
-    DeviceName,
-    Methods,
-    Results,
-    Selection,
-    check_number,
-    console,
-    given_path,
-    pick_device,
-    run_app,
-)
 from benchmark.common import provenance
 from benchmark.common.errors import UserError
 from benchmark.common.files import atomic_file
-from benchmark.common.progress import progress_bar
-from benchmark.config import CONFIGS, LAST_SEED, PlanConfig, load_search, plan_file
+from benchmark.common.progress import console, progress_bar
+from benchmark.config import PlanConfig
 from benchmark.engine.samples import Dataset
 from benchmark.engine.training import EpochResult
 from benchmark.store.record import slug
@@ -49,7 +32,8 @@ from benchmark.studies.search.design import EXACT, UNDER_WAY, Search, kept
 from benchmark.studies.search.halving import DIVERGED, Wave
 from benchmark.studies.search.plan_patch import plan_patch
 from benchmark.sweep.execute import Progress
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import Selection
 
 
 def conduct(
@@ -146,7 +130,7 @@ def frame(study: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _search(search: Search, data: Dataset, chosen: Selection, file: Path, device: torch.device) -> None:
+def run_search(search: Search, data: Dataset, chosen: Selection, file: Path, device: torch.device) -> None:
     """Conduct a search to its end, and write its table and, if it found anything new, its patch of `file`."""
     with search.study(chosen.store) as study:
         done = len(kept(study))
@@ -171,83 +155,3 @@ def _search(search: Search, data: Dataset, chosen: Selection, file: Path, device
             console.print(f"written: {written}", markup=False)
         if not has_learned:
             raise UserError(f"{search.name}: every configuration diverged, so there is no patch")
-
-
-def command(
-    method: Methods = None,
-    dataset: Datasets = None,
-    plan: Annotated[str, typer.Option(help="The plan whose rows are searched for.")] = "table2",
-    spaces: Annotated[
-        Path, typer.Option(parser=given_path, metavar="FILE", help="Search spaces by row.")
-    ] = CONFIGS / "search.yaml",
-    trials: Annotated[int | None, typer.Option(help="Other than the row's number of trials.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Other than the file's seed.")] = None,
-    data_root: DataRoot = None,
-    results: Results = RESULTS,
-    device: DeviceName = "auto",
-) -> None:
-    """Search hyperparameters of a plan's rows on held-out training samples; write a patch of the plan."""
-    chosen = Selection(plan, results, dataset=dataset, method=method, data_root=data_root, empty_cells=True)
-    config = load_search(spaces)
-    check_number("--trials", trials)
-    check_number("--seed", seed, least=0, most=LAST_SEED)
-    file = plan_file(plan)
-    on = pick_device(device, chosen.precision)
-    rows = chosen.rows
-    if method is None:  # those that have a space
-        rows = [row for row in rows if row in config.rows]
-        if not rows:
-            raise UserError(f"{file}: none of its rows has a search space in {spaces}")
-    if dataset is None:  # all cells that the plan has, and no others
-        runs = chosen.plan.runs(rows, chosen.columns)
-    else:
-        cells = itertools.product(chosen.columns, rows)
-        runs = [chosen.plan.run(r, c) or chosen.plan.run_with(r, c, {}) for c, r in cells]
-    searches = []
-    for run in runs:  # all is checked before anything trains
-        if run.row not in config.rows:
-            found = ", ".join(config.rows)
-            raise UserError(
-                f"{spaces}: no search space for {run.row}, found: {found}; --spaces names another file"
-            )
-        space = config.rows[run.row]
-        if trials is not None and space.grid is not None:
-            raise UserError(f"--trials: {trials} found, but {run.row} is searched on a grid, always whole")
-        if trials is not None:
-            space = space.model_copy(update={"trials": trials})
-        drawn = config.seed if seed is None else seed
-        searches.append(Search(run, space, config.validation_samples, drawn, chosen.plan.guest))
-        searches[-1].check(spaces)
-        searches[-1].refuse_lost(chosen.store)
-        # Whatever wins can be written there.
-        plan_patch(file, run.row, run.column, searches[-1].entry(dict.fromkeys(space.names, 1.0), ""))
-    catalogue = chosen.plan.datasets
-    chosen.refuse_unwritable()
-    data = {
-        column: datasets.load(column, catalogue[column], data_root=data_root, device=on)
-        for column in dict.fromkeys(run.column for run in runs)
-    }
-    for loaded in data.values():
-        loaded.hold_out(config.validation_samples)  # has so many
-    if len(searches) > 1:
-        names = ", ".join(search.name for search in searches)
-        console.print(f"{len(searches)} searches, one after the other: {names}", markup=False)
-    failures: list[str] = []
-    for search in searches:
-        try:
-            _search(search, data[search.run.column], chosen, file, on)
-        except UserError as error:  # another process has this one, say; the others go on
-            failures += error.args
-    if len(searches) > 1:
-        console.print(
-            "patches change neighbouring lines: apply one, and run this again, which writes the next anew",
-            markup=False,
-        )
-    if failures:
-        raise UserError(*failures)
-
-
-if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
-    run_app(app)

@@ -21,7 +21,7 @@ from benchmark.store.record import slug
 from benchmark.store.store import Store
 from benchmark.studies import storage as optuna_storage
 from benchmark.studies.search.halving import Configuration
-from benchmark.sweep.plan import Run, differences
+from benchmark.sweep.run import Run, differences
 
 UNDER_WAY = "under way"
 """The study's attribute that holds the wave between being drawn and being told."""

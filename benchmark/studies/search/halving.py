@@ -12,16 +12,15 @@ import torch
 
 from benchmark.common.errors import UserError
 from benchmark.config import SearchSpace
-from benchmark.engine.compilation import Compile, execution
+from benchmark.engine.execution import Compile, computing, execution
 from benchmark.engine.memory import keep_freed_memory, replicas_per_pass
-from benchmark.engine.precision import computing
 from benchmark.engine.samples import Dataset
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS
 from benchmark.store.record import key_of
 from benchmark.store.store import Store
 from benchmark.sweep.execute import Progress
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
 
 Configuration = Mapping[str, float]
 

@@ -19,11 +19,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmark.common import provenance
 from benchmark.common.errors import UserError
-from benchmark.engine.precision import Precision
+from benchmark.engine.execution import Precision
 from benchmark.methods import METHODS
 from benchmark.store.store import Store
 from benchmark.studies import storage as optuna_storage
-from benchmark.sweep.plan import Plan, Run, differences
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.run import Run, differences
 
 ROWS = ("DTP", "FW-DTP")
 COLUMN = "cifar-10"

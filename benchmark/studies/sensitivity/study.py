@@ -10,58 +10,36 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
 
 import optuna
 import torch
-import typer
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from benchmark import datasets
-from benchmark.cli.options import (
-    RESULTS,
-    DataRoot,
-    Datasets,
-    DeviceName,
-    Epochs,
-    PrecisionSetting,
-    ReplicasPerPass,
-    Results,
-    Selection,
-    check_number,
-    console,
-    pick_device,
-    run_app,
-)
 from benchmark.common.errors import UserError
-from benchmark.common.progress import progress_bar
-from benchmark.config import LAST_SEED, MOST_EPOCHS
+from benchmark.common.progress import console, progress_bar
 from benchmark.engine import memory
-from benchmark.engine.compilation import Compile
+from benchmark.engine.execution import Compile
 from benchmark.engine.samples import Dataset
 from benchmark.engine.training import EpochResult
 from benchmark.methods import METHODS
-from benchmark.report import figure3
 from benchmark.store.store import Store
 from benchmark.studies import storage as optuna_storage
 from benchmark.studies.sensitivity.design import (
-    SEED,
-    TRIALS,
     Design,
     check,
     complete,
-    default_column,
-    default_rows,
     default_storage,
-    designs,
     enqueue,
     open_study,
 )
 from benchmark.sweep import execute as executor
-from benchmark.sweep.assembly import Trained
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import Selection
+from benchmark.sweep.status import Trained
 
 PROFILES = {"paper": "table2", "quick": "quick"}
 
@@ -199,55 +177,30 @@ def _advance(update: Callable[[int, str], None]) -> executor.Progress:
     return progress
 
 
-def command(
-    trials: Annotated[int, typer.Option(help="Configurations a method.")] = TRIALS,
-    methods: Annotated[
-        list[str] | None, typer.Option("--method", "--methods", help="Rows (repeat, or a,b).")
-    ] = None,
-    dataset: Datasets = None,
-    epochs: Epochs = None,
-    precision: PrecisionSetting = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Optuna storage URL instead of a SQLite file in the results folder.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the configurations and of their training.")] = SEED,
-    replicas_per_pass: ReplicasPerPass = None,
-    results: Results = RESULTS,
-    data_root: DataRoot = None,
-    device: DeviceName = "auto",
-    profile: Annotated[
-        str, typer.Option("--profile", "--plan", help="paper (the plan table2), or another plan.")
-    ] = "paper",
+def train_designs(
+    chosen: Selection,
+    studied: Mapping[str, list[Design]],
+    trials: int,
+    storage: str | None,
+    replicas_per_pass: int | None,
+    data_root: Path | None,
+    device: torch.device,
 ) -> None:
-    """Train random configurations around a method's hyperparameters; draw Figure 3."""
-    check_number("--trials", trials)
-    check_number("--epochs", epochs, most=MOST_EPOCHS)
-    check_number("--seed", seed, least=0, most=LAST_SEED)
-    check_number("--replicas-per-pass", replicas_per_pass)
-    if storage == "":
-        raise UserError("--storage: '' found, allowed: the URL of a database, such as sqlite:///study.db")
-    plan = PROFILES.get(profile, profile)
-    chosen = Selection(
-        plan, results, dataset=dataset, method=methods, data_root=data_root, precision=precision
-    )
-    rows = chosen.rows if methods is not None else default_rows(chosen.plan)
-    columns = chosen.columns if dataset is not None else [default_column(chosen.plan)]
-    studied = {column: designs(chosen.plan, rows, column, epochs, seed) for column in columns}
-    on = pick_device(device, chosen.precision)
-    chosen.refuse_unwritable()
-    if storage is not None and optuna_storage.same(storage, default_storage(chosen.store)):
-        storage = None
+    """Train the first `trials` configurations of the designs of each data set.
+
+    `storage` is the URL of another Optuna storage than the one in the results folder; what it holds
+    afterwards is copied there.
+    """
     if storage is None:
         chosen.root.mkdir(parents=True, exist_ok=True)
-    url = storage or default_storage(chosen.store)
-    with optuna_storage.driver(url) as opened:
+    with optuna_storage.driver(storage or default_storage(chosen.store)) as opened:
         data = {}  # before a study is made
         for column, found in studied.items():
             if not all(_is_complete(design, opened, trials) for design in found):
                 config = chosen.plan.datasets[column]
-                data[column] = datasets.load(column, config, data_root=data_root, device=on)
+                data[column] = datasets.load(column, config, data_root=data_root, device=device)
         made = {
-            column: [_study(design, opened, replicas_per_pass, on) for design in found]
+            column: [_study(design, opened, replicas_per_pass, device) for design in found]
             for column, found in studied.items()
         }
         for column, found in studied.items():
@@ -264,26 +217,10 @@ def command(
                     waiting.append((design, study))
             for design, study in waiting:
                 optuna_storage.check_data(study, data[column].checksum)
-                Conductor(design, study, opened, chosen.store, data[column], on).conduct(trials)
+                Conductor(design, study, opened, chosen.store, data[column], device).conduct(trials)
         if storage is not None:
             for found in studied.values():
                 _keep(found, opened, chosen.store)
-    reported = rows if methods is not None and not set(rows) <= set(default_rows(chosen.plan)) else None
-    for column in columns:
-        figure = figure3.build(
-            chosen.plan,
-            chosen.store,
-            rows=reported,
-            column=column,
-            epochs=epochs,
-            seed=seed,
-            trials=trials,
-            storage=storage,
-        )
-        written = figure3.write(figure, chosen.figures, chosen.root / "tables")
-        figure3.show(figure, console)
-        for file in written:
-            console.print(f"written: {file}", markup=False)
 
 
 def _is_complete(design: Design, storage: RDBStorage, trials: int) -> bool:
@@ -330,9 +267,3 @@ def _study(
             "configurations side by side since it was made"
         )
     return study
-
-
-if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
-    run_app(app)

@@ -28,11 +28,11 @@ from benchmark.common import provenance
 from benchmark.common.errors import UserError
 from benchmark.common.files import atomic_file, inside
 from benchmark.common.statistics import Estimate
+from benchmark.engine.execution import Precision
 from benchmark.engine.flops import multiply_adds
-from benchmark.engine.precision import Precision
 from benchmark.methods import METHODS
 from benchmark.store.record import slug
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
 
 Implementation = Literal["replica axis", "compiled", "eager", "eager as released"]
 """This project's training, plain or by `torch.compile`; or one seed at a time as in `baseline.py` (without or

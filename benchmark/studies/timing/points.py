@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from benchmark.common.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.studies.timing.costs import Implementation, Kind
-from benchmark.sweep.plan import Plan, Run
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.run import Run
 
 ROWS = ("FW-DTP", "DTP", "DRL", "L-DRL", "BP")
 """Of Table 3, whose ratios are to the first."""

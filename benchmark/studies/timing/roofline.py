@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.methods import METHODS, build
-from benchmark.sweep.plan import Run
+from benchmark.sweep.run import Run
 
 WARM_UP = 3
 """Calls before the first block: of a CUDA graph one runs eagerly, one is recorded. The last sets the pace."""

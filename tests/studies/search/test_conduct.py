@@ -15,14 +15,14 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from benchmark import datasets
+from benchmark.cli.search import command as search
 from benchmark.common.errors import UserError
-from benchmark.config import SearchSpace, load_datasets, load_plan
-from benchmark.engine.precision import Precision
+from benchmark.config import CONFIGS, SearchSpace, load_datasets, load_plan
+from benchmark.engine.execution import Precision
 from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS
 from benchmark.store.store import Store
-from benchmark.studies.search import conduct as search
 from benchmark.studies.search import halving
 from benchmark.studies.search.conduct import conduct, frame, winner
 from benchmark.studies.search.design import Search, _short, kept
@@ -55,7 +55,7 @@ RANGES = {"lr": [0.05, 5.0], "stepsize": [0.01, 0.3], "lr_feedback": [0.001, 0.1
 
 @pytest.fixture
 def plan_path(tmp_path):
-    quick = Path(search.CONFIGS / "quick.yaml").resolve()
+    quick = Path(CONFIGS / "quick.yaml").resolve()
     (tmp_path / "plans").mkdir()
     for name in ("quick.yaml", "table2.yaml"):
         (tmp_path / "plans" / name).write_text((quick.parent / name).read_text())
@@ -291,13 +291,13 @@ def test_a_search_that_was_begun_on_other_images_is_refused(plan_path, data, tmp
         "validation_samples: 1000\nseed: 1\nrows: {BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}\n"
     )
     options = {"plan": str(plan_path), "spaces": spaces, "results": tmp_path / "results", "device": "cpu"}
-    search.command(**options, trials=1)
+    search(**options, trials=1)
     (file,) = tmp_path.glob("results/tiny/search/*/bp.db")
     before = file.read_bytes()
     other = replace(data, checksum="f" * 64)
-    monkeypatch.setattr(search.datasets, "load", lambda *given, **more: other)
+    monkeypatch.setattr(datasets, "load", lambda *given, **more: other)
     with pytest.raises(UserError, match="'BP on fashion-mnist-mini' was begun on data with checksum"):
-        search.command(**options, trials=2)
+        search(**options, trials=2)
     assert file.read_bytes() == before
 
 
@@ -354,7 +354,7 @@ def test_without_a_finite_configuration_there_is_no_patch(plan_path, tmp_path):
     spaces = tmp_path / "spaces.yaml"
     spaces.write_text("validation_samples: 1000\nseed: 1\nrows: {BP: {grid: {lr: [1.0e+38]}, rungs: [1]}}\n")
     with pytest.raises(UserError, match="BP on fashion-mnist-mini: every configuration diverged"):
-        search.command(plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu")
+        search(plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu")
     folder = tmp_path / "results/tiny/search/fashion-mnist-mini"
     assert (folder / "bp.csv").exists()
     assert not (folder / "bp.patch").exists()
@@ -418,7 +418,7 @@ def test_a_lost_study_is_found_before_anything_trains(plan_path, tmp_path, monke
     (folder / "dtp.csv").write_text("found")
     monkeypatch.setattr(search, "conduct", lambda *_: pytest.fail("trained"))
     with pytest.raises(UserError, match=r"dtp\.db: not there"):
-        search.command(plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu")
+        search(plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu")
     assert [file.name for file in folder.iterdir()] == ["dtp.csv"]
 
 
@@ -503,7 +503,7 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path, capsys):
         "validation_samples: 1000\nseed: 1\nrows: {BP: {ranges: {lr: [0.01, 1]}, rungs: [1]}}\n"
     )
     results = tmp_path / "results"
-    search.command(method=["BP"], plan=str(plan_path), spaces=spaces, trials=2, results=results, device="cpu")
+    search(method=["BP"], plan=str(plan_path), spaces=spaces, trials=2, results=results, device="cpu")
     folder = results / "tiny" / "search" / "fashion-mnist-mini"
     assert len((folder / "bp.csv").read_text().splitlines()) == 3
     assert "+++ b/tiny.yaml" in (folder / "bp.patch").read_text()
@@ -514,14 +514,14 @@ def test_command_writes_trials_and_patch(plan_path, tmp_path, capsys):
     # Once it is applied there is nothing to patch, and the patch stays.
     written = (folder / "bp.patch").read_text()
     subprocess.run(["patch", "-p1", "-i", folder / "bp.patch"], cwd=plan_path.parent, check=True)
-    search.command(method=["BP"], plan=str(plan_path), spaces=spaces, trials=2, results=results, device="cpu")
+    search(method=["BP"], plan=str(plan_path), spaces=spaces, trials=2, results=results, device="cpu")
     assert (folder / "bp.patch").read_text() == written
     out = capsys.readouterr().out
     assert "BP on fashion-mnist-mini: 2 configurations complete, 2 asked for, nothing to train\n" in out
     assert f"BP on fashion-mnist-mini: {plan_path} has its winner already" in out
     # Nor where a thinner search finds the same.
     arguments = {"plan": str(plan_path), "spaces": spaces, "trials": 1, "device": "cpu"}
-    search.command(method=["BP"], results=tmp_path / "others", **arguments)
+    search(method=["BP"], results=tmp_path / "others", **arguments)
     assert not list((tmp_path / "others").rglob("*.patch"))
 
 
@@ -534,8 +534,8 @@ def test_command_says_that_a_wave_goes_on(plan_path, tmp_path, monkeypatch, caps
     with monkeypatch.context() as patch:
         crash(patch, optuna.Study, "add_trial", 1)
         with pytest.raises(Crash):
-            search.command(results=tmp_path / "results", **arguments)
-    search.command(results=tmp_path / "results", **arguments)
+            search(results=tmp_path / "results", **arguments)
+    search(results=tmp_path / "results", **arguments)
     said = "BP on fashion-mnist-mini: 1 configurations complete, 2 asked for, a wave of 2 goes on\n"
     assert said in capsys.readouterr().out
 
@@ -577,7 +577,7 @@ def test_values_of_another_data_set_are_not_its_winner(plan_path, tmp_path):
     grid = "{lr: [1.0], stepsize: [0.004]}"
     spaces.write_text(f"validation_samples: 1000\nseed: 1\nrows: {{FW-DTP: {{grid: {grid}, rungs: [1]}}}}\n")
     arguments = {"method": ["FW-DTP"], "plan": str(plan_path), "spaces": spaces, "device": "cpu"}
-    search.command(results=tmp_path / "results", **arguments)
+    search(results=tmp_path / "results", **arguments)
     (patch,) = (tmp_path / "results").rglob("*.patch")
     assert "+      fashion-mnist-mini: {lr: 1.0, stepsize: 0.004, source: search" in patch.read_text()
 
@@ -588,7 +588,7 @@ def test_command_says_how_many_rows_it_searches(plan_path, tmp_path, capsys):
     spaces.write_text(
         f"validation_samples: 1000\nseed: 1\nrows: {{BP: {space}, DTP: {{ranges: {RANGES}, rungs: [1]}}}}\n"
     )
-    search.command(plan=str(plan_path), spaces=spaces, trials=1, results=tmp_path / "results", device="cpu")
+    search(plan=str(plan_path), spaces=spaces, trials=1, results=tmp_path / "results", device="cpu")
     out = " ".join(capsys.readouterr().out.split())
     begin = "2 searches, one after the other: BP on fashion-mnist-mini, DTP on fashion-mnist-mini "
     assert begin + "BP on fashion-mnist-mini: 0 configurations complete, 1 asked for" in out
@@ -605,12 +605,12 @@ def test_a_search_that_another_process_conducts_does_not_stop_the_others(plan_pa
     folder.mkdir(parents=True)
     options = {"plan": str(plan_path), "spaces": spaces, "results": tmp_path / "results", "device": "cpu"}
     with filelock.FileLock(folder / "bp.db.lock"), pytest.raises(UserError) as refused:
-        search.command(**options, method=["BP,BP again"])
+        search(**options, method=["BP,BP again"])
     (problem,) = refused.value.args
     assert problem == f"{folder / 'bp.db'} is in use by another process; wait for it, or stop it"
     assert (folder / "bp-again.csv").exists()
     assert not (folder / "bp.csv").exists()
-    search.command(**options, method=["BP"])
+    search(**options, method=["BP"])
     assert (folder / "bp.csv").read_bytes() == (folder / "bp-again.csv").read_bytes()
 
 
@@ -659,7 +659,5 @@ def test_bad_input_is_one_line_and_writes_nothing(plan_path, tmp_path, text, opt
     spaces.write_text(f"{rest}rows: {text}\n")
     arguments = {"method": ["BP"], **options}
     with pytest.raises(UserError, match=message):
-        search.command(
-            plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu", **arguments
-        )
+        search(plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu", **arguments)
     assert not list((tmp_path).glob("results/**/search*"))

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.cli.options import Selection
 from benchmark.common.errors import UserError
 from benchmark.studies.sensitivity import design as sensitivity_design
 from benchmark.studies.sensitivity.samples import read_samples
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import fill_study
 
 

@@ -24,28 +24,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmark.cli.options import RESULTS, Selection, run_app
+from benchmark import datasets
+from benchmark.cli.options import run_app
+from benchmark.cli.sensitivity import command as sensitivity
 from benchmark.common.errors import INTERRUPTED, DataNotFound, UserError
 from benchmark.config import PROJECT, load_datasets
 from benchmark.datasets import load
 from benchmark.engine import memory
-from benchmark.engine.precision import Precision
+from benchmark.engine.execution import Precision
 from benchmark.methods import METHODS
 from benchmark.report import drawing
 from benchmark.studies import storage as optuna_storage
 from benchmark.studies.sensitivity import samples as sensitivity_samples
-from benchmark.studies.sensitivity import study as sensitivity
 from benchmark.studies.sensitivity.design import (
     Design,
     complete,
     default_column,
+    default_rows,
     designs,
     enqueue,
     open_study,
     study_command,
 )
+from benchmark.studies.sensitivity.study import PROFILES, Conductor
 from benchmark.sweep import execute as executor
-from benchmark.sweep import plan as sweep
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import RESULTS, Selection
 from tests.helpers.commands import Command, fails
 
 MINI = "fashion-mnist-mini"
@@ -88,7 +93,7 @@ def command(plan: Path, monkeypatch: pytest.MonkeyPatch, ended: Command) -> Comm
 
     def call(*arguments: str) -> tuple[int, str, str]:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command()(sensitivity.command)
+        app.command()(sensitivity)
         given = ["--profile", "tiny.yaml", "--results", "results", "--device", "cpu", *arguments]
         return ended(partial(run_app, app), *given)
 
@@ -114,7 +119,7 @@ def counted(results: Path, name: str = NAME) -> dict[int, tuple[dict[str, float]
 
 
 @cache
-def table2() -> sweep.Plan:
+def table2() -> Plan:
     return Selection("table2", Path("nowhere")).plan
 
 
@@ -198,7 +203,7 @@ def test_a_centre_without_surroundings_is_refused(centre: Any, monkeypatch: pyte
     run = plan.run("FW-DTP", "mnist")
     assert run is not None
     broken = replace(run, hyperparameters={**run.hyperparameters, "stepsize": centre})
-    monkeypatch.setattr(sweep.Plan, "run", lambda self, row, column: broken)
+    monkeypatch.setattr(Plan, "run", lambda self, row, column: broken)
     with pytest.raises(UserError, match=r"FW-DTP on mnist: stepsize .* found, must be finite and above 0"):
         designs(plan, ["FW-DTP"], "mnist")
 
@@ -352,14 +357,14 @@ def test_interruption_is_kind(command: Command, tmp_path: Path, monkeypatch: pyt
 
 RUN = """
 import sys
-from benchmark.studies.sensitivity import study as sensitivity
+from benchmark.cli.sensitivity import command as sensitivity
 from benchmark.sweep import execute as executor
-from benchmark.sweep import plan as sweep
+from benchmark.sweep import run as run_module
 import typer
 from benchmark.cli.options import run_app
 executor.CHECKPOINT_SECONDS = 0.0
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-app.command()(sensitivity.command)
+app.command()(sensitivity)
 print("begin", flush=True)
 run_app(app)
 """
@@ -436,7 +441,7 @@ def test_out_of_memory_halves_the_pass(
     sizes: list[int] = []
     train = executor.train
 
-    def short(run: sweep.Run, *rest: Any) -> executor.Trained:
+    def short(run: Run, *rest: Any) -> executor.Trained:
         sizes.append(len(run.seeds))
         if len(run.seeds) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -487,7 +492,7 @@ def test_halves_are_remembered(command: Command, tmp_path: Path, monkeypatch: py
     """A pass halved once is never tried whole again: a resumed study trains what the first one did."""
     train = executor.train
 
-    def short(run: sweep.Run, *rest: Any) -> executor.Trained:
+    def short(run: Run, *rest: Any) -> executor.Trained:
         if len(run.seeds) > 2:
             raise MemoryError
         if run.hyperparameters["lr"][0] == third:  # type: ignore[index]
@@ -540,13 +545,11 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> optuna.storages.R
         return optuna.storages.RDBStorage(url(tmp_path), heartbeat_interval=1, grace_period=60)
 
 
-def conductor(
-    plan: Path, storage: optuna.storages.RDBStorage, results: str, size: int
-) -> sensitivity.Conductor:
+def conductor(plan: Path, storage: optuna.storages.RDBStorage, results: str, size: int) -> Conductor:
     chosen = Selection(str(plan), plan.parent / results)
     (drawn,) = designs(chosen.plan, ["FW-DTP"], MINI)
     data = load(MINI, load_datasets()[MINI])
-    return sensitivity.Conductor(drawn, open_study(drawn, storage, size), storage, chosen.store, data, CPU)
+    return Conductor(drawn, open_study(drawn, storage, size), storage, chosen.store, data, CPU)
 
 
 def test_drivers_share_the_passes(
@@ -558,7 +561,7 @@ def test_drivers_share_the_passes(
     train = executor.train
     waited = []
 
-    def interleaved(run: sweep.Run, data: Any, store: Any, *rest: Any) -> executor.Trained:
+    def interleaved(run: Run, data: Any, store: Any, *rest: Any) -> executor.Trained:
         passes[store.root.name].append(list(run.hyperparameters["lr"]))  # type: ignore[arg-type]
         if store.root.name == "a" and len(passes["a"]) == 1:
 
@@ -699,7 +702,7 @@ def test_other_data_are_refused(command: Command, monkeypatch: pytest.MonkeyPatc
     arguments = ("--methods", "FW-DTP")
     assert command(*arguments, "--trials", "2")[0] == 0
     data = load(MINI, load_datasets()[MINI])
-    monkeypatch.setattr(sensitivity.datasets, "load", lambda *given, **more: replace(data, checksum="f" * 64))
+    monkeypatch.setattr(datasets, "load", lambda *given, **more: replace(data, checksum="f" * 64))
     line = fails(command(*arguments, "--trials", "3"))
     assert "was begun on data with checksum" in line
 
@@ -708,7 +711,7 @@ def test_absent_data_add_no_study(command: Command, tmp_path: Path, monkeypatch:
     assert command("--methods", "FW-DTP", "--trials", "1")[0] == 0
     url = optuna_storage.sqlite_url(tmp_path / "results" / "sensitivity.db")
     before = optuna_storage.study_names(url)
-    monkeypatch.setattr(sensitivity.datasets, "load", Mock(side_effect=DataNotFound("data set nowhere")))
+    monkeypatch.setattr(datasets, "load", Mock(side_effect=DataNotFound("data set nowhere")))
     assert "data set nowhere" in fails(command("--methods", "DTP", "--trials", "1"))
     assert optuna_storage.study_names(url) == before
     assert len(before) == 1
@@ -790,9 +793,9 @@ def test_missing_driver_of_a_database_is_named(command: Command, monkeypatch: py
 
 def test_profiles() -> None:
     for profile, column, epochs in (("paper", "cifar-10", 100), ("quick", MINI, 2)):
-        chosen = Selection(sensitivity.PROFILES[profile], Path("nowhere"))
-        assert sensitivity.default_rows(chosen.plan) == ["DTP", "FW-DTP"]
-        assert sensitivity.default_column(chosen.plan) == column
+        chosen = Selection(PROFILES[profile], Path("nowhere"))
+        assert default_rows(chosen.plan) == ["DTP", "FW-DTP"]
+        assert default_column(chosen.plan) == column
         (drawn, _) = designs(chosen.plan, ["DTP", "FW-DTP"], column)
         assert drawn.run.epochs == epochs
         assert drawn.run.measure == ()

@@ -14,10 +14,11 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
-from benchmark.cli.options import RESULTS, Selection, run_app
+from benchmark.cli.options import run_app
+from benchmark.cli.timing import command as timing_command
 from benchmark.common.errors import UserError
 from benchmark.config import CONFIGS
-from benchmark.engine.compilation import Execution
+from benchmark.engine.execution import Execution
 from benchmark.engine.memory import bytes_per_replica
 from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
@@ -26,7 +27,9 @@ from benchmark.studies.timing import costs, peak, roofline
 from benchmark.studies.timing import measure as timing
 from benchmark.studies.timing import points as timing_points
 from benchmark.studies.timing.points import PROFILES, Point
-from benchmark.sweep.plan import Plan, Run
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.run import Run
+from benchmark.sweep.selection import RESULTS, Selection
 from benchmark.sweep.status import State, Status
 from tests.helpers.commands import MINI, PLAN, Command
 
@@ -68,7 +71,7 @@ def command(monkeypatch: pytest.MonkeyPatch, ended: Command) -> Command:
 
     def call(*arguments: str) -> tuple[int, str, str]:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command()(timing.command)
+        app.command()(timing_command)
         return ended(partial(run_app, app), *arguments)
 
     return call

@@ -1,22 +1,25 @@
-"""Trains what one data set, a column of a plan, misses, and says what came of each run."""
+"""Train the missing runs of a data set, or list the commands that do it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 
 import torch
 
 from benchmark import datasets
-from benchmark.cli.options import Selection, console
 from benchmark.common.errors import DataNotFound, UserError
-from benchmark.common.progress import progress_bar
-from benchmark.engine.compilation import Compile
+from benchmark.common.progress import console, progress_bar
+from benchmark.engine.execution import Compile
 from benchmark.store.record import StoredRun
 from benchmark.store.store import Store
 from benchmark.sweep.execute import Progress, collect, execute
-from benchmark.sweep.status import State, Status
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.selection import Selection
+from benchmark.sweep.status import State, Status, checkpoint, stored_seeds
 
 
 def train_column(
@@ -30,7 +33,7 @@ def train_column(
     *,
     download: bool,
 ) -> list[str]:
-    """Train what one data set misses; returns what went wrong, run by run."""
+    """Train the missing runs on one data set. Returns one message for each run that failed."""
     config, store = chosen.plan.datasets[column], chosen.store
     stored = [found.run for found in statuses if found.state is State.STORED]
     failures: list[str] = []
@@ -90,7 +93,7 @@ def train_column(
 
 
 def _undeclared(store: Store, column: str, image: list[int]) -> Iterator[StoredRun]:
-    """The complete runs on such images of a data set as no checksum declares; damaged ones left out."""
+    """The complete, undamaged runs on a data set whose images have no declared checksum."""
     for folder in store.folders(column):
         with suppress(UserError):
             run = store.read(folder)
@@ -99,9 +102,36 @@ def _undeclared(store: Store, column: str, image: list[int]) -> Iterator[StoredR
 
 
 def advance(update: Callable[[int, str], None]) -> Progress:
-    """What moves a progress bar on: the test error of the last epoch is its remark."""
+    """A progress callback that shows the test error of the last epoch beside the bar."""
     return lambda done, result: update(done, "" if result is None else _errors(result.test_error))
 
 
 def _errors(errors: Sequence[float]) -> str:
     return f"test error {sum(errors) / len(errors):.2f} % over {len(errors)} seed{'s' * (len(errors) > 1)}"
+
+
+class Jobs(StrEnum):
+    """How much one command trains."""
+
+    ROWS = "rows"
+    """One row on one data set, all seeds side by side: for a GPU."""
+    SEEDS = "seeds"
+    """One seed: for the cores of a CPU. When all seeds are stored, the command of the row assembles them."""
+
+
+def commands(
+    statuses: Iterable[Status], plan: Plan, store: Store, each: Jobs, *options: str
+) -> Iterator[str]:
+    """The commands that train the missing runs; `options` are added to each. Damaged runs have none.
+
+    A run with a checkpoint, or with a single seed missing, gets one command for the whole row.
+    """
+    given = f" {shlex.join(options)}" if options else ""
+    for found in statuses:
+        if found.state in (State.STORED, State.DAMAGED):
+            continue
+        run, stored = found.run, stored_seeds(found.run, store)
+        left = [seed for seed in run.seeds if seed not in stored]
+        apart = each is Jobs.SEEDS and len(left) > 1 and checkpoint(run, store) is None
+        for part in [plan.with_protocol([seed], None) for seed in left] if apart else [plan]:
+            yield part.run_command(run.row, run.column) + given

@@ -74,6 +74,8 @@ class Hyperparameters(Strict):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     __pydantic_extra__: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    options: dict[str, Any] = {}
+    """Options of the row that differ on this data set."""
     source: Source
     note: str | None = None
 
@@ -105,9 +107,9 @@ class Row(Strict):
     @model_validator(mode="after")
     def _taken(self) -> Row:
         method = METHODS[self.method]
-        for name, value in self.options.items():
-            method.check_option(name, value)
+        method.check_options(self.options, "options")
         for dataset, given in self.hyperparameters.items():
+            method.check_options(given.options, f"hyperparameters.{dataset}.options")
             unknown = [name for name in given.values if name not in method.hyperparameters]
             missing = [name for name in method.hyperparameters if name not in given.values]
             if unknown or missing:

@@ -21,8 +21,10 @@ class SearchSpace(Strict):
         default=None, min_length=1
     )
     """Lowest and highest value; drawn log-uniform."""
+    options: dict[str, Annotated[list[str | float | bool], Field(min_length=1)]] = {}
+    """Structural choices to compare, by name. Each wave has one combination, the waves take turns."""
     trials: int = Field(default=16, gt=0, le=MOST)
-    """Configurations drawn from `ranges`."""
+    """Configurations drawn from `ranges` for each combination of `options`."""
     wave: int = Field(default=8, gt=0, le=MOST)
     """Of which so many are trained side by side; the sampler learns from each wave."""
     rungs: list[Annotated[int, Field(gt=0, le=MOST_EPOCHS)]] = Field(min_length=1)

@@ -100,13 +100,14 @@ class Method:
         cls.options = {name: getattr(cls, name) for name in cls.option_types}
 
     @classmethod
-    def check_option(cls, name: str, value: Any) -> None:
-        """`ValueError` if a plan may not give this option this value."""
-        if name not in cls.options:
-            raise ValueError(f"options.{name}: {cls.name} takes {', '.join(cls.options) or 'none'}")
-        kind = cls.option_types[name]
-        if not _allows(kind, value):
-            raise ValueError(f"options.{name}: {value!r} found, {_described(kind)} expected")
+    def check_options(cls, options: Mapping[str, Any], place: str) -> None:
+        """`ValueError` if the plan gives at `place` an unknown option, or one of another type."""
+        for name, value in options.items():
+            if name not in cls.options:
+                raise ValueError(f"{place}.{name}: {cls.name} takes {', '.join(cls.options) or 'none'}")
+            kind = cls.option_types[name]
+            if not _allows(kind, value):
+                raise ValueError(f"{place}.{name}: {value!r} found, {_described(kind)} expected")
 
     def part(self, replicas: slice) -> Self:
         """The same rule for some of the replicas, on the same weights and state in memory."""

@@ -1,7 +1,6 @@
 """Figure 2: trace of J_f J_g and its share of non-negative eigenvalues over the epochs.
 
-The paper's "second" and "last (sixth)" layer are counted from zero, as its code does: encoders f_3 and
-f_7, the output layer, of a network with six hidden layers; here f_3 and f_L.
+The paper draws "the second" and "the last (sixth)" layer: encoders f_2 and f_6 of six. Here f_2 and f_L.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ QUANTITIES = {
     "nonnegative": r"non-negative eigenvalues of $J_{f_l}\,J_{g_l}$",
     "nonnegative_symmetric": "those of its symmetric part",
 }
-SECOND = 3
+SECOND = 2
 """The encoder of the paper's second layer."""
 SCALED = {("DTP", SECOND): 0.1}
 """Traces that the paper scales to fit them in: by method and encoder."""
 NOTE = (
-    "Layers are counted from zero, as in the paper: the 2nd is f_3, the last is the output layer. "
+    "The 2nd layer is f_2, the last is the output layer. "
     "Mean and sample standard deviation (n - 1) over the seeds of an average over one sample an evaluation "
     "minibatch; non-negative: positive real part. Epoch 0 is the initialisation, before any pre-training. "
     "Batch norm is evaluated as released, over the features of a single sample ('sample'), and beside it "

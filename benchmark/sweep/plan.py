@@ -104,13 +104,14 @@ class Plan:
 
     def run_with(self, row: str, column: str, hyperparameters: Mapping[str, float]) -> Run:
         """The run of a row on a data set with these hyperparameters."""
+        given = self.config.hyperparameters(row, column)
         config, dataset = self.config.rows[row], self.datasets[column]
         protocol = self.config.protocol
         return Run(
             row=row,
             column=column,
             method=config.method,
-            options=config.all_options,
+            options={**config.all_options, **(given.options if given else {})},
             hyperparameters=dict(hyperparameters),
             dims=self.config.dims(row, column, dataset),
             seeds=sorted(protocol.seeds),

@@ -142,7 +142,7 @@ def check_number(option: str, value: int | None, *, least: int = 1, most: int = 
 def _check_name(file: Path, plan: str, results: Path) -> None:
     """Raise `UserError` if the tables of a plan with this name would overwrite other files."""
     for report in REPORTS:
-        if file.stem.startswith(f"{report}-") or file.stem == report != "table2":
+        if report != "table2" and (file.stem == report or file.stem.startswith(f"{report}-")):
             raise UserError(f"{file}: reports have names that begin with {report}; rename the plan")
     if file.stem == "all":
         raise UserError(f"{file}: report takes 'all' for everything; rename the plan")

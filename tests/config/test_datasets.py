@@ -15,7 +15,7 @@ Write = Callable[..., Path]
 LineOf = Callable[[pytest.ExceptionInfo[UserError]], str]
 
 DATASETS = [
-    *("mnist", "fashion-mnist", "cifar-10", "cifar-100", "cifar-10-jpeg"),
+    *("mnist", "fashion-mnist", "cifar-10", "cifar-100"),
     "fashion-mnist-mini",
 ]
 ENTRY: dict[str, Any] = {"title": "T", "kind": "image-folder", "image": [3, 8, 8], "classes": 2}
@@ -24,8 +24,8 @@ ENTRY: dict[str, Any] = {"title": "T", "kind": "image-folder", "image": [3, 8, 8
 def test_datasets(datasets: dict[str, DatasetConfig]) -> None:
     assert list(datasets) == DATASETS
     inputs = [datasets[name].inputs for name in DATASETS]
-    assert inputs == [784, 784, 3072, 3072, 3072, 784]
-    assert [datasets[name].classes for name in DATASETS] == [10, 10, 10, 100, 10, 10]
+    assert inputs == [784, 784, 3072, 3072, 784]
+    assert [datasets[name].classes for name in DATASETS] == [10, 10, 10, 100, 10]
 
 
 @pytest.mark.parametrize(

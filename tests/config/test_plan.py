@@ -23,6 +23,7 @@ from benchmark.config import (
 )
 from benchmark.config.plan import Row
 from benchmark.methods import METHODS
+from benchmark.sweep.plan import Plan
 
 ROWS = [
     *("BP", "BP (as released)", "FA", "FA (as released)", "TP", "DTP (half size)", "DTP"),
@@ -64,7 +65,7 @@ def test_table2(table2: PlanConfig) -> None:
         "DRL (as defined, half size)",
         "Shallow",
     }
-    assert {name for name, column in table2.columns.items() if column.addition} == {"cifar-10-jpeg"}
+    assert not any(column.addition for column in table2.columns.values())
     for name, row in table2.rows.items():
         assert row.method == name.split(" (")[0]
         assert row.size == ("half" if "half size" in name else "full")
@@ -77,7 +78,7 @@ def test_table2(table2: PlanConfig) -> None:
 
 def test_margins_are_declared_for_every_column_of_the_paper(table2: PlanConfig) -> None:
     paper = {"mnist": 0.3, "fashion-mnist": 0.6, "cifar-10": 1.5, "cifar-100": 1.5}
-    assert table2.margins == {**paper, "cifar-10-jpeg": 1.5}
+    assert table2.margins == paper
     assert set(paper) == {name for name, c in table2.columns.items() if not c.addition}
 
 
@@ -108,7 +109,7 @@ def test_cells_of_table2_are_those_of_the_paper(table2: PlanConfig) -> None:
     for name, row in table2.rows.items():
         if not row.addition:
             trained = {c for c in table2.columns if table2.hyperparameters(name, c)}
-            assert trained - {"cifar-10-jpeg"} == set(paper[name]), name
+            assert trained == set(paper[name]), name
 
 
 def test_quick(quick: PlanConfig, table2: PlanConfig) -> None:
@@ -130,12 +131,32 @@ def test_hyperparameters_come_from_the_named_column(table2: PlanConfig) -> None:
 
 def test_dims(table2: PlanConfig, datasets: dict[str, DatasetConfig]) -> None:
     mnist, cifar = datasets["mnist"], datasets["cifar-100"]
-    assert table2.dims("DTP", "mnist", mnist) == [784, *[256] * 6, 10]
-    assert table2.dims("BP", "cifar-100", cifar) == [3072, *[1024] * 4, 100]
-    half = table2.dims("DTP (half size)", "mnist", mnist)
-    assert (half[0], len(half), half[-1]) == (784, 8, 10)
-    assert len(set(half[1:-1])) == 1
-    assert 0 < half[1] < 256
+    assert table2.dims("DTP", "mnist", mnist) == [784, *[256] * 5, 10]
+    assert table2.dims("BP", "cifar-100", cifar) == [3072, *[1024] * 3, 100]
+    assert table2.dims("DTP (half size)", "mnist", mnist) == [784, *[164] * 5, 10]
+    assert table2.dims("DTP (half size)", "cifar-10", datasets["cifar-10"]) == [3072, *[632] * 3, 10]
+    assert table2.dims("DTP (half size)", "cifar-100", cifar) == [3072, *[631] * 3, 100]
+
+
+def test_the_deeper_plan_keeps_its_networks_and_values(
+    table2: PlanConfig, datasets: dict[str, DatasetConfig]
+) -> None:
+    deeper, mnist = load_plan("table2-deeper", datasets), datasets["mnist"]
+    assert list(deeper.columns) == ["mnist", "fashion-mnist"]
+    assert deeper.dims("DTP", "mnist", mnist) == [784, *[256] * 6, 10]
+    assert deeper.dims("DTP (half size)", "mnist", mnist) == [784, *[164] * 6, 10]
+    assert list(deeper.rows) == list(table2.rows)
+
+
+def test_options_of_one_data_set(write: Write, datasets: dict[str, DatasetConfig]) -> None:
+    values = {"lr": 1, "stepsize": 0.1, "lr_feedback": 0.01, "noise_std": 0.01, "source": "guess"}
+    on_mnist = {**values, "options": {"decoder_init": "orthogonal"}}
+    row = {"method": "DTP", "addition": True, "hyperparameters": {"mnist": on_mnist, "fashion-mnist": values}}
+    delta = {"base": str(CONFIGS / "table2.yaml"), "rows": {"Mine": row}}
+    config = load_plan(str(write(delta)), datasets)
+    plan = Plan("mine", config, datasets, source="mine.yaml")
+    on = {column: plan.run("Mine", column).options["decoder_init"] for column in ("mnist", "fashion-mnist")}
+    assert on == {"mnist": "orthogonal", "fashion-mnist": 0.01}
 
 
 # ---- plans of one's own
@@ -212,8 +233,8 @@ def test_a_row_that_the_paper_has_not_is_an_addition(
         ({"rows": {"BP": {"hyperparameters": {"mnist": {"lr": 0.2, "source": "guess"}}}}}, True),
         ({"protocol": {"epochs": 20}}, False),
         ({"protocol": {"seeds": [1]}}, False),
-        ({"networks": {"6x256": {"width": 128}}}, False),
-        ({"columns": {"mnist": {"network": "4x1024"}}}, False),
+        ({"networks": {"5x256": {"width": 128}}}, False),
+        ({"columns": {"mnist": {"network": "3x1024"}}}, False),
         ({"rows": {"DTP": {"options": {"feedback_updates": 2}}}}, False),
         ({"rows": {"DTP": {"size": "half"}}}, False),
         ({"rows": {"BP": {"paper_row": "FA"}}}, False),
@@ -241,7 +262,9 @@ def test_a_data_set_taken_away_and_put_back_otherwise(
     write: Write, datasets: dict[str, DatasetConfig]
 ) -> None:
     write({"base": str(CONFIGS / "table2.yaml"), "columns": {"cifar-10": None}}, "less.yaml")
-    file = write({"base": "less.yaml", "columns": {"cifar-10": {"network": "6x256"}}}, "more.yaml")
+    file = write(
+        {"base": "less.yaml", "columns": {"cifar-10": {"network": "5x256", "half_width": 164}}}, "more.yaml"
+    )
     assert not load_plan(str(file), datasets).comparable
 
 
@@ -351,7 +374,10 @@ def test_values_are_taken_from_column_to_column(write: Write, datasets: dict[str
     row = {"method": "BP", "hyperparameters": {"fashion-mnist": {"lr": 0.5, "source": "guess"}}}
 
     def taken(takes: dict[str, str], column: str) -> dict[str, float] | None:
-        columns = {name: {"network": "4x128", "hyperparameters_from": other} for name, other in takes.items()}
+        columns = {
+            name: {"network": "4x128", "half_width": 74, "hyperparameters_from": other}
+            for name, other in takes.items()
+        }
         delta = {"base": str(CONFIGS / "quick.yaml"), "columns": columns, "rows": {"Mine": row}}
         found = load_plan(str(write(delta)), datasets).hyperparameters("Mine", column)
         return None if found is None else found.values

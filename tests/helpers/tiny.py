@@ -20,7 +20,7 @@ protocol: {{epochs: 1, batch_size: 512, seeds: [1, 2], source: guess}}
 networks:
   1x8: {{hidden_layers: 1, width: 8, source: guess}}
 columns:
-  {MINI}: {{network: 1x8}}
+  {MINI}: {{network: 1x8, half_width: 6}}
 rows:
   BP:
     method: BP

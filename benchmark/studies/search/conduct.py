@@ -54,9 +54,11 @@ def conduct(
     while (begun := study.user_attrs.get(UNDER_WAY)) or len(kept(study)) < search.trials:
         if not begun:
             done = kept(study)
-            begun = {"after": len(done), "configurations": search.draw(done)}
+            begun = {"after": len(done), "options": search.choice(done), "configurations": search.draw(done)}
             study.set_user_attr(UNDER_WAY, begun)
-        wave = Wave(run, search.space, begun["configurations"], data, device, store)
+        options = {**run.options, **begun.get("options", {})}
+        part = replace(run, options=options)
+        wave = Wave(part, search.space, begun["configurations"], data, device, store)
         if "errors" not in begun:
             number = math.ceil(begun["after"] / search.wave) + 1
             begun["errors"] = _train(wave, number, console)
@@ -77,7 +79,8 @@ def _train(wave: Wave, number: int, console: Console) -> list[list[float]]:
             for index, error in errors.items():
                 found[index].append(error)
             best = min(errors, key=errors.__getitem__)
-            values = ", ".join(f"{name} {value:.4g}" for name, value in wave.configurations[best].items())
+            chosen = wave.configurations[best].items()
+            values = ", ".join(f"{n} {v:.4g}" if isinstance(v, float) else f"{n} {v}" for n, v in chosen)
             shown = f"{len(errors)} configurations, best {errors[best]:.2f} % ({values})"
             console.print(f"  wave {number}, epoch {rung}: {shown}", markup=False)
     return found
@@ -105,13 +108,19 @@ def winner(search: Search, study: optuna.Study) -> dict[str, Any]:
     )
     if EXACT in best.user_attrs:
         return search.entry(best.params, note)
-    return search.entry({name: float(f"{value:.4g}") for name, value in best.params.items()}, note)
+    short = {n: float(f"{v:.4g}") if isinstance(v, float) else v for n, v in best.params.items()}
+    return search.entry(short, note)
 
 
 def _has_winner(plan: PlanConfig, run: Run, found: Mapping[str, Any]) -> bool:
     """Whether the cell itself has these values from a search: another note alone is no reason for a patch."""
     given = plan.rows[run.row].hyperparameters.get(run.column)
-    return given is not None and given.source == "search" and given.values.items() <= found.items()
+    return (
+        given is not None
+        and given.source == "search"
+        and given.values.items() <= found.items()
+        and given.options == found.get("options", {})
+    )
 
 
 def frame(study: optuna.Study) -> pd.DataFrame:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmark.common.errors import UserError
@@ -66,19 +66,31 @@ class Search:
 
     def entry(self, values: Configuration, note: str) -> dict[str, Any]:
         """A configuration as a plan's entry."""
-        ordered = {name: values[name] for name in METHODS[self.run.method].hyperparameters}
+        ordered: dict[str, Any] = {name: values[name] for name in METHODS[self.run.method].hyperparameters}
+        if self.space.options:
+            ordered["options"] = {name: values[name] for name in self.space.options}
         return {**ordered, "source": "search", "note": note}
 
     @property
+    def choices(self) -> list[dict[str, Any]]:
+        """The combinations of structural options that are compared; one empty one without options."""
+        names = list(self.space.options)
+        return [
+            dict(zip(names, values, strict=True))
+            for values in itertools.product(*self.space.options.values())
+        ]
+
+    @property
     def trials(self) -> int:
-        """Configurations in all."""
+        """Number of configurations in all."""
         grid = self.space.grid
-        return self.space.trials if grid is None else math.prod(map(len, grid.values()))
+        each = self.space.trials if grid is None else math.prod(map(len, grid.values()))
+        return each * len(self.choices)
 
     @property
     def wave(self) -> int:
         """Configurations trained side by side; a grid is one batch."""
-        return self.space.wave if self.space.grid is None else self.trials
+        return self.space.wave if self.space.grid is None else self.trials // len(self.choices)
 
     def known(self) -> list[Configuration]:
         """What is tried whatever comes out: the whole grid, or the values that the plan has now."""
@@ -105,11 +117,18 @@ class Search:
             found[name] = FloatDistribution(min(values), max(values), log=True)
         return found
 
+    def choice(self, done: Sequence[FrozenTrial]) -> dict[str, Any]:
+        """The structural options of the next wave: the combination with the fewest trials so far."""
+        return min(self.choices, key=lambda choice: sum(_has(trial, choice) for trial in done))
+
     def trial(self, configuration: Configuration, errors: Sequence[float], device: str) -> FrozenTrial:
         """A configuration and its errors, rung by rung, as the study keeps them."""
         return create_trial(
             params=dict(configuration),
-            distributions=self.distributions(configuration),
+            distributions={
+                **self.distributions(configuration),
+                **{name: CategoricalDistribution(values) for name, values in self.space.options.items()},
+            },
             value=errors[-1],
             state=TrialState.COMPLETE if len(errors) == len(self.space.rungs) else TrialState.PRUNED,
             intermediate_values=dict(zip(self.space.rungs, errors, strict=False)),
@@ -117,17 +136,20 @@ class Search:
         )
 
     def draw(self, done: Sequence[FrozenTrial]) -> list[Configuration]:
-        """A wave's configurations after those that are done.
+        """The next wave's configurations: hyperparameters and the wave's structural options.
 
         What is tried whatever comes out is first, and then what Optuna's TPE draws within the ranges, from
         what was done within them; at random until that is a wave. Four digits, as a plan has them.
         """
+        choice = self.choice(done)
+        done = [trial for trial in done if _has(trial, choice)]
         if self.space.ranges is None:
-            return [point for point in self.known() if point not in [trial.params for trial in done]]
+            grid = [{**point, **choice} for point in self.known()]
+            return [point for point in grid if point not in [trial.params for trial in done]]
         ends, distributions = self.ends, self.distributions()
         seen = [
             create_trial(
-                params=trial.params,
+                params={name: trial.params[name] for name in ends},
                 distributions=distributions,
                 value=trial.value,
                 state=trial.state,
@@ -146,9 +168,10 @@ class Search:
         sampled = optuna.create_study(sampler=sampler)
         sampled.add_trials(seen)
         first = [] if done else self.known()
-        size = min(self.space.wave, self.trials - len(done))
+        size = min(self.space.wave, self.space.trials - len(done))
         drawn = [sampled.ask(distributions).params for _ in range(size - len(first))]
-        return [*first, *({name: _short(value, *ends[name]) for name, value in d.items()} for d in drawn)]
+        short = [{name: _short(value, *ends[name]) for name, value in d.items()} for d in drawn]
+        return [{**values, **choice} for values in [*first, *short]]
 
     @contextmanager
     def study(self, store: Store) -> Iterator[optuna.Study]:
@@ -197,6 +220,11 @@ class Search:
 def kept(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count: those that were trained."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _has(trial: FrozenTrial, choice: Mapping[str, Any]) -> bool:
+    """Whether a trial has these structural options."""
+    return all(trial.params.get(name) == value for name, value in choice.items())
 
 
 def _short(value: float, low: float, high: float) -> float:

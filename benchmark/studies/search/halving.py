@@ -22,7 +22,7 @@ from benchmark.store.store import Store
 from benchmark.sweep.execute import Progress
 from benchmark.sweep.run import Run
 
-Configuration = Mapping[str, float]
+Configuration = Mapping[str, Any]
 
 DIVERGED = 100.0
 """The error, in %, of a configuration whose numbers are no longer finite: it answers nothing."""

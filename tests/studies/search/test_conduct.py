@@ -661,3 +661,20 @@ def test_bad_input_is_one_line_and_writes_nothing(plan_path, tmp_path, text, opt
     with pytest.raises(UserError, match=message):
         search(plan=str(plan_path), spaces=spaces, results=tmp_path / "results", device="cpu", **arguments)
     assert not list((tmp_path).glob("results/**/search*"))
+
+
+def test_structural_options_take_turns_and_compete(plan_path, tmp_path, data):
+    starts = {"decoder_init": [0.01, "orthogonal"]}
+    ranges = {"lr": [0.1, 1.0], "stepsize": [0.01, 0.1]}
+    asked = searched(
+        plan_path, "FW-DTP", SearchSpace(ranges=ranges, options=starts, trials=2, wave=2, rungs=[1])
+    )
+    store = Store(tmp_path / "store")
+    with asked.study(store) as study:
+        conduct(asked, study, data, torch.device("cpu"), store, QUIET)
+        tried = [trial.params for trial in study.get_trials(deepcopy=False)]
+        found = winner(asked, study)
+    assert [params["decoder_init"] for params in tried] == [0.01, 0.01, "orthogonal", "orthogonal"]
+    assert [params["lr"] for params in tried[:2]] == [params["lr"] for params in tried[2:]]
+    assert found["options"] in ({"decoder_init": 0.01}, {"decoder_init": "orthogonal"})
+    assert found["lr"] in [params["lr"] for params in tried]

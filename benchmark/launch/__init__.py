@@ -1,0 +1,1 @@
+"""Where a sweep runs: several rows at once on one machine."""

@@ -170,7 +170,7 @@ def _resumed(rule: _Rule) -> str | None:
         second.load_state_dict(first.state_dict())
         if not _equal(rule.run(second), through):
             return (
-                f"resumed after epoch {stop}, training ends with other numbers; what changes from step to step "
+                f"resumed after epoch {stop}, training ends with other numbers; what changes in steps "
                 "must be in `self.state` (see `initial_state`), changed in place"
             )
     return None
@@ -183,7 +183,7 @@ def _neighbour(rule: _Rule) -> str | None:
     expected, found = rule.run(healthy), rule.run(poisoned)
     if not _equal(*({n: t[[0, 2]] for n, t in state.items()} for state in (expected, found))):
         return (
-            "a replica whose weights are not finite changes the others; no number may depend on all replicas, "
+            "a replica whose weights are not finite changes the others; no number may depend on all, "
             "such as a test for finite values"
         )
     return None

@@ -200,7 +200,8 @@ def _described(kind: Any) -> str:
         return " or ".join(map(_described, get_args(kind)))
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
-    return f"{kind.__name__} greater than 0" if kind in (int, float) else kind.__name__
+    numbers = {int: "int greater than 0", float: "finite float greater than 0"}
+    return numbers.get(kind, kind.__name__)
 
 
 def build(

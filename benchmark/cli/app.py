@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from benchmark.cli import report, rerun, run, search, sensitivity, status, timing
+from benchmark.cli import check, report, rerun, run, search, sensitivity, status, timing
 from benchmark.cli.options import run_app
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reproduce": run.reproduce,
     "rerun": rerun.rerun_command,
     "replay": rerun.replay_command,
+    "check": check.command,
     "sensitivity": sensitivity.command,
     "search": search.command,
     "timing": timing.command,

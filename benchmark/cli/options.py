@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -19,7 +18,6 @@ from benchmark.engine.execution import Compile, Precision, check_precision
 from benchmark.engine.memory import ran_out
 from benchmark.store.store import Store
 from benchmark.sweep.selection import Selection
-from benchmark.sweep.status import Status, status
 
 PlanName = Annotated[
     str, typer.Argument(metavar="PLAN", help="A file of paper_configs/ (table2, quick) or a path.")
@@ -118,11 +116,6 @@ def run_app(application: typer.Typer) -> None:
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         interrupted(128 + stopped)
-    except SystemExit as error:  # of a rule, or what it calls; a status of 0 would say that all went well
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{where.filename}, line {where.lineno}"
-        print(f"error: {place}: SystemExit({error.code!r}) found, allowed: other exceptions", file=sys.stderr)
-        sys.exit(1)
     except Exception as error:
         if ran_out(error):
             needs = "smaller networks or fewer replicas at once (of run: --replicas-per-pass) need less"
@@ -152,18 +145,10 @@ def warn(store: Store, said: Sequence[str] = ()) -> None:
             print(f"warning: not read: {problem}", file=sys.stderr)
 
 
-def warn_of_code(statuses: Iterable[Status]) -> None:
-    """Of stored seeds that another state of their method's code has trained."""
-    for found in statuses:
-        if found.other_code:
-            print(f"warning: {found.run.row} on {found.run.column}: {found.other_code}", file=sys.stderr)
-
-
 @contextmanager
 def warning(chosen: Selection) -> Iterator[None]:
     """Warn of problems in the store after a report. If a damaged run stops it, all are errors."""
-    store, config = chosen.store, chosen.plan.config
-    warn_of_code(status(run, store) for run in chosen.plan.runs(list(config.rows), list(config.columns)))
+    store = chosen.store
     try:
         yield
     except UserError as error:

@@ -24,7 +24,6 @@ from benchmark.cli.options import (
     note_empty,
     pick_device,
     warn,
-    warn_of_code,
 )
 from benchmark.cli.report import report_command
 from benchmark.common.errors import DataNotFound, UserError
@@ -73,7 +72,6 @@ def run(
     on = pick_device(device, chosen.precision)
     statuses = chosen.statuses()
     note_empty(chosen)
-    warn_of_code(statuses)
     warn(chosen.store, [found.detail for found in statuses])
     failures: list[str] = []
     for column in chosen.columns:

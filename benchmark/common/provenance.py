@@ -1,13 +1,9 @@
-"""Where and with what a run was made; no user or host names."""
+"""The device, the versions and the commit of a run. User and host names are left out."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
 import platform
 import subprocess
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -32,7 +28,7 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def git_commit() -> str:
-    """The commit of the code that runs, with `+changes` where the package differs from it."""
+    """The commit of the running code, with `+changes` if the package differs from it."""
     folder = Path(benchmark.__file__).parent
 
     def git(*arguments: str) -> str:
@@ -46,38 +42,13 @@ def git_commit() -> str:
         return "unknown"
 
 
-def code_of(kinds: Iterable[type]) -> str:
-    """A short hash of the files that define these classes; empty where one is in no file.
-
-    Comments and docstrings aside. It begins with the version of Python, which writes code out in its own way.
-    """
-    try:
-        files = [inspect.getfile(kind) for kind in kinds]
-        text = "".join(_code(file) for file in dict.fromkeys(files))
-    except (OSError, TypeError, ValueError, SyntaxError):
-        return ""
-    version = ".".join(platform.python_version_tuple()[:2])
-    return f"{version}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-@cache
-def _code(file: str) -> str:
-    """The code in a file as it was when first asked for, however it is laid out and explained."""
-    tree = ast.parse(Path(file).read_bytes())
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            texts = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
-            node.body = [n for n in body if n not in texts] or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
-
-
 def now() -> str:
-    """The time in UTC, to the second."""
+    """The current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
+    """The versions of the project, Python and the libraries that compute."""
     return {
         "benchmark": benchmark.__version__,
         "commit": git_commit(),

@@ -49,8 +49,6 @@ class Cell:
     """The test error of every seed, in per cent, after each epoch: (epochs, seeds)."""
     diverged: int = 0
     """Seeds whose numbers ended up not finite; they count like the others."""
-    mixes_code: bool = False
-    """See `StoredRun.mixes_code`."""
     paper: PaperCell | None = None
     comparison: Comparison | None = None
     verdict: Verdict | None = None
@@ -91,9 +89,9 @@ class Cell:
 
     @property
     def seeds(self) -> str:
-        """`n=5`, how many of them diverged, and whether one code trained them all."""
+        """`n=5`, and how many of them diverged."""
         diverged = f", {self.diverged} diverged" if self.diverged else ""
-        return f"n={len(self.errors)}{diverged}{', by changed code' if self.mixes_code else ''}"
+        return f"n={len(self.errors)}{diverged}"
 
     @property
     def apart(self) -> str:
@@ -161,7 +159,6 @@ def read_cells(plan: Plan, store: Store, paper: PaperTable) -> dict[tuple[str, s
                 key=stored.record["key"],
                 by_epoch=_by_epoch(stored),
                 diverged=int(stored.final["diverged"].sum()),
-                mixes_code=stored.mixes_code,
                 paper=printed,
             )
     for runs in found.values():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
@@ -18,8 +16,7 @@ from benchmark.config.files import (
 from benchmark.config.limits import LAST_SEED, MOST_EPOCHS, MOST_LAYERS, MOST_UNITS
 from benchmark.engine.execution import Precision
 from benchmark.engine.jacobian import MEASUREMENTS
-from benchmark.methods import METHODS, Method
-from benchmark.methods.network import ORTHOGONAL
+from benchmark.methods import METHODS
 
 Source = Literal["paper", "released code", "search", "guess"]
 """Where a value of a plan comes from."""
@@ -110,9 +107,9 @@ class Row(Strict):
     @model_validator(mode="after")
     def _taken(self) -> Row:
         method = METHODS[self.method]
-        _check_options(method, "options", self.options)
+        method.check_options(self.options, "options")
         for dataset, given in self.hyperparameters.items():
-            _check_options(method, f"hyperparameters.{dataset}.options", given.options)
+            method.check_options(given.options, f"hyperparameters.{dataset}.options")
             unknown = [name for name in given.values if name not in method.hyperparameters]
             missing = [name for name in method.hyperparameters if name not in given.values]
             if unknown or missing:
@@ -128,21 +125,6 @@ class Row(Strict):
     def all_options(self) -> dict[str, Any]:
         """The options with the method's defaults filled in."""
         return {**METHODS[self.method].options, **self.options}
-
-
-def _check_options(method: type[Method], place: str, options: Mapping[str, Any]) -> None:
-    """`ValueError` for an option that the method does not have, or a value it does not take."""
-    for name, value in options.items():
-        if name not in method.options:
-            allowed = ", ".join(method.options) or "none"
-            raise ValueError(f"{place}.{name}: {method.name} takes {allowed}")
-        if name == "decoder_init" and value == ORTHOGONAL:
-            continue
-        default = method.options[name]
-        if type(value) is not type(default):
-            raise ValueError(f"{place}.{name}: {value!r} found, {type(default).__name__} expected")
-        if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
-            raise ValueError(f"{place}.{name}: {value!r} found, must be finite and greater than 0")
 
 
 class Measure(Strict):

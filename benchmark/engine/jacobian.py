@@ -216,11 +216,12 @@ def update_angles(training: Training) -> Tensor:
 
 
 def _change(method: Method, network: Network, x: Tensor, y: Tensor) -> list[Tensor]:
-    """What one step of `method` on `network` changes every W_l by: L times (R, out in)."""
+    """The change of every W_l in one step of `method` on `network`: L tensors (R, out in)."""
     method.network = network
     layers = [network.f(l) for l in range(1, network.depth + 1)]
     before = [layer.weight.clone() for layer in layers]
-    method.train_step(x, y.expand(network.replicas, -1, -1), torch.zeros_like)
+    shared = (given.expand(network.replicas, -1, -1) for given in (x, y))
+    method.train_step(*shared, torch.zeros_like)
     return [(layer.weight - old).flatten(1) for layer, old in zip(layers, before, strict=True)]
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.common.errors import UserError
 from benchmark.engine.execution import Compiled, CompiledStep, Graphs, Step
 from benchmark.engine.samples import Split
 from benchmark.methods import Method, seeding
@@ -23,8 +22,8 @@ EVALUATION_BATCH = 256
 class Lane:
     """The replicas of one `Method` on one data set, minibatch by minibatch.
 
-    `seeds` has one entry a replica. Data order and noise are drawn per seed and epoch (see `streams`).
-    Nothing waits for the device: what is measured is summed up there.
+    `seeds` has one entry for each replica. Data order and noise are drawn for each seed and epoch (see
+    `seeding`). Sums stay on the device, so that nothing waits for it.
     """
 
     def __init__(
@@ -44,30 +43,27 @@ class Lane:
         self.batch_size = batch_size
         device = train.x.device
         replicas = len(seeds)
-        shared = list(dict.fromkeys(seeds))
-        group = replicas // len(shared)
-        grouped = [seed for seed in shared for _ in range(group)] == list(seeds)
-        # One minibatch a seed where replicas come in equal groups of a seed, else one a replica.
-        self.streams = shared if grouped else list(seeds)
+        self.streams = list(seeds[:1] if len(set(seeds)) == 1 else seeds)
+        """The seeds that draw minibatches and noise: one if all replicas share it, else one a replica."""
         self.generators = [torch.Generator(device) for _ in self.streams]
         self.one_hot = torch.eye(method.network.dims[-1], dtype=train.x.dtype, device=device)
         self.loss = torch.zeros(replicas, device=device)
         """Summed cross-entropy of the minibatches trained on since it was set to zero."""
         self.wrong = torch.zeros(replicas, dtype=torch.int64, device=device)
-        """Errors of the last `evaluation`."""
+        """Number of errors in the last `evaluation`."""
         self.finite = torch.ones(replicas, dtype=torch.bool, device=device)
-        """Whether all its logits were finite."""
+        """Whether all logits of the last `evaluation` were finite."""
         self.train_step: Step = method.train_step if compiled is None else CompiledStep(method, compiled)
         self.graphs = Graphs(self.generators) if graphed else None
 
     def pretraining(self, completed: int) -> Iterator[None]:
-        """Feedback pre-training through one epoch, after so many."""
+        """Run one epoch of feedback pre-training, after `completed` epochs."""
         for picked in self._minibatches("pretraining order", "pretraining noise", completed):
             self._run(self._pretrain_on, picked)
             yield
 
     def iterations(self, completed: int) -> Iterator[None]:
-        """Training through one epoch, after so many, pre-training included; adds to `loss`."""
+        """Train for one epoch, after `completed` epochs (pre-training included), and add to `loss`."""
         if isinstance(self.train_step, CompiledStep):
             self.train_step.restart()
         for picked in self._minibatches("order", "noise", completed):
@@ -75,7 +71,7 @@ class Lane:
             yield
 
     def evaluation(self) -> Iterator[None]:
-        """Through `test`; leaves `wrong` and `finite`."""
+        """Run through `test` and set `wrong` and `finite`."""
         self.wrong.zero_()
         self.finite.fill_(True)
         for picked in torch.split(torch.arange(len(self.test), device=self.test.x.device), EVALUATION_BATCH):
@@ -89,7 +85,7 @@ class Lane:
             self.graphs(work, picked)
 
     def _minibatches(self, order: str, noise: str, completed: int) -> Iterator[Tensor]:
-        """The indices (S, n) of an epoch's minibatches, the last one with what is left.
+        """The indices (streams, n) of an epoch's minibatches. The last one has the samples that are left.
 
         The order is drawn on the CPU, so that every device sees the same.
         """
@@ -100,18 +96,13 @@ class Lane:
         yield from torch.split(torch.stack(orders).to(self.train.x.device), self.batch_size, dim=1)
 
     def _pretrain_on(self, picked: Tensor) -> None:
-        """One step of feedback pre-training on the samples `picked` (S, n)."""
-        self.method.pretrain_step(self.train.x[picked].transpose(1, 2), self._noise)
+        """One step of feedback pre-training on the samples `picked` (streams, n)."""
+        self.method.pretrain_step(self._samples(picked), self._noise)
 
     def _train_on(self, picked: Tensor) -> None:
-        """One iteration on the samples `picked` (S, n)."""
-        x = self.train.x[picked].transpose(1, 2)
+        """One iteration on the samples `picked` (streams, n)."""
         y = self._per_replica(self.one_hot[self.train.y[picked]].transpose(1, 2))
-        logits = self.train_step(x, y, self._noise)
-        if (shape := getattr(logits, "shape", None)) != y.shape:
-            found = type(logits).__name__ if shape is None else f"{type(logits).__name__} {tuple(shape)}"
-            rule = type(self.method).__name__
-            raise UserError(f"{rule}.train_step returns {found}; the logits {tuple(y.shape)} are expected")
+        logits = self.train_step(self._samples(picked), y, self._noise)
         self.loss -= (functional.log_softmax(logits, dim=1) * y).sum((1, 2))
 
     def _evaluate_on(self, picked: Tensor) -> None:
@@ -120,20 +111,19 @@ class Lane:
         self.wrong += (logits.argmax(1) != self.test.y[picked]).sum(1)
         self.finite &= logits.isfinite().flatten(1).all(1)
 
+    def _samples(self, picked: Tensor) -> Tensor:
+        """The minibatch (R, in, n) of the samples `picked` (streams, n)."""
+        return self._per_replica(self.train.x[picked].transpose(1, 2))
+
     def _noise(self, like: Tensor) -> Tensor:
-        if not hasattr(self.method, "noise_std"):
-            raise UserError(
-                f"{type(self.method).__name__} asks for noise, but has no hyperparameter noise_std"
-            )
         drawn = like.new_empty(len(self.generators), *like.shape[1:])
         for replica, generator in zip(drawn, self.generators, strict=True):
             replica.normal_(generator=generator)
-        return self._per_replica(drawn).mul_(self.method.noise_std)
+        return self._per_replica(drawn)
 
-    def _per_replica(self, shared: Tensor) -> Tensor:
-        """(S, features, n) -> (R, features, n)."""
-        group = self.method.network.replicas // len(self.streams)
-        return shared if group == 1 else shared.repeat_interleave(group, dim=0)
+    def _per_replica(self, drawn: Tensor) -> Tensor:
+        """A view (R, features, n) of what every stream has drawn, (streams, features, n)."""
+        return drawn.expand(self.method.network.replicas, -1, -1)
 
 
 _END = object()

@@ -11,6 +11,7 @@ import itertools
 import re
 import zipfile
 import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from benchmark.common.errors import UserError
 from benchmark.engine.execution import Compiled, CompiledStep, Execution, Graphs, OnTensors, Step, on_tensors
 from benchmark.methods import METHODS, Method, Noise
 from benchmark.methods.network import ForwardPass, Network
-from benchmark.methods.target_propagation import TargetPropagation
+from benchmark.methods.target_propagation import LearnedDecoders, TargetPropagation
 
 QUANTITIES = ("W", "B", "tau", "logits")
 
@@ -156,6 +157,8 @@ def replay(
         name: torch.full((1, 1, 1), float(trace.array(name)), device=device)
         for name in method_class.hyperparameters
     }
+    if "noise_std" in hyperparameters:  # the noise of a trace is scaled already
+        hyperparameters["noise_std"].fill_(1)
     method = method_class(network, hyperparameters, options)
     samples, classes = trace.minibatches(dims)
     deviation = Deviation(file, method_class.name, len(samples))
@@ -196,9 +199,7 @@ def _replay_whole_step(
     y: Tensor,
     deviation: Deviation,
 ) -> None:
-    updates = 0
-    if isinstance(method, TargetPropagation) and method.learns_feedback:
-        updates = method.feedback_updates
+    updates = method.feedback_updates if isinstance(method, LearnedDecoders) else 0
     prefixes = [f"s{step}_u{update}_noise" for update in range(updates)]
     drawn = (
         f"{prefix}{i}"
@@ -248,13 +249,12 @@ def _replay_step(
         return tau
 
     # The method's own step functions, each with a comparison behind it.
-    if isinstance(method, TargetPropagation):
-        update_decoders, targets = method.update_decoders, method.targets
-        with (
-            mock.patch.object(method, "update_decoders", checked_update),
-            mock.patch.object(method, "targets", checked_targets),
-        ):
-            method.train_step(x, y, noise)
-    else:
+    with ExitStack() as patched:
+        if isinstance(method, TargetPropagation):
+            targets = method.targets
+            patched.enter_context(mock.patch.object(method, "targets", checked_targets))
+        if isinstance(method, LearnedDecoders):
+            update_decoders = method.update_decoders
+            patched.enter_context(mock.patch.object(method, "update_decoders", checked_update))
         method.train_step(x, y, noise)
     _compare_end(method, trace, step, x, deviation)

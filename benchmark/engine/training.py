@@ -12,34 +12,33 @@ from torch import Tensor
 from benchmark.engine.execution import Compiled, Execution
 from benchmark.engine.lanes import EVALUATION_BATCH, Cores, Lane
 from benchmark.engine.samples import Split
-from benchmark.methods import Method, seeding
+from benchmark.methods import Method
 
 SEMANTICS = 1
-"""Part of every run's key: raise it when a change to the code changes numbers beyond rounding."""
+"""Part of every run's key. Raise it when a change to the code changes numbers beyond rounding."""
 
 
 @dataclass
 class EpochResult:
-    """What one epoch measured, one entry a replica."""
+    """The measurements of one epoch, with one entry for each replica."""
 
     epoch: int
     train_loss: list[float]
     """Mean cross-entropy over the epoch's minibatches, each before its own update."""
     test_error: list[float]
-    """Per cent of the evaluation samples."""
+    """In per cent of the evaluation samples."""
     diverged: list[bool]
-    """Whether loss or logits are no longer finite."""
+    """Whether the loss or a logit is not finite."""
 
 
 class Training:
     """A method's `R` replicas on one data set, epoch by epoch.
 
-    `seeds` has one entry a replica. Data order, initial weights and noise are drawn per seed and epoch
-    (see `streams`), so the state between epochs is the weights, what a rule keeps beside them, and a counter.
+    `seeds` has one entry for each replica. Data order, initial weights and noise are drawn for each seed
+    and epoch (see `seeding`). So the state between epochs is weights, the rule's own state, and a counter.
 
-    All replicas share their matrix products, except where they are compiled for a CPU: there each of
-    them trains by itself, on a core of its own, since caches hold one replica and not five, and five do
-    not share out evenly between two cores.
+    All replicas share their matrix products, except compiled ones on a CPU: there each replica trains on a
+    core of its own. Caches hold one replica and not five, and five replicas keep two cores busy unevenly.
     """
 
     def __init__(
@@ -80,31 +79,26 @@ class Training:
 
     @property
     def epoch(self) -> int:
-        """Epochs of training proper done; zero or less during pre-training."""
+        """Epochs done without pre-training: zero or less during pre-training."""
         return self.completed - self.method.pretraining
 
     @property
     def execution(self) -> Execution:
-        """How iterations run: as asked for, unless compiling failed."""
+        """How iterations run. If compiling failed, they run eagerly."""
         failed = self._compiled is not None and self._compiled.failed
         return Execution.EAGER if failed else self._execution
 
     @property
     def loss(self) -> Tensor:
-        """Summed cross-entropy (R,) of the minibatches that `iterations` has trained on in this epoch."""
+        """Summed cross-entropy (R,) of this epoch's minibatches so far."""
         return torch.cat([lane.loss for lane in self.lanes])
 
     def run_epoch(self) -> EpochResult | None:
-        """Train for one epoch and evaluate; None for an epoch of pre-training."""
+        """Train for one epoch and evaluate. The result of an epoch of pre-training is None."""
         pretraining = self.completed < self.method.pretraining
-        with seeding.unused_global_generator(type(self.method).__name__, "`noise`"):
-            self._cores.advance(
-                [lane.pretraining(self.completed) for lane in self.lanes]
-                if pretraining
-                else self._iterations()
-            )
-        for lane in self.lanes:
-            lane.method.refuse_hidden_state()
+        self._cores.advance(
+            [lane.pretraining(self.completed) for lane in self.lanes] if pretraining else self._iterations()
+        )
         self.completed += 1
         if pretraining:
             return None
@@ -118,7 +112,7 @@ class Training:
         )
 
     def iterations(self, at_once: int = 1) -> Iterator[None]:
-        """Train through one epoch, so many minibatches of every replica at a time."""
+        """Train for one epoch, `at_once` minibatches of every replica at a time."""
         running = self._iterations()
         while self._cores.advance(running, at_once):
             yield
@@ -129,7 +123,7 @@ class Training:
         return [lane.iterations(self.completed) for lane in self.lanes]
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Error on `test` in per cent and whether all logits are finite, both (R,)."""
+        """The error on `test` in per cent, and whether all logits are finite, both (R,)."""
         self._cores.advance([lane.evaluation() for lane in self.lanes])
         wrong = torch.cat([lane.wrong for lane in self.lanes])
         return 100.0 * wrong.to(torch.float64) / len(self.test), torch.cat([l.finite for l in self.lanes])
@@ -139,7 +133,7 @@ class Training:
         return (x.T[None] for x in torch.split(self.test.x, EVALUATION_BATCH))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a later process needs to go on bit for bit."""
+        """Everything that another process needs to resume bit for bit."""
         return {"completed": self.completed, "network": self.method.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

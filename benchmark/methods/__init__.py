@@ -1,10 +1,10 @@
-"""One learning rule a file. A new file here that defines a `Method` with a name is all a method needs."""
+"""One learning rule a file. A new file here that defines a `Method` with a name is all a rule needs."""
 
 import importlib
 import pkgutil
 
 from benchmark.common.errors import UserError
-from benchmark.methods.base import Method, Noise, build
+from benchmark.methods.base import Hyperparameter, Method, Noise, build
 
 METHODS: dict[str, type[Method]] = {}
 """Every learning rule by its `name`."""
@@ -14,7 +14,7 @@ for _module in pkgutil.iter_modules(__path__):
     _file = f"benchmark/methods/{_module.name}.py"
     try:
         _contents = vars(importlib.import_module(f"{__name__}.{_module.name}"))
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise UserError(f"{_file} cannot be imported: {type(error).__name__}: {error}") from error
     for _found in _contents.values():
         if isinstance(_found, type) and issubclass(_found, Method) and _found.__module__ != Method.__module__:
@@ -23,7 +23,7 @@ for _found, _file in _classes.items():
     if "name" in vars(_found):
         if (_other := METHODS.setdefault(_found.name, _found)) is not _found:
             raise UserError(f"{_file}: {_classes[_other]} has a method named {_found.name!r} already")
-    elif not _found.__subclasses__():  # nothing that others vary, as TargetPropagation is
-        raise UserError(f"{_file}: {_found.__name__} has no `name` of its own, by which plans would call it")
+    elif not _found.__subclasses__():  # a class with subclasses is a base such as TargetPropagation
+        raise UserError(f"{_file}: {_found.__name__} needs a `name`, which plans use")
 
-__all__ = ["METHODS", "Method", "Noise", "build"]
+__all__ = ["METHODS", "Hyperparameter", "Method", "Noise", "build"]

@@ -1,33 +1,21 @@
 """BP, error backpropagation (Rumelhart, Hinton, and Williams 1986)."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-
 from torch import Tensor
 
-from benchmark.methods.base import Method, Noise, cross_entropy_gradient
-from benchmark.methods.network import weight_count
+from benchmark.methods.base import Hyperparameter, Method, Noise, cross_entropy_gradient
 
 
 class BP(Method):
     """Plain SGD on the cross-entropy.
 
-    `as_released` reproduces the authors' code, whose weight gradient is the outer product of the error
-    with the *preactivation* of the layer below instead of its activation.
+    `as_released` reproduces the authors' code. Its weight gradient is the outer product of the error with
+    the *preactivation* of the layer below instead of the activation.
     """
 
     name = "BP"
-    options: ClassVar[Mapping[str, Any]] = {"as_released": False}
 
-    lr: Tensor
-    as_released: bool
-
-    @classmethod
-    def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int:
-        """Activations and weight gradients of every layer, errors of all but the first."""
-        return 2 * weight_count(dims) + weight_count(dims[1:])
+    lr: Hyperparameter
+    as_released: bool = False
 
     def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         h = self.network.pass_forward(x)

@@ -3,14 +3,11 @@
 Shapes, everywhere in this package:
     weights       (R, out, in)
     activations   (R, features, n)      n samples, one a column, as in the paper's `W_l h_{l-1}`
-    minibatches   (S, features, n)      S divides R; S < R when R / S neighbouring replicas
-                                        (same seed, other hyperparameters) share a minibatch
-Index 0 of every list is a placeholder, so that `W_l` of the paper is `encoders[l]` here.
+Replicas that share a minibatch see it as an expanded view, with stride 0 along the replica axis.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,9 +19,7 @@ from torch import Tensor, nn
 from benchmark.methods import seeding
 
 DECODER_INIT = 0.01
-"""Learned and fixed decoders start uniform in (-0.01, 0.01): Section "Weak and Strict Conditions"."""
-ORTHOGONAL = "orthogonal"
-"""The other start of decoders, that of the authors' development repository: random orthogonal, gain 1."""
+"""Decoders start uniform in (-0.01, 0.01): section "Weak and Strict Conditions"."""
 
 # The paper's code divides by std + 1e-12; layer_norm divides by sqrt(var + eps).
 _EPSILON = 1e-24
@@ -60,6 +55,15 @@ class Trace:
     rstd: Tensor | None = None
 
 
+class Version:
+    """Marks a state of a layer's weight. Two are the same state only if they are the same object."""
+
+
+def _distinct(u: Tensor) -> Tensor:
+    """The minibatch (1, in, n) that all replicas share, or `u` (R, in, n) if each has its own."""
+    return u[:1] if u.stride(0) == 0 else u
+
+
 class Layer(nn.Module):
     """The map u -> N(phi(W u)) of every replica: an encoder f_l or a decoder g_l (Eq. 12).
 
@@ -74,16 +78,17 @@ class Layer(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.tanh = tanh
         self.normalised = normalised
+        self.version = Version()
+        """Another object after every `descend`."""
 
     def linear(self, u: Tensor) -> Tensor:
         """W u, (R, out, n). Replicas that share a minibatch are one tall matrix product."""
-        replicas, out, width = self.weight.shape
-        shared, _, n = u.shape
-        product = torch.bmm(self.weight.view(shared, replicas // shared * out, width), u)
-        return product.view(replicas, out, n)
+        u = _distinct(u)
+        product = torch.bmm(self.weight.view(len(u), -1, self.weight.shape[2]), u)
+        return product.view(*self.weight.shape[:2], u.shape[2])
 
     def forward(self, u: Tensor) -> Tensor:
-        """N(phi(W u)), (R, out, n), of an input (R, in, n) or a shared one (S, in, n)."""
+        """N(phi(W u)), (R, out, n), of an input (R, in, n)."""
         z = self.linear(u)
         if self.tanh:
             z = torch.tanh(z)
@@ -117,15 +122,16 @@ class Layer(nn.Module):
 
     def gradient(self, delta: Tensor, u: Tensor) -> Tensor:
         """The gradient at the weight, delta u^T (R, out, in), given `delta` (R, out, n) at `W u`."""
-        shared, _, n = u.shape
-        return torch.bmm(delta.reshape(shared, -1, n), u.transpose(1, 2)).view(self.weight.shape)
+        u = _distinct(u)
+        delta = delta.reshape(len(u), -1, u.shape[2])
+        return torch.bmm(delta, u.transpose(1, 2)).view(self.weight.shape)
 
     def descend(self, step: Tensor, u: Tensor) -> None:
         """W <- W - step u^T: `step` (R, out, n) is the learning rate times the gradient at `W u`."""
-        replicas, out, width = self.weight.shape
-        shared, _, n = u.shape
-        weight = self.weight.data.view(shared, replicas // shared * out, width)
-        weight.baddbmm_(step.reshape(shared, -1, n), u.transpose(1, 2), alpha=-1.0)
+        u = _distinct(u)
+        weight = self.weight.data.view(len(u), -1, self.weight.shape[2])
+        weight.baddbmm_(step.reshape(len(u), -1, u.shape[2]), u.transpose(1, 2), alpha=-1.0)
+        self.version = Version()
 
 
 class ForwardPass:
@@ -137,19 +143,15 @@ class ForwardPass:
         for encoder in encoders:
             self.traces.append(encoder.trace(x))
             x = self.traces[-1].output
-        # h_{l-1} - g_l(h_l), remembered by l until g_l changes: see methods/dtp.py
-        self.differences: dict[int, Tensor] = {}
+        self.differences: dict[int, tuple[Version, Tensor]] = {}
+        """h_{l-1} - g_l(h_l) by l, with the version of g_l: see `DifferenceCorrection`."""
 
     def __getitem__(self, layer: int) -> Tensor:
         return self.x if layer == 0 else self.traces[layer - 1].output
 
     def trace(self, layer: int) -> Trace:
-        """What encoder f_l computed."""
+        """The trace of encoder f_l."""
         return self.traces[layer - 1]
-
-
-FEEDBACK = ("none", "decoders", "alignment")
-"""What the backward path can hold: see `Network`."""
 
 
 class Network(nn.Module):
@@ -196,18 +198,20 @@ class Network(nn.Module):
         """Decoder g_l, l = 2..L (for FA the layer that holds M_l)."""
         return self._feedback[layer - 2]  # type: ignore[return-value]
 
-    def part(self, replicas: slice, *, copied: bool = False) -> Network:
-        """Some of the replicas, on the same weights in memory or on copies."""
+    def norm(self, z: Tensor) -> Tensor:
+        """N of the hidden layers: `norm`, or the identity."""
+        return norm(z) if self.kind["hidden_norm"] else z
+
+    def part(self, replicas: slice) -> Network:
+        """The network of some of the replicas, on the same weights in memory."""
         encoders, feedback = (
             [layer.weight.data[replicas] for layer in layers]  # type: ignore[index]
             for layers in (self._encoders, self._feedback)
         )
-        if copied:
-            encoders, feedback = ([weight.clone() for weight in weights] for weights in (encoders, feedback))
         return Network(encoders, feedback, **self.kind)
 
     def pass_forward(self, x: Tensor) -> ForwardPass:
-        """Equation 3: h_l = f_l(h_{l-1}), from a minibatch `x` (S, in, n)."""
+        """Equation 3: h_l = f_l(h_{l-1}), from a minibatch `x` (R, in, n)."""
         return ForwardPass(x, self._encoders)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,12 +219,6 @@ class Network(nn.Module):
         for encoder in self._encoders:
             x = encoder(x)
         return x
-
-
-def as_written(place: str) -> str:
-    """A place in a network as a rule names it: `f(1).weight` for the module tree's `_encoders.0.weight`."""
-    place = re.sub(r"\b_encoders\.(\d+)", lambda found: f"f({int(found[1]) + 1})", place)
-    return re.sub(r"\b_feedback\.(\d+)", lambda found: f"g({int(found[1]) + 2})", place)
 
 
 def initial_weights(
@@ -231,10 +229,11 @@ def initial_weights(
     decoder_init: float | str = DECODER_INIT,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Encoder and feedback weights of one network a seed, drawn on the CPU so every device starts alike.
+    """Draw encoder and feedback weights, one network for each seed, on the CPU so every device starts alike.
 
-    W_l is random orthogonal. B_l is uniform in (-decoder_init, decoder_init), or random orthogonal for
-    `ORTHOGONAL`. FA's M_l is normal with the mean and standard deviation of W_l.
+    W_l is random orthogonal. B_l is uniform in (-decoder_init, decoder_init). For "orthogonal", as in the
+    authors' development repository, B_l is random orthogonal. FA's M_l is normal with the mean and standard
+    deviation of W_l.
     """
     encoders: dict[int, list[Tensor]] = {}
     feedbacks: dict[int, list[Tensor]] = {}
@@ -259,9 +258,16 @@ def _feedback_weight(
 ) -> Tensor:
     if feedback == "alignment":
         return torch.empty_like(weight).normal_(weight.mean().item(), weight.std().item(), generator=draw)
-    if decoder_init == ORTHOGONAL:
+    if decoder_init == "orthogonal":
         return nn.init.orthogonal_(torch.empty(weight.shape[1], weight.shape[0]), generator=draw)
     return torch.empty_like(weight.T).uniform_(-decoder_init, decoder_init, generator=draw)
+
+
+def meta_weights(dims: Sequence[int], replicas: int, *, feedback: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Encoder and feedback weights on the device `meta`: shapes without numbers."""
+    encoders = [torch.empty(replicas, out, width, device="meta") for width, out in pairwise(dims)]
+    held = encoders[1:] if feedback != "none" else []
+    return encoders, [torch.empty_like(w.mT if feedback == "decoders" else w) for w in held]
 
 
 def weight_count(dims: Sequence[int]) -> int:

@@ -1,28 +1,22 @@
 """Shallow learning (as in Frenkel, Lefebvre, and Bol 2021): only the output layer learns."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from benchmark.methods.base import Method, Noise, cross_entropy_gradient
+from benchmark.methods.base import Hyperparameter, Method, Noise, cross_entropy_gradient
 from benchmark.methods.network import weight_count
 
 
 class Shallow(Method):
-    """SGD on the cross-entropy of the output layer; the hidden layers stay as they were initialised.
+    """SGD on the cross-entropy of the output layer. The hidden layers keep their initial weights.
 
-    A baseline: a method with a larger test error has shown no gain from training its hidden layers.
+    This is a baseline: a method with a larger test error gains nothing from training its hidden layers.
     """
 
     name = "Shallow"
 
-    lr: Tensor
-
-    @classmethod
-    def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int:
-        """Activations of every layer, the weight gradient of the last."""
-        return weight_count(dims) + weight_count(dims[-2:])
+    lr: Hyperparameter
 
     @classmethod
     def trained_weights(cls, dims: Sequence[int]) -> int:

@@ -1,58 +1,25 @@
-"""The iteration that TP and its variants share; a variant says what it does differently."""
+"""The parts that TP and its variants share: one iteration, learned decoders, the difference correction."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor
 
-from benchmark.methods.base import Method, Noise, cross_entropy_gradient
-from benchmark.methods.network import DECODER_INIT, ForwardPass, weight_count
+from benchmark.methods.base import Hyperparameter, Method, Noise, cross_entropy_gradient
+from benchmark.methods.network import DECODER_INIT, ForwardPass
 
 
 class TargetPropagation(Method):
-    """Feedback updates, then targets from the output down, then one local step an encoder."""
+    """Targets from the output down to the first layer, then one local step for every encoder."""
 
-    hyperparameters: ClassVar[tuple[str, ...]] = ("lr", "stepsize", "lr_feedback", "noise_std")
-    options: ClassVar[Mapping[str, Any]] = {
-        "feedback_updates": 5,
-        "decoder_init": DECODER_INIT,
-    }
     feedback = "decoders"
-    learns_feedback = True
 
-    lr: Tensor
-    stepsize: Tensor
-    lr_feedback: Tensor
-    noise_std: Tensor
-    feedback_updates: int
-
-    @classmethod
-    def pretraining_epochs(cls, options: Mapping[str, Any]) -> int:
-        return options["feedback_updates"] if cls.learns_feedback else 0
-
-    @classmethod
-    def multiply_adds(cls, dims: Sequence[int], options: Mapping[str, Any]) -> int:
-        """Activations and weight gradients of every layer; targets and feedback of all but the first."""
-        updates = options["feedback_updates"] if cls.learns_feedback else 0
-        feedback = cls.feedback_multiply_adds(dims, updates)
-        return 2 * weight_count(dims) + weight_count(dims[1:]) + feedback
-
-    @classmethod
-    def feedback_multiply_adds(cls, dims: Sequence[int], updates: int) -> int:
-        """Those of `updates` feedback updates and of the corrections of the targets."""
-        raise NotImplementedError
-
-    def pretrain_step(self, x: Tensor, noise: Noise) -> None:
-        """One feedback update a minibatch, as released."""
-        self.update_decoders(self.network.pass_forward(x), noise)
+    lr: Hyperparameter
+    stepsize: Hyperparameter
+    decoder_init: float | Literal["orthogonal"] = DECODER_INIT
 
     def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         h = self.network.pass_forward(x)
-        if self.learns_feedback:
-            for _ in range(self.feedback_updates):
-                self.update_decoders(h, noise)
         self.update_encoders(h, self.targets(h, y))
         return h[self.network.depth]
 
@@ -75,6 +42,47 @@ class TargetPropagation(Method):
             half_gradient = f.backward(h.trace(l), h[l] - tau[l])
             f.descend(half_gradient.mul_(2 * self.lr / h.x.shape[-1]), h[l - 1])
 
+
+class LearnedDecoders(TargetPropagation):
+    """Target propagation whose decoders learn: before training, and in every iteration before the targets."""
+
+    learns_feedback = True
+
+    lr_feedback: Hyperparameter
+    noise_std: Hyperparameter
+    feedback_updates: int = 5
+
+    @classmethod
+    def pretraining_epochs(cls, options: Mapping[str, Any]) -> int:
+        """As released, as many epochs as there are feedback updates in an iteration."""
+        return int(options["feedback_updates"])
+
+    def pretrain_step(self, x: Tensor, noise: Noise) -> None:
+        """One feedback update a minibatch, as released."""
+        self.update_decoders(self.network.pass_forward(x), noise)
+
+    def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+        h = self.network.pass_forward(x)
+        for _ in range(self.feedback_updates):
+            self.update_decoders(h, noise)
+        self.update_encoders(h, self.targets(h, y))
+        return h[self.network.depth]
+
     def update_decoders(self, h: ForwardPass, noise: Noise) -> None:
         """One SGD step on the feedback loss of every decoder, from g_L down to g_2."""
         raise NotImplementedError
+
+
+class DifferenceCorrection(TargetPropagation):
+    """Targets corrected by what the decoders get wrong about the activations: Equation 8."""
+
+    def propagate(self, l: int, target: Tensor, h: ForwardPass) -> Tensor:
+        """Eq. 8: tau_{l-1} = N( g_l(tau_l) + h_{l-1} - g_l(h_l) )."""
+        return self.network.norm(self.network.g(l)(target) + self.difference(l, h))
+
+    def difference(self, l: int, h: ForwardPass) -> Tensor:
+        """h_{l-1} - g_l(h_l), computed again only after `g_l.descend`."""
+        g = self.network.g(l)
+        if l not in h.differences or h.differences[l][0] is not g.version:
+            h.differences[l] = g.version, h[l - 1] - g(h[l])
+        return h.differences[l][1]

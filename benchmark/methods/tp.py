@@ -1,23 +1,16 @@
 """TP, target propagation (Bengio 2014): section "Overview", Equations 4-7."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from benchmark.methods.base import Noise
-from benchmark.methods.network import ForwardPass, weight_count
-from benchmark.methods.target_propagation import TargetPropagation
+from benchmark.methods.network import ForwardPass
+from benchmark.methods.target_propagation import LearnedDecoders
 
 
-class TP(TargetPropagation):
-    """Targets through the decoders as they are; decoders learn to reconstruct."""
+class TP(LearnedDecoders):
+    """Targets are sent through the decoders as they are. The decoders learn to reconstruct."""
 
     name = "TP"
-
-    @classmethod
-    def feedback_multiply_adds(cls, dims: Sequence[int], updates: int) -> int:
-        """An update of B_l: f_l(q), g_l and the weight gradient."""
-        return 3 * updates * weight_count(dims[1:])
 
     def propagate(self, l: int, target: Tensor, h: ForwardPass) -> Tensor:
         """tau_{l-1} = g_l(tau_l)."""
@@ -27,7 +20,7 @@ class TP(TargetPropagation):
         """Reconstruction loss || g_l(f_l(q)) - q ||^2, q = h_{l-1} + eps (Eq. 7 without its 1/2)."""
         for l in reversed(range(2, self.network.depth + 1)):
             f, g = self.network.f(l), self.network.g(l)
-            q = h[l - 1] + noise(h[l - 1])
+            q = h[l - 1] + self.noise_std * noise(h[l - 1])
             up = f(q)
             reconstruction = g.trace(up)
             half_gradient = g.backward(reconstruction, reconstruction.output - q)

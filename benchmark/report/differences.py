@@ -126,7 +126,6 @@ class Differences:
         used = {row: self.plan.config.hyperparameters(row, column) for row in stored}
         guessed = [row for row, given in used.items() if given is not None and given.source == "guess"]
         borrowed = [row for row in stored if column not in self.plan.config.rows[row].hyperparameters]
-        mixed = [row for row in stored if self.cells[row, column].mixes_code]
         said = ["Nothing to compare."]
         if pairs:
             left_out = f"; not tested: {len(pairs) - len(tested)}" if len(tested) < len(pairs) else ""
@@ -135,7 +134,6 @@ class Differences:
         for what, named in (
             ("Hyperparameters guessed", guessed),
             ("Hyperparameters of another data set", borrowed),
-            ("By changed code", mixed),
             ("Not stored", missing(self.cells, column)),
         ):
             said += [f"{what}: {', '.join(map(self.plan.label, named))}."] if named else []

@@ -16,7 +16,6 @@ from benchmark.common.errors import UserError
 from benchmark.common.statistics import Estimate
 from benchmark.comparison.cells import Cell, read_cells
 from benchmark.config import PaperCell, PaperTable
-from benchmark.methods import METHODS
 from benchmark.report import latex, markdown
 from benchmark.report.files import write_texts
 from benchmark.store.store import Store
@@ -208,11 +207,11 @@ def _lines(
             how = f"{command(plan, 'table3')} --again"
             raise UserError(f"Table 3 on {device}: {cost.method} was measured {what}; measure anew: {how}")
         found[cost.method, cost.replicas] = cost
-    adds = {row: METHODS[run.method].multiply_adds(run.dims, run.options) for row, run in runs.items()}
+    adds = {row: cost.multiply_adds for (row, _), cost in found.items()}
     first = found[ROWS[0], 1].time if (ROWS[0], 1) in found else None
     lines = []
     for row in ROWS:
-        needed, reference = adds[row], adds[ROWS[0]]
+        needed, reference = adds.get(row), adds.get(ROWS[0])
         line = Line(
             method=row,
             alone=found.get((row, 1)),

@@ -75,7 +75,6 @@ class _Sitting(Strict, extra="ignore"):
     versions: _Versions
     # What the first runs do not say:
     execution: Literal["eager", "compiled", "graphed"] = "eager"
-    method_code: str = ""
     replicas_per_pass: int = Field(default=1, ge=1)
     # Of a run that was put together from others:
     seeds: list[int] = []
@@ -122,12 +121,6 @@ class StoredRun:
     def final(self) -> pd.DataFrame:
         """The last epoch, one row a seed, indexed by seed."""
         return self.after(self.spec["epochs"])
-
-    @property
-    def mixes_code(self) -> bool:
-        """Whether different states of its method's code trained its seeds or epochs, as far as is known."""
-        codes = {code for sitting in self.record["sittings"] if (code := sitting.get("method_code"))}
-        return len(codes) > len({code.partition("-")[0] for code in codes})  # one a version of Python
 
     def after(self, epoch: int) -> pd.DataFrame:
         """An epoch from 1 on, one row a seed, indexed by seed."""

@@ -158,7 +158,6 @@ def _train(
             "device": provenance.device_name(device),
             "execution": how.value,
             "replicas_per_pass": min(size, len(run.seeds)),
-            "method_code": METHODS[run.method].code,
             "versions": provenance.versions(),
         }
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmark.engine import flops
 from benchmark.engine.execution import Precision
 from benchmark.engine.jacobian import MEASUREMENTS
 from benchmark.engine.training import SEMANTICS
@@ -113,7 +114,7 @@ class Run:
 
     def multiply_adds(self, samples: int) -> float | None:
         """Multiply-adds of training on so many samples, without pre-training. None if unknown."""
-        per_sample = METHODS[self.method].multiply_adds(self.dims, self.options)
+        per_sample = flops.multiply_adds(METHODS[self.method], self.dims, self.options)
         return None if per_sample is None else float(per_sample) * samples * self.epochs * len(self.seeds)
 
     def build(self, device: torch.device | str) -> Method:

@@ -7,8 +7,7 @@ twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import pandas as pd
 
 from benchmark.common.errors import Unreadable, UserError
-from benchmark.methods import METHODS
 from benchmark.store.record import StoredRun, slug
 from benchmark.store.store import Store
 from benchmark.sweep.run import Run, differences
@@ -44,8 +42,6 @@ class Status:
     """Measured so far; only for a partial run."""
     epochs_done: int = 0
     """Pre-training included."""
-    other_code: str = ""
-    """What to say of it where another state of its method's code has trained it, or some of it."""
 
 
 def status(run: Run, store: Store) -> Status:
@@ -57,21 +53,14 @@ def status(run: Run, store: Store) -> Status:
 
 
 def _status(run: Run, store: Store) -> Status:
-    if (stored := store.load(run.key)) is not None:
-        other = _other_code(run, [stored.record])
-        return Status(run, State.STORED, other, epochs_done=run.total_epochs, other_code=other)
+    if store.load(run.key) is not None:
+        return Status(run, State.STORED, epochs_done=run.total_epochs)
     partial = _partial(run, store)
     if run.measure and store.folder(run.unmeasured.key) is not None:
-        other, detail = "", f"stored without {', '.join(run.measure)}"
-        with suppress(UserError):  # its damage is said elsewhere, and the run trains in its place
-            if (unmeasured := store.load(run.unmeasured.key)) is not None:
-                other = _other_code(run, [unmeasured.record])
-        if other:
-            detail = f"{detail}; {other}"
+        detail = f"stored without {', '.join(run.measure)}"
         if partial is None:
-            return Status(run, State.UNMEASURED, detail, other_code=other)
-        other = partial.other_code or other
-        return replace(partial, detail=f"{detail}; with: {partial.detail}", other_code=other)
+            return Status(run, State.UNMEASURED, detail)
+        return replace(partial, detail=f"{detail}; with: {partial.detail}")
     if partial is not None:
         return partial
     for folder in store.folders(run.column):
@@ -83,16 +72,6 @@ def _status(run: Run, store: Store) -> Status:
             if _same_protocol(stored.spec, run.spec):
                 return Status(run, State.STALE, f"stored with {differences(stored.spec, run.spec)}")
     return Status(run, State.MISSING)
-
-
-def _other_code(run: Run, records: Iterable[Mapping[str, Any]]) -> str:
-    """What to say where another state of the method's code has trained, as far as these records tell."""
-    now = METHODS[run.method].code
-    before = {sitting.get("method_code") for record in records for sitting in record["sittings"]}
-    known = {code for code in before if code and code.partition("-")[0] == now.partition("-")[0]}
-    if known <= {now}:
-        return ""
-    return f"{run.method} has changed since; if its numbers have, raise its `version` to train anew"
 
 
 def _partial(run: Run, store: Store) -> Status | None:
@@ -112,10 +91,7 @@ def _partial(run: Run, store: Store) -> Status | None:
         details.append(f"{int(reached)} of {run.total_epochs} epochs")
         done += (1 - share) * reached
         pace = begun["log"]["seconds"] / ((1 - share) * reached) if reached else None
-    logs = [begun["log"]] if begun is not None else []
-    if other := _other_code(run, [*(source.record for source in found.values()), *logs]):
-        details.append(other)
-    return Status(run, State.PARTIAL, ", ".join(details), pace, int(done), other)
+    return Status(run, State.PARTIAL, ", ".join(details), pace, int(done))
 
 
 def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:

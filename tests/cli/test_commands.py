@@ -231,24 +231,6 @@ def test_reports_of_another_protocol(command: Command, tmp_path: Path) -> None:
     assert "changed since the run was stored" in fails(command(*report, "--epochs", "2"))
 
 
-def test_changed_code_of_a_method_is_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command(*RUN)[0] == 0
-    monkeypatch.setattr(BP, "code", f"{BP.code}, changed")
-    said = "BP has changed since; if its numbers have, raise its `version` to train anew"
-    code, _, err = command(*RUN)
-    assert (code, err) == (0, f"warning: BP on {MINI}: {said}\n")
-    code, out, _ = command("status", "tiny.yaml", "--results", "results")
-    assert (code, out.count("has changed since")) == (0, 1)
-    assert "store intact" in out
-    for words in (
-        ("report", "tiny.yaml"),
-        ("report", "tiny.yaml", "--method", "FA"),
-        ("verify", "--plan", "tiny.yaml"),
-    ):
-        code, _, err = command(*words, "--results", "results")
-        assert (code, err) == (0, f"warning: BP on {MINI}: {said}\n"), words
-
-
 def test_what_goes_on_says_from_where(command: Command) -> None:
     assert command(*RUN, "--method", "BP", "--seeds", "1")[0] == 0
     code, out, _ = command(*RUN)

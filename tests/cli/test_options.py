@@ -1,14 +1,11 @@
 """Options that the commands share: what they select, and how a command fails."""
 
-import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import typer
 
-from benchmark.cli.options import pick_device, run_app
+from benchmark.cli.options import pick_device
 from benchmark.common.errors import UserError
 from benchmark.config import PROJECT
 from benchmark.report import contents
@@ -108,22 +105,3 @@ def test_the_device_is_the_current_one(
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
     assert str(pick_device(asked)) == expected
     assert list(map(str, current)) == ([] if expected == "cpu" else [expected])
-
-
-@pytest.mark.parametrize("status", [0, 3, None])
-def test_no_rule_ends_a_command_as_if_all_went_well(
-    status: int | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    app = typer.Typer(add_completion=False)
-
-    @app.command()
-    def command() -> None:
-        raise SystemExit(status)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["benchmark"])
-        with pytest.raises(SystemExit) as ended:
-            run_app(app)
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert re.fullmatch(rf"error: {__file__}, line \d+: SystemExit\({status}\) found, allowed: .*\n", said)

@@ -8,7 +8,6 @@ import pytest
 from benchmark.common.errors import UserError
 from benchmark.comparison.cells import Cell, judged, read_cells
 from benchmark.config import PaperCell, PaperTable
-from benchmark.store.record import StoredRun
 from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import MARGINS, PAPER, fill, fill_late, select
 
@@ -50,20 +49,6 @@ def test_a_verdict_is_tried_at_the_last_epochs(tmp_path: Path) -> None:
     assert (cell.kept, len(cell.late)) == (3, 20)
     assert cell.late_mean == pytest.approx((3 * 1.85 + 17 * 9.0) / 20 + 0.0015)
     assert cell.said == "EQUIVALENT (3 of 20 epochs)"
-
-
-def test_cells_of_changed_code_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = select(tmp_path, MARGINS)
-    fill(chosen, {"BP": [2.0, 2.2], "DTP": [2.0, 2.2]})
-    fill(chosen, {"DRL": [2.0, 2.2]}, diverged=1)
-    mixed = lambda stored: stored.record["label"] != "BP"  # noqa: E731
-    monkeypatch.setattr(StoredRun, "mixes_code", property(mixed))
-    said = {row: cell.seeds for row, cell in read(chosen).items() if cell.errors}
-    assert said == {
-        "BP": "n=2",
-        "DTP": "n=2, by changed code",
-        "DRL": "n=2, 1 diverged, by changed code",
-    }
 
 
 def test_incomplete_cells(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from benchmark.engine.jacobian import CONDITIONS_COLUMNS, SPECTRUM_COLUMNS, cond
 from benchmark.engine.lanes import EVALUATION_BATCH
 from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
-from benchmark.methods import METHODS, build
-from benchmark.methods.base import Noise
+from benchmark.methods import METHODS, Hyperparameter, Method, Noise, build
 from benchmark.methods.bp import BP
 from benchmark.methods.network import Layer
 
@@ -297,17 +296,14 @@ def test_update_angles_against_autograd(network: str) -> None:
 
 
 def test_update_angles_of_a_rule_without_a_rate_called_lr() -> None:
-    class Plain(BP):
+    class Plain(Method):
         name = "Plain"
-        hyperparameters = ("eta",)
         feedback = "decoders"
 
-        @property
-        def lr(self) -> Tensor:
-            raise AttributeError("lr")
+        eta: Hyperparameter
 
         def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
-            return BP(self.network, {"lr": self.eta}, {}).train_step(x, y, noise)  # type: ignore[attr-defined]
+            return BP(self.network, {"lr": self.eta}, {}).train_step(x, y, noise)
 
     built = build(Plain, DIMS, SEEDS, {"eta": 0.1}, dtype=torch.float64)
     trained = Training(built, SEEDS, split(70, 1, torch.float64), split(9, 2, torch.float64), batch_size=32)

@@ -1,6 +1,6 @@
-"""Learning rules with a state, for tests, and their training on random data."""
+"""A learning rule with a state, and its training on random data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,20 +9,19 @@ from torch import Tensor
 from benchmark.engine.execution import Execution
 from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
-from benchmark.methods import Method, Noise, build
+from benchmark.methods import Hyperparameter, Method, Noise, build
 from benchmark.methods.base import cross_entropy_gradient
 
 DIMS = [10, 8, 7, 4]
 
 
 class DirectFeedback(Method):
-    """Direct feedback alignment (Nokland 2016) with momentum: something drawn and something that changes."""
+    """Direct feedback alignment (Nokland 2016) with momentum: one state is drawn once, the other changes."""
 
     name = "DFA with momentum"
-    hyperparameters = ("lr", "momentum")
 
-    lr: Tensor
-    momentum: Tensor
+    lr: Hyperparameter
+    momentum: Hyperparameter
 
     @classmethod
     def initial_state(
@@ -59,27 +58,3 @@ def training(
     rates = {name: values[name] for name in rule.hyperparameters}
     method = build(rule, DIMS, seeds, rates, device=device, dtype=dtype)
     return Training(method, seeds, data, data, batch_size=32, execution=execution)
-
-
-def keeping(
-    step: Callable[[Any], object], start: Callable[[Any], object] = lambda rule: None
-) -> type[Method]:
-    """A rule that does something of its own at the start and in every step."""
-
-    class Keeping(DirectFeedback):
-        name = "Keeping"
-
-        def __init__(self, *given: Any) -> None:
-            super().__init__(*given)
-            start(self)
-
-        def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
-            logits = super().train_step(x, y, noise)
-            step(self)
-            return logits
-
-    return Keeping
-
-
-def put(name: str, value: Callable[[Any], object]) -> Callable[[Any], object]:
-    return lambda rule: setattr(rule, name, value(rule))

@@ -1,4 +1,4 @@
-"""What a rule keeps beside the weights: its own for every replica, and in every checkpoint."""
+"""A rule's own state: one for every replica, and in every checkpoint."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from benchmark.engine import memory
 from benchmark.engine.execution import Execution
 from benchmark.engine.jacobian import conditions
 from benchmark.methods import METHODS, Method, Noise
-from tests.helpers.rules import DIMS, DirectFeedback, keeping, training
+from tests.helpers.rules import DIMS, DirectFeedback, training
 
 executed = pytest.mark.parametrize(
     "execution",
@@ -69,51 +69,10 @@ def test_a_checkpoint_has_it(execution: Execution) -> None:
         assert torch.equal(second.method.state_dict()[name], tensor)
 
 
-def test_replicas_of_one_seed_share_its_minibatches_and_not_their_state() -> None:
-    shared, apart = training([1, 1, 2, 2]), training([1, 2, 1, 2])
-    for trained in (shared, apart):
-        trained.run_epoch()
-    assert [len(trained.lanes[0].streams) for trained in (shared, apart)] == [2, 4]
-    for name, tensor in shared.method.state_dict().items():
-        torch.testing.assert_close(tensor, apart.method.state_dict()[name][[0, 2, 1, 3]], rtol=0, atol=1e-5)
-
-
 def test_state_is_changed_in_place() -> None:
-    """What is put in its place would reach neither a checkpoint of replicas apart nor a CUDA graph."""
+    """A tensor put in its place would reach neither a checkpoint nor a CUDA graph."""
     with pytest.raises(TypeError, match="does not support item assignment"):
         training([1]).method.state["B1"] = torch.zeros(1)  # type: ignore[index]
-
-
-def test_randomness_that_knows_of_no_seed_is_refused() -> None:
-    class Forgetful(DirectFeedback):
-        name = "Forgetful"
-
-        @classmethod
-        def initial_state(
-            cls, dims: Sequence[int], options: Mapping[str, Any], draw: torch.Generator
-        ) -> dict[str, Tensor]:
-            return {"B": torch.randn(dims[1], dims[-1])}
-
-    said = "draws from torch's global generator, so that no seed repeats; use"
-    with pytest.raises(UserError, match=f"Forgetful.initial_state {said} `draw`"):
-        training([1], rule=Forgetful)
-    trained = training([1], rule=keeping(lambda _: torch.rand(1)))
-    with pytest.raises(UserError, match=f"Keeping {said} `noise`"):
-        trained.run_epoch()
-
-    class Before(DirectFeedback):
-        name = "Before"
-
-        @classmethod
-        def pretraining_epochs(cls, options: Mapping[str, Any]) -> int:
-            return 1
-
-        def pretrain_step(self, x: Tensor, noise: Noise) -> None:
-            torch.rand(1)
-
-    trained = training([1], rule=Before)
-    with pytest.raises(UserError, match=f"Before {said} `noise`"):
-        trained.run_epoch()
 
 
 def with_state(initial: Callable[[Sequence[int]], Any]) -> type[Method]:
@@ -122,27 +81,9 @@ def with_state(initial: Callable[[Sequence[int]], Any]) -> type[Method]:
 
         @classmethod
         def initial_state(cls, dims: Any, options: Any, draw: Any) -> Any:
-            state = initial(dims)
-            return (
-                state if not isinstance(state, dict) else super().initial_state(dims, options, draw) | state
-            )
+            return super().initial_state(dims, options, draw) | initial(dims)
 
     return Mine
-
-
-def test_a_state_has_the_same_names_and_shapes_for_every_seed() -> None:
-    sizes = iter([1, 2])
-    with pytest.raises(
-        UserError, match=r"Mine\.initial_state returns .*'m': \[2, 1\].* for seed 2; .*'m': \[1, 1\]"
-    ):
-        training([1, 2], rule=with_state(lambda _: {"m": torch.zeros(next(sizes), 1)}))
-
-
-@pytest.mark.parametrize("shape", [(), (3,)])
-def test_a_state_that_would_mix_replicas_is_refused(shape: tuple[int, ...]) -> None:
-    said = rf"'t' has the shape \[{', '.join(map(str, shape))}\]; two dimensions or more expected"
-    with pytest.raises(UserError, match=said):
-        training([1], rule=with_state(lambda _: {"t": torch.zeros(shape)}))
 
 
 def test_a_state_has_no_gradients() -> None:
@@ -157,20 +98,6 @@ def test_a_checkpoint_of_another_state_is_refused(then: dict[str, Tensor]) -> No
     saved = training([1], rule=with_state(lambda _: then)).state_dict()
     with pytest.raises(UserError, match="its `initial_state` has changed since; raise its `version`"):
         training([1], rule=with_state(lambda _: now)).load_state_dict(saved)
-
-
-def test_an_initial_state_is_a_class_method() -> None:
-    with pytest.raises(
-        TypeError, match=r"Mine\.initial_state\(self, .* found, \(dims.*, a class method, expected"
-    ):
-
-        class Mine(DirectFeedback):
-            name = "Mine"
-
-            def initial_state(  # type: ignore[override]
-                self, dims: Sequence[int], options: Mapping[str, Any], draw: torch.Generator
-            ) -> dict[str, Tensor]:
-                return {}
 
 
 def test_memory_counts_the_state() -> None:
@@ -213,16 +140,3 @@ def test_measuring_leaves_the_state_alone(dtype: torch.dtype) -> None:
     conditions(trained)
     for name, tensor in trained.method.state.items():
         assert torch.equal(tensor, before[name])
-
-
-@pytest.mark.parametrize("returned", [None, [1], {"B": 3}, {"B": None}])
-def test_a_state_that_is_none_is_refused(returned: Any) -> None:
-    class Mine(DirectFeedback):
-        name = "Mine"
-
-        @classmethod
-        def initial_state(cls, dims: Any, options: Any, draw: Any) -> Any:
-            return returned
-
-    with pytest.raises(UserError, match=r"Mine\.initial_state returns .*; tensors by name expected"):
-        training([1], rule=Mine)

@@ -18,7 +18,7 @@ from scipy import stats
 from benchmark.common.statistics import Difference
 from benchmark.report import contents, differences
 from benchmark.report.differences import NOTE, Differences, Pair
-from benchmark.store.record import EPOCH_COLUMNS, StoredRun
+from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.sweep.plan import NOT_COMPARABLE
 from benchmark.sweep.selection import RESULTS, Selection
 from tests.helpers.made_up import PAPER, PLAN, record_of, select
@@ -169,7 +169,6 @@ def test_what_is_printed(chosen: Selection) -> None:
         assert str(pair.last).startswith(f"{pair.last.difference:+.2f} [{pair.last.interval[0]:+.2f}, ")
     assert "MNIST: Pairs corrected together: 3 without a row in brackets, 7 with one." in text
     assert f"Hyperparameters guessed: BP, [{FIRST_ADDED}], DTP, DRL, [{ADDED}]. Not stored: L-DRL." in text
-    assert "By changed code" not in text
     assert NOTE in " ".join(text.split())
 
 
@@ -182,12 +181,6 @@ def test_what_is_found_is_bold(chosen: Selection) -> None:
     pairs = built(chosen).pairs["mnist"]
     assert {str(pair.last) for pair in pairs if pair.found} <= bold
     assert not bold & {str(pair.last) for pair in pairs if not pair.found}
-
-
-def test_rows_by_changed_code_are_named(chosen: Selection, monkeypatch: pytest.MonkeyPatch) -> None:
-    mixed = lambda stored: stored.record["label"] == "DTP"  # noqa: E731
-    monkeypatch.setattr(StoredRun, "mixes_code", property(mixed))
-    assert "By changed code: DTP. Not stored" in shown(chosen)
 
 
 def test_values_of_another_data_set_are_said(tmp_path: Path, errors: Errors) -> None:

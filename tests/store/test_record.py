@@ -49,7 +49,6 @@ def test_files_are_readable(chosen: Selection, data: Dataset) -> None:
         "device",
         "execution",
         "from_epoch",
-        "method_code",
         "replicas_per_pass",
         "started",
         "versions",
@@ -152,10 +151,7 @@ def test_what_no_run_says_of_its_making_is_damage(
     ("change", "expected"),
     [
         *(({name: None}, f"{name}: None found; input should be ") for name in (*SITTING, "seeds")),
-        *(
-            ({name: 5}, f"{name}: 5 found; input should be ")
-            for name in ("execution", "method_code", "seeds")
-        ),
+        *(({name: 5}, f"{name}: 5 found; input should be ") for name in ("execution", "seeds")),
         ({"started": "9999"}, "started: '9999' found; input should be a time of UTC as "),
         *(
             ({"started": when}, f"started: {when!r} found; input should be a time of UTC as ")
@@ -316,19 +312,3 @@ def test_every_number_of_a_run_is_kept(chosen: Selection, data: Dataset, loss: f
     trained.epochs["train_loss"], trained.epochs["test_error"] = loss, error
     chosen.store.commit("BP", trained.record, trained.epochs, trained.measured)
     assert chosen.store.problems() == []
-
-
-def test_runs_that_mix_states_of_a_methods_code(chosen: Selection, data: Dataset) -> None:
-    run = picked(chosen)
-    train(run, data, chosen.store)
-    stored = chosen.store.load(run.key)
-    assert stored is not None
-    for codes, mixes in (
-        (["3.11-a"], False),
-        (["3.11-a", "3.11-a", ""], False),
-        (["3.11-a", "3.12-b"], False),  # the same code, as far as versions of Python can tell
-        (["3.11-a", "3.11-b"], True),
-        (["3.12-c", "3.11-a", "3.11-b"], True),
-    ):
-        stored.record["sittings"] = [{"method_code": code} for code in codes] + [{}]
-        assert stored.mixes_code is mixes, codes

@@ -9,7 +9,6 @@ import pytest
 
 from benchmark.common.errors import UserError
 from benchmark.engine.samples import Dataset
-from benchmark.methods import METHODS
 from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
 from benchmark.sweep.selection import Selection
@@ -42,54 +41,6 @@ def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) 
     assert found.detail == "1 of 3 epochs"
     assert found.seconds_per_epoch is not None
     assert found.seconds_per_epoch > 0
-
-
-CHANGED = "BP has changed since; if its numbers have, raise its `version` to train anew"
-
-
-def test_an_unmeasured_run_of_other_code_says_so(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Table 2 shows it all the same."""
-    train(select(tmp_path), data, "DTP")
-    measured = select(tmp_path, f"{PLAN}measure:\n  conditions: {{rows: [DTP], columns: [{MINI}]}}\n")
-    monkeypatch.setattr(METHODS["DTP"], "code", f"{METHODS['DTP'].code}, changed")
-    found = status(picked(measured, "DTP"), measured.store)
-    said = CHANGED.replace("BP", "DTP")
-    assert (found.state, found.other_code) == (State.UNMEASURED, said)
-    assert found.detail == f"stored without conditions; {said}"
-    stop_after_an_epoch(measured, data)
-    found = status(picked(measured, "DTP"), measured.store)
-    assert (found.state, found.other_code) == (State.PARTIAL, said)
-    assert found.detail.startswith(f"stored without conditions; {said}; with: 1 of ")
-
-
-def test_a_run_of_other_code_says_so(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = select(tmp_path, PLAN.replace("seeds: [1, 2]", "seeds: [1]"))
-    train(chosen, data)
-    whole = select(tmp_path)
-    version, _, _ = METHODS["BP"].code.partition("-")
-    for code, said in (
-        (METHODS["BP"].code, ""),
-        (f"{version}-other", CHANGED),
-        ("2.7-other", ""),
-        ("", ""),
-    ):
-        monkeypatch.setattr(METHODS["BP"], "code", code)
-        found = status(picked(chosen, "BP"), chosen.store)
-        assert (found.state, found.detail, found.other_code) == (State.STORED, said, said)
-        found = status(picked(whole, "BP"), whole.store)  # which takes that seed
-        assert (found.state, found.other_code) == (State.PARTIAL, said)
-        assert found.detail == ", ".join(["1 of 2 seeds stored", *([said] if said else [])])
-
-
-def test_a_run_of_two_codes_says_so(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = METHODS["BP"].code
-    for seeds, code in (("1", f"{now}-before"), ("1, 2", now)):
-        monkeypatch.setattr(METHODS["BP"], "code", code)
-        chosen = select(tmp_path, PLAN.replace("seeds: [1, 2]", f"seeds: [{seeds}]"))
-        train(chosen, data)
-    assert status(picked(chosen, "BP"), chosen.store).detail == CHANGED
 
 
 def test_stale_names_every_difference(tmp_path: Path, data: Dataset) -> None:

@@ -29,6 +29,7 @@ from benchmark.common.errors import UserError
 from benchmark.common.files import atomic_file, inside
 from benchmark.common.statistics import Estimate
 from benchmark.engine.execution import Precision
+from benchmark.engine.flops import multiply_adds
 from benchmark.methods import METHODS
 from benchmark.store.record import slug
 from benchmark.sweep.run import Run
@@ -67,7 +68,7 @@ class Cost(BaseModel):
     samples: PositiveInt
     """Of an epoch."""
     multiply_adds: PositiveInt | None = None
-    """That matrix products of the method need, per sample and replica; None where no formula says."""
+    """That matrix products of the method need, per sample and replica; None if they cannot be counted."""
     device: str
     torch_version: str
     commit: str
@@ -114,7 +115,7 @@ class Cost(BaseModel):
             feedback_updates=feedback_updates(run),
             replicas=len(run.seeds),
             samples=samples,
-            multiply_adds=METHODS[run.method].multiply_adds(run.dims, run.options),
+            multiply_adds=multiply_adds(METHODS[run.method], run.dims, run.options),
             device=provenance.device_name(device),
             torch_version=str(torch.__version__),
             commit=provenance.git_commit(),

@@ -1,5 +1,6 @@
 """Reproducibility benchmark for "Fixed-Weight Difference Target Propagation" (AAAI 2023)."""
 
+import importlib
 import os
 from typing import Any
 
@@ -14,7 +15,5 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import `check_method` when it is first used: it needs torch."""
     if name == "check_method":
-        from benchmark.engine.check import check_method
-
-        return check_method
+        return importlib.import_module("benchmark.engine.check").check_method
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

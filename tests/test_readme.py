@@ -52,6 +52,8 @@ def test_adding_a_method(project: Path) -> None:
     )
     for file in files:
         (project / file).write_text(example(file))
+    result = run('python -m benchmark check "Sign symmetry"', project)
+    assert result.returncode == 0, result.stdout
     command = 'python -m benchmark run mine --report --method "Sign symmetry,BP" --epochs 2'
     assert "python -m benchmark run mine --report" in DOCS
     result = run(command, project)
@@ -126,6 +128,8 @@ def test_seeds_as_jobs(project: Path) -> None:
 
 NARROWED = {
     "python -m benchmark replay": "",
+    'python -m benchmark check "Sign symmetry"': "--help",  # test_adding_a_method
+    "python -m benchmark check": "",
     "python -m benchmark plan table2 --data-root": "--help",  # test_seeds_as_jobs
     "python -m benchmark plan": "--method BP --dataset mnist --seeds 1",
     "python -m benchmark run table2": "--help",  # needs the real data

@@ -24,7 +24,7 @@ def multiply_adds(method: type[Method], dims: Sequence[int], options: Mapping[st
 
     Counted on the device `meta`, where nothing is computed. None for a rule that needs real numbers there.
     """
-    return _counted(method, tuple(dims), tuple(sorted(options.items())))
+    return _counted(method, tuple(dims), tuple(sorted(options.items())))  # type: ignore[arg-type]
 
 
 @cache

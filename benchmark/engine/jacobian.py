@@ -220,8 +220,8 @@ def _change(method: Method, network: Network, x: Tensor, y: Tensor) -> list[Tens
     method.network = network
     layers = [network.f(l) for l in range(1, network.depth + 1)]
     before = [layer.weight.clone() for layer in layers]
-    shared = (given.expand(network.replicas, -1, -1) for given in (x, y))
-    method.train_step(*shared, torch.zeros_like)
+    x, y = (shared.expand(network.replicas, -1, -1) for shared in (x, y))
+    method.train_step(x, y, torch.zeros_like)
     return [(layer.weight - old).flatten(1) for layer, old in zip(layers, before, strict=True)]
 
 

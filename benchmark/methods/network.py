@@ -258,7 +258,7 @@ def _feedback_weight(
 ) -> Tensor:
     if feedback == "alignment":
         return torch.empty_like(weight).normal_(weight.mean().item(), weight.std().item(), generator=draw)
-    if decoder_init == "orthogonal":
+    if isinstance(decoder_init, str):  # "orthogonal"
         return nn.init.orthogonal_(torch.empty(weight.shape[1], weight.shape[0]), generator=draw)
     return torch.empty_like(weight.T).uniform_(-decoder_init, decoder_init, generator=draw)
 

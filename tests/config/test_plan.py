@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -23,6 +23,7 @@ from benchmark.config import (
 )
 from benchmark.config.plan import Row
 from benchmark.methods import METHODS
+from benchmark.methods.bp import BP
 from benchmark.sweep.plan import Plan
 
 ROWS = [
@@ -731,8 +732,11 @@ def test_results_stay_below_the_results_folder(tmp_path: Path, directory: str) -
 
 
 def test_options_may_be_strings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(METHODS["BP"], "options", {"mode": "plain"})
+    class Moody(BP):
+        mode: Literal["plain", "signed"] = "plain"
+
+    monkeypatch.setitem(METHODS, "BP", Moody)
     given = {"method": "BP", "hyperparameters": {}}
     assert Row.model_validate({**given, "options": {"mode": "signed"}}).all_options == {"mode": "signed"}
-    with pytest.raises(ValueError, match=r"options\.mode: 1 found, str expected"):
+    with pytest.raises(ValueError, match=r"options\.mode: 1 found, 'plain' or 'signed' expected"):
         Row.model_validate({**given, "options": {"mode": 1}})

@@ -1,4 +1,4 @@
-"""The YAML files under `paper_configs/`: what they may hold, and errors that say where they don't."""
+"""The YAML files of `paper_configs/` as validated models."""
 
 from benchmark.config.claims import (
     Claim,

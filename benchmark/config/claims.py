@@ -1,4 +1,4 @@
-"""`claims.yaml`: what the paper says, sentence by sentence, and how it is checked."""
+"""The claims of `claims.yaml`: sentences of the paper, and how each is checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.config.files import CONFIGS, Names, Strict, distinct, load_each
 
 
 class _Pairs(Strict):
-    """Each of `rows` against each of the other rows, on each data set."""
+    """Every row of `rows` against every row of `against`, on every data set."""
 
     rows: Names
     against: Names
@@ -41,13 +41,13 @@ class CloseError(_Pairs):
 
 
 class LessSensitive(_Pairs):
-    """Random hyperparameters cost less accuracy, or more by less than the margin (points)."""
+    """Random hyperparameters cost less accuracy, up to the margin in points."""
 
     kind: Literal["less_sensitive"]
 
 
 class _Bounded(Strict):
-    """Asks for a number above or below a bound, or about a value; the margin widens either."""
+    """A number lies above or below a bound, or about a value; the margin widens the bound."""
 
     above: float | None = None
     below: float | None = None
@@ -68,7 +68,7 @@ class _Bounded(Strict):
 
 
 class Measured(_Bounded):
-    """What was measured lies within bounds, for every seed."""
+    """A measured number lies within bounds, for every seed."""
 
     kind: Literal["measured"]
     of: Literal["test_error", "trace", "nonnegative", "nonnegative_symmetric"]
@@ -76,11 +76,11 @@ class Measured(_Bounded):
     rows: Names
     columns: Names
     encoders: Annotated[list[Annotated[int, Field(gt=1)] | Literal["last"]], AfterValidator(distinct)] = []
-    """l, of the Jacobians."""
+    """Indices l of the encoders whose Jacobians are checked."""
     from_epoch: int | None = Field(default=None, gt=0)
-    """Every epoch from this one on; None: only the last one."""
+    """Check every epoch from this one on; None checks only the last."""
     trend: bool = False
-    """Bounds are for the rank correlation (Spearman) with the epoch: 1 for a number that always rises."""
+    """Check the rank correlation (Spearman) of the number with the epoch: 1 means that it always rises."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Measured:
@@ -94,7 +94,7 @@ class Measured(_Bounded):
 
 
 class TimeRatio(_Pairs, _Bounded):
-    """The seconds an epoch takes, divided by the other row's, lie within bounds."""
+    """The ratio of the two rows' seconds per epoch lies within bounds."""
 
     kind: Literal["time_ratio"]
     above: float | None = Field(None, gt=0)
@@ -106,16 +106,16 @@ Check = LowerError | CloseError | Measured | TimeRatio | LessSensitive
 
 
 class Claim(Strict):
-    """A sentence of the paper, and how it is checked on stored results."""
+    """A sentence of the paper and its check on stored results."""
 
     section: str
     quote: str
     """Verbatim."""
     check: Check = Field(discriminator="kind")
     need: Literal["all", "any"] = "all"
-    """How many of the check's parts must hold."""
+    """Whether all parts of the check must hold, or any."""
     margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["plan"]
-    """How far the check gives way; plan: by the data set's margin in the plan."""
+    """Tolerance of the check; `plan` takes the data set's margin from the plan."""
     reason: str
     """Why this check and this margin."""
 
@@ -129,7 +129,7 @@ class Claim(Strict):
 def load_claims(
     rows: Collection[str], columns: Collection[str], file: Path = CONFIGS / "claims.yaml"
 ) -> dict[str, Claim]:
-    """The paper's claims by name; `UserError` for a row or data set that is none of the given ones."""
+    """Load the claims by name; `UserError` for an unknown row or data set."""
     claims = load_each(Claim, file)
     allowed = {"rows": rows, "against": rows, "columns": columns}
     for name, claim in claims.items():

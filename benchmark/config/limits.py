@@ -1,12 +1,12 @@
-"""Limits of what plans and commands take: what is more was not meant, and is told at once."""
+"""Upper limits for numbers in plans and commands, so that a typing error fails at once."""
 
 LAST_SEED = 2**31 - 1
-"""Optuna's samplers take 32 bits; the number of trials is added."""
+"""Optuna's samplers take 32-bit seeds, and the number of trials is added to them."""
 MOST = 10_000
-"""Seeds, or configurations."""
+"""Most seeds, or configurations."""
 MOST_EPOCHS = 1_000_000
 LONGEST_LABEL = 200
-"""Bytes of a row's label in the name of a folder, which also holds a key; file systems allow 255."""
+"""Longest label of a row in bytes. A folder's name has the label and a key; file systems allow 255."""
 MOST_LAYERS = 1_000
 MOST_UNITS = 1_000_000
-"""Of a layer; samples of a minibatch."""
+"""Most units of a layer, and most samples of a minibatch."""

@@ -14,7 +14,7 @@ import torch
 from benchmark.common import provenance
 from benchmark.common.errors import UserError
 from benchmark.engine import memory
-from benchmark.engine.execution import Compile, computing, execution
+from benchmark.engine.execution import Compile, computing
 from benchmark.engine.jacobian import MEASUREMENTS
 from benchmark.engine.samples import Dataset
 from benchmark.engine.training import EpochResult, Training
@@ -150,7 +150,7 @@ def _train(
         size = replicas_per_pass or memory.replicas_per_pass(
             METHODS[run.method], run.dims, run.batch_size, device
         )
-    how = execution(compile, run.multiply_adds(len(dataset.train)), device)
+    how = run.execution(compile, len(dataset.train), device)
     log.sittings.append(
         {
             "started": provenance.now(),

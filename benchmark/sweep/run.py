@@ -9,11 +9,15 @@ from typing import Any
 import torch
 
 from benchmark.engine import flops
-from benchmark.engine.execution import Precision
+from benchmark.engine.execution import WORTHWHILE, Compile, Execution, Precision, execution
 from benchmark.engine.jacobian import MEASUREMENTS
 from benchmark.engine.training import SEMANTICS
 from benchmark.methods import METHODS, Method, build
+from benchmark.methods.network import weight_count
 from benchmark.store.record import key_of
+
+MOST_PER_WEIGHT = 200
+"""Multiply-adds per sample and encoder weight that no rule exceeds: three times those of DRL."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,12 @@ class Run:
         """Multiply-adds of training on so many samples, without pre-training. None if unknown."""
         per_sample = flops.multiply_adds(METHODS[self.method], self.dims, self.options)
         return None if per_sample is None else float(per_sample) * samples * self.epochs * len(self.seeds)
+
+    def execution(self, setting: Compile, samples: int, device: torch.device) -> Execution:
+        """How iterations on so many samples are executed. Only a run that may be long is counted."""
+        at_most = MOST_PER_WEIGHT * weight_count(self.dims) * samples * self.epochs * len(self.seeds)
+        may_compile = setting is Compile.AUTO and device.type == "cpu" and at_most >= WORTHWHILE
+        return execution(setting, self.multiply_adds(samples) if may_compile else None, device)
 
     def build(self, device: torch.device | str) -> Method:
         """Build the method with freshly initialised networks."""

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from benchmark.common.errors import UserError
 from benchmark.engine import memory
 from benchmark.engine.samples import Dataset
 from benchmark.engine.training import EpochResult, Training
-from benchmark.methods.bp import BP
 from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
 from benchmark.sweep.status import State, status
@@ -129,31 +127,3 @@ def test_what_memory_holds_trains_at_once(
     stored = chosen.store.load(picked(chosen).key)
     assert stored is not None
     assert stored.record["sittings"][0]["replicas_per_pass"] == 2
-
-
-@pytest.mark.parametrize(
-    ("returned", "found"),
-    [
-        (None, "NoneType"),
-        (0.5, "float"),
-        (torch.zeros(1, 10, 512), "Tensor (1, 10, 512)"),
-        (torch.zeros(()), "Tensor ()"),
-    ],
-)
-def test_a_rule_that_returns_no_logits_is_named(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, returned: object, found: str
-) -> None:
-    """Of all replicas: two here."""
-    monkeypatch.setattr(BP, "train_step", lambda self, x, y, noise: returned)
-    with pytest.raises(UserError) as error:
-        train(select(tmp_path), data)
-    assert error.value.args == (f"BP.train_step returns {found}; the logits (2, 10, 512) are expected",)
-
-
-def test_a_rule_that_asks_for_noise_without_a_size_is_named(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(BP, "train_step", lambda self, x, y, noise: noise(y))
-    with pytest.raises(UserError) as error:
-        train(select(tmp_path), data)
-    assert error.value.args == ("BP asks for noise, but has no hyperparameter noise_std",)

@@ -12,7 +12,7 @@ import torch
 
 from benchmark.common.errors import UserError
 from benchmark.config import SearchSpace
-from benchmark.engine.execution import Compile, computing, execution
+from benchmark.engine.execution import Compile, computing
 from benchmark.engine.memory import keep_freed_memory, replicas_per_pass
 from benchmark.engine.samples import Dataset
 from benchmark.engine.training import Training
@@ -174,7 +174,7 @@ class Wave:
             epochs=epochs,
         )
         train, test = self.data.train, self.data.test
-        how = execution(Compile.AUTO, run.multiply_adds(len(train)), self.device)
+        how = run.execution(Compile.AUTO, len(train), self.device)
         return Training(
             run.build(self.device), run.seeds, train, test, batch_size=run.batch_size, execution=how
         )

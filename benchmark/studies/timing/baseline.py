@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from benchmark.methods import Method, Noise
 from benchmark.methods.dtp import DTP
+from benchmark.methods.fw_dtp import FWDTP
 
 
 class Baseline(Method):
@@ -26,21 +27,20 @@ class Baseline(Method):
     Activations are (features, n), one sample a column; `W[l]` and `B[l]` are the weights of f_l and g_l.
     """
 
-    def __init__(self, learner: DTP, *, identities: bool = False) -> None:
+    def __init__(self, learner: DTP | FWDTP, *, identities: bool = False) -> None:
         network = learner.network
         self.network = network
         self.depth = network.depth
         self.pretraining = 0  # of the iteration of training proper alone
         self.batch_norm, self.output_norm = learner.batch_norm, learner.normalises_output
-        self.feedback_updates = learner.feedback_updates if learner.learns_feedback else 0
+        learns = learner.learns_feedback
+        self.feedback_updates = learner.feedback_updates if isinstance(learner, DTP) else 0
         self.lr, self.stepsize = learner.lr.item(), learner.stepsize.item()
-        if learner.learns_feedback:
-            self.lr_feedback, self.noise_std = learner.lr_feedback.item(), learner.noise_std
+        if isinstance(learner, DTP):
+            self.lr_feedback, self.noise_std = learner.lr_feedback.item(), learner.noise_std.item()
         layers = range(1, self.depth + 1)
         self.W = {l: network.f(l).weight[0].clone().requires_grad_() for l in layers}
-        self.B = {
-            l: network.g(l).weight[0].clone().requires_grad_(learner.learns_feedback) for l in layers[1:]
-        }
+        self.B = {l: network.g(l).weight[0].clone().requires_grad_(learns) for l in layers[1:]}
         self.identities = {l: torch.eye(w.shape[1]).to(w) for l, w in self.W.items()} if identities else {}
 
     def train_step(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
@@ -75,7 +75,7 @@ class Baseline(Method):
         h = self.forward(x)
         for l in reversed(range(2, self.depth + 1)):
             below = h[l - 1].detach()
-            q = below + noise(below[None])[0]
+            q = below + self.noise_std * noise(below[None])[0]
             loss = functional.mse_loss(self.g(l, self.f(l, q)), q, reduction="sum")
             self.B[l] = _step(self.B[l], loss, self.lr_feedback / x.shape[1])
 

@@ -24,6 +24,7 @@ from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS, Method, build
 from benchmark.methods.dtp import DTP
+from benchmark.methods.fw_dtp import FWDTP
 from benchmark.studies.timing import costs, peak
 from benchmark.studies.timing.baseline import Baseline
 from benchmark.studies.timing.costs import Cost
@@ -64,7 +65,7 @@ def _training(point: Point, data: Split) -> Training:
         METHODS[run.method], run.dims, alike, run.hyperparameters, run.options, device=device
     )
     if point.implementation in costs.BASELINES:
-        assert isinstance(learner, DTP)
+        assert isinstance(learner, DTP | FWDTP)
         learner = Baseline(learner, identities=point.implementation == "eager as released")
     compile = {"replica axis": Compile.AUTO, "compiled": Compile.ON}.get(point.implementation, Compile.OFF)
     how = execution(compile, None, device)
@@ -159,7 +160,7 @@ def _seconds_per_sample(run: Run, samples: int, device: torch.device) -> float:
     """Of all replicas of `run` together, from a few iterations of the first that would train at once."""
     size = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
     cores = None
-    if execution(Compile.AUTO, run.multiply_adds(samples), device) is Execution.COMPILED:
+    if run.execution(Compile.AUTO, samples, device) is Execution.COMPILED:
         size, cores = 1, Cores(len(run.seeds))  # which train apart, each with its share of the threads
     first = run.passes(size)[0]
     before = torch.get_num_threads()

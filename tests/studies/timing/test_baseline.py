@@ -14,6 +14,7 @@ from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS, Method, build
 from benchmark.methods.dtp import DTP
+from benchmark.methods.fw_dtp import FWDTP
 from benchmark.methods.network import Network, weight_count
 from benchmark.studies.timing.baseline import Baseline
 
@@ -41,8 +42,10 @@ def baseline_of(name: str, arrays: Arrays, **options: Any) -> Baseline:
         **method.network_flags(given),
     )
     rates = {n: torch.tensor(float(arrays[n])).reshape(1, 1, 1) for n in method.hyperparameters}
+    if "noise_std" in rates:  # the noise of a trace is scaled already
+        rates["noise_std"].fill_(1)
     learner = method(network, rates, given)
-    assert isinstance(learner, DTP)
+    assert isinstance(learner, DTP | FWDTP)
     return Baseline(learner, **options)
 
 
@@ -105,7 +108,7 @@ def test_trains_like_the_replica_axis(label: str) -> None:
         return losses
 
     learner = build(method, [9, 8, 7, 4], [3], rates)
-    assert isinstance(learner, DTP)
+    assert isinstance(learner, DTP | FWDTP)
     baseline = Baseline(learner)
     before = {l: weight.clone() for l, weight in baseline.W.items()}
     losses = trained(baseline)
@@ -121,7 +124,7 @@ def test_follows_the_released_procedure() -> None:
     """FW-DTP's products, counted by hand: two passes, three products a target, gradients to the bottom."""
     dims, n = [11, 8, 7, 6, 5], 13
     learner = build(METHODS["FW-DTP"], dims, [1], {"lr": 0.1, "stepsize": 0.1})
-    assert isinstance(learner, DTP)
+    assert isinstance(learner, DTP | FWDTP)
     x, y = torch.randn(1, dims[0], n), torch.eye(5)[torch.randint(5, (n,))].T[None]
     with FlopCounterMode(display=False) as counter:
         Baseline(learner).train_step(x, y, torch.randn_like)

@@ -14,8 +14,9 @@ import typer
 
 from benchmark.common.errors import UserError, interrupted
 from benchmark.common.progress import console
-from benchmark.engine.execution import Compile, Precision, check_precision
+from benchmark.engine.execution import check_precision
 from benchmark.engine.memory import ran_out
+from benchmark.engine.settings import Compile, Precision
 from benchmark.store.store import Store
 from benchmark.sweep.selection import Selection
 

@@ -23,8 +23,9 @@ from benchmark.common.errors import UserError
 from benchmark.common.progress import console, progress_bar
 from benchmark.config import MOST_EPOCHS
 from benchmark.engine import replay
-from benchmark.engine.execution import Compile, check_precision, execution
+from benchmark.engine.execution import check_precision, execution
 from benchmark.engine.samples import Dataset
+from benchmark.engine.settings import Compile
 from benchmark.report.runs import described
 from benchmark.store.record import StoredRun
 from benchmark.sweep import rerun

@@ -28,7 +28,7 @@ from benchmark.cli.options import (
 from benchmark.cli.report import report_command
 from benchmark.common.errors import DataNotFound, UserError
 from benchmark.common.progress import console
-from benchmark.engine.execution import Compile
+from benchmark.engine.settings import Compile
 from benchmark.report.contents import MEASURED, REPORTS
 from benchmark.studies.sensitivity.study import PROFILES
 from benchmark.sweep.selection import RESULTS, Selection, check_number

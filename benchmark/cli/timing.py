@@ -25,11 +25,12 @@ from benchmark.common.errors import UserError
 from benchmark.common.files import refuse_unwritable
 from benchmark.common.progress import console
 from benchmark.config import load_paper_values
-from benchmark.engine.execution import Compile, Execution, Precision, execution
+from benchmark.engine.execution import execution
 from benchmark.engine.memory import (
     USABLE,
     free_memory,
 )
+from benchmark.engine.settings import Compile, Execution, Precision
 from benchmark.report import scaling, table3
 from benchmark.studies.timing import costs
 from benchmark.studies.timing.costs import Cost

@@ -24,7 +24,6 @@ from typing import Any
 
 import filelock
 import pandas as pd
-import torch
 
 from benchmark.common.errors import Unreadable, UserError
 from benchmark.common.files import atomic_file, existing, inside, refuse_unwritable, sync
@@ -101,6 +100,8 @@ class Store:
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """The newest state of a run under way, or None."""
+        import torch
+
         file = self.partial(key) / "checkpoint.pt"
         if file not in inside(file.parent):
             return None
@@ -123,6 +124,8 @@ class Store:
 
     def save_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
         """Replace a run's checkpoint in one step."""
+        import torch
+
         self._make(self.partial(key))
         content = BytesIO()
         torch.save(dict(state), content)

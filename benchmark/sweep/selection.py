@@ -11,7 +11,7 @@ from benchmark.common.errors import UserError
 from benchmark.common.files import existing, refuse_unwritable
 from benchmark.config import CONFIGS, MOST, MOST_EPOCHS, PROJECT, load_datasets, load_plan, plan_file
 from benchmark.config.limits import LONGEST_LABEL
-from benchmark.engine.execution import Precision
+from benchmark.engine.settings import Precision
 from benchmark.store.record import slug
 from benchmark.store.store import Store
 from benchmark.sweep.plan import CHANGED, REPORTS, Plan

@@ -13,7 +13,7 @@ import torch
 from benchmark import datasets
 from benchmark.common.errors import DataNotFound, UserError
 from benchmark.common.progress import console, progress_bar
-from benchmark.engine.execution import Compile
+from benchmark.engine.settings import Compile
 from benchmark.store.record import StoredRun
 from benchmark.store.store import Store
 from benchmark.sweep.execute import Progress, collect, execute

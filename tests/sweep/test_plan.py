@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.engine.execution import Precision
+from benchmark.engine.settings import Precision
 from benchmark.methods import METHODS
 from benchmark.sweep import run as run_module
 from benchmark.sweep.plan import CHANGED, NOT_COMPARABLE

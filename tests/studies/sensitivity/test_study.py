@@ -31,7 +31,7 @@ from benchmark.common.errors import INTERRUPTED, DataNotFound, UserError
 from benchmark.config import PROJECT, load_datasets
 from benchmark.datasets import load
 from benchmark.engine import memory
-from benchmark.engine.execution import Precision
+from benchmark.engine.settings import Precision
 from benchmark.methods import METHODS
 from benchmark.report import drawing
 from benchmark.studies import storage as optuna_storage

@@ -17,9 +17,9 @@ from benchmark.cli.options import run_app
 from benchmark.cli.timing import command as timing_command
 from benchmark.common.errors import UserError
 from benchmark.config import CONFIGS
-from benchmark.engine.execution import Execution
 from benchmark.engine.memory import bytes_per_replica
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Execution
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS
 from benchmark.studies.timing import costs, peak, roofline

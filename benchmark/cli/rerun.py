@@ -20,6 +20,7 @@ from benchmark.cli.options import (
     pick_device,
 )
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.common.progress import console, progress_bar
 from benchmark.config import MOST_EPOCHS
 from benchmark.engine import replay
@@ -29,7 +30,7 @@ from benchmark.engine.settings import Compile
 from benchmark.report.runs import described
 from benchmark.store.record import StoredRun
 from benchmark.sweep import rerun
-from benchmark.sweep.selection import RESULTS, Selection, check_number
+from benchmark.sweep.selection import Selection, check_number
 from benchmark.sweep.train import advance
 
 

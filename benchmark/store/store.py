@@ -100,11 +100,11 @@ class Store:
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """The newest state of a run under way, or None."""
-        import torch
-
         file = self.partial(key) / "checkpoint.pt"
         if file not in inside(file.parent):
             return None
+        import torch
+
         try:
             content = file.read_bytes()
             if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:

@@ -1,4 +1,4 @@
-"""Options, warnings and exit codes that the commands share."""
+"""The options, warnings and exit codes that commands share."""
 
 from __future__ import annotations
 
@@ -7,73 +7,72 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import torch
 import typer
 
 from benchmark.common.errors import UserError, interrupted
 from benchmark.common.progress import console
-from benchmark.engine.execution import Compile, Precision, check_precision
-from benchmark.engine.memory import ran_out
-from benchmark.store.store import Store
-from benchmark.sweep.selection import Selection
+from benchmark.engine.settings import Compile, Precision
 
-PlanName = Annotated[
-    str, typer.Argument(metavar="PLAN", help="A file of paper_configs/ (table2, quick) or a path.")
-]
+if TYPE_CHECKING:
+    import torch
 
-Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only these columns (repeat, or a,b).")]
-Methods = Annotated[list[str] | None, typer.Option("--method", help="Only these rows (repeat, or a,b).")]
-Seeds = Annotated[str | None, typer.Option(help="Other seeds than the plan's: 1,2,3 or 1-5.")]
-Epochs = Annotated[int | None, typer.Option(help="Other epochs than the plan's.")]
+    from benchmark.store.store import Store
+    from benchmark.sweep.selection import Selection
 
 
 def given_path(text: str) -> Path:
-    """An option's path; an empty one, of a shell variable that was not set, is not the current folder."""
+    """The path that an option gives. An empty one, from an unset shell variable, is an error."""
     if not text:
         raise typer.BadParameter("'' found, allowed: a path (. is the current folder)")
     return Path(text)
 
 
+PlanName = Annotated[
+    str, typer.Argument(metavar="PLAN", help="A plan of paper_configs/ (table2, quick), or a path.")
+]
+Datasets = Annotated[
+    list[str] | None, typer.Option("--dataset", help="Only these data sets: repeat, or a,b.")
+]
+Methods = Annotated[list[str] | None, typer.Option("--method", help="Only these rows: repeat, or a,b.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the plan's: 1,2,3 or 1-5.")]
+Epochs = Annotated[int | None, typer.Option(help="Number of epochs instead of the plan's.")]
 DataRoot = Annotated[
-    Path | None, typer.Option(parser=given_path, metavar="PATH", help="Folder to look for data in, first.")
+    Path | None, typer.Option(parser=given_path, metavar="PATH", help="Look for data in this folder first.")
 ]
-
 Results = Annotated[
-    Path, typer.Option(parser=given_path, metavar="PATH", help="Folder of the results store.")
+    Path, typer.Option(parser=given_path, metavar="PATH", help="The folder of the results store.")
 ]
-
-DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes cuda if it can.")]
-
+DeviceName = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto: cuda if there is one.")]
 PrecisionSetting = Annotated[
     Precision | None,
-    typer.Option("--precision", help="Of matrix products; tf32: on a GPU (default: the plan's, highest)."),
+    typer.Option("--precision", help="Precision of matrix products; tf32 needs a GPU (default: the plan's)."),
 ]
-
 CompileSetting = Annotated[
     Compile,
     typer.Option(
         "--compile",
-        help="torch.compile: on, off, or auto: on a CPU if it trains for minutes; CUDA graphs on a GPU.",
+        help="torch.compile: on, off, or auto (on a CPU for long runs; on a GPU, CUDA graphs instead).",
     ),
 ]
-
 ReplicasPerPass = Annotated[
     int | None,
     typer.Option(help="Replicas trained side by side (default: what memory holds, on a CPU at most 25)."),
 ]
-
 PlanOption = Annotated[
     str | None,
-    typer.Option("--plan", help="The plan that is meant (table2, quick, or a path; default: table2)."),
+    typer.Option("--plan", help="The plan: table2, quick, or a path (default: table2)."),
 ]
-
 OpenPage = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
 
 
 def pick_device(name: str, precision: Precision = Precision.HIGHEST) -> torch.device:
     """The device with this name. `UserError` if it is not there or does not support the precision."""
+    import torch
+
+    from benchmark.engine.execution import check_precision
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -92,8 +91,20 @@ def pick_device(name: str, precision: Precision = Precision.HIGHEST) -> torch.de
     return device
 
 
-def run_app(application: typer.Typer) -> None:
-    """Run a typer application. Errors become lines on stderr, and an exit code."""
+def command_of(function: Callable[..., None], name: str | None = None) -> Any:
+    """The command that calls a function; the function's arguments are its options."""
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name)(function)
+    return typer.main.get_command(single)
+
+
+def run_command(function: Callable[..., None]) -> None:
+    """Run a program of one command, such as `python -m benchmark.search`."""
+    run_app(command_of(function))
+
+
+def run_app(application: Callable[..., Any]) -> None:
+    """Run an application. Errors become lines on stderr and an exit code."""
     stopped = signal.SIGINT
 
     def stop(number: int, _: object) -> NoReturn:
@@ -101,35 +112,40 @@ def run_app(application: typer.Typer) -> None:
         stopped = signal.Signals(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)  # a batch system's Ctrl-C
+    before = signal.signal(signal.SIGTERM, stop)  # the signal of a batch system
     try:
         status = application(standalone_mode=False)
-        if status == 130:  # typer's word for Ctrl-C
+        if status == 130:  # typer's status for Ctrl-C
             raise KeyboardInterrupt
     except UserError as error:
-        for problem in error.args:
-            print(f"error: {problem}", file=sys.stderr)
-        sys.exit(1)
+        _fail(*error.args)
     except OSError as error:  # a full disk, a read-only folder
         named = error.filename is not None and error.filename2 is None
-        print(f"error: {f'{error.filename}: {error.strerror}' if named else error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(f"{error.filename}: {error.strerror}" if named else error)
     except (typer.Abort, KeyboardInterrupt):
         interrupted(128 + stopped)
     except Exception as error:
-        if ran_out(error):
-            needs = "smaller networks or fewer replicas at once (of run: --replicas-per-pass) need less"
-            print(f"error: there is too little memory; {needs}", file=sys.stderr)
-            sys.exit(1)
         # typer's usage errors come from click or from its own copy of it; both have this method.
         if hasattr(error, "format_message"):
             if message := error.format_message():  # without arguments there is the help instead
                 print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
+        from benchmark.engine.memory import ran_out
+
+        if ran_out(error):
+            needs = "smaller networks or fewer replicas at once (of run: --replicas-per-pass) need less"
+            _fail(f"there is too little memory; {needs}")
         raise
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(*problems: object) -> NoReturn:
+    """Print a line for each problem and exit with status 1."""
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    sys.exit(1)
 
 
 def note_empty(chosen: Selection) -> None:
@@ -139,7 +155,7 @@ def note_empty(chosen: Selection) -> None:
 
 
 def warn(store: Store, said: Sequence[str] = ()) -> None:
-    """Warn of files in the store that cannot be read as runs, except those in `said`."""
+    """Warn of the damaged runs in the store, except those in `said`."""
     for problem in store.problems():
         if problem not in said:
             print(f"warning: not read: {problem}", file=sys.stderr)
@@ -147,7 +163,7 @@ def warn(store: Store, said: Sequence[str] = ()) -> None:
 
 @contextmanager
 def warning(chosen: Selection) -> Iterator[None]:
-    """Warn of problems in the store after a report. If a damaged run stops it, all are errors."""
+    """Warn of problems in the store after a report. If a damaged run stops the report, all are errors."""
     store = chosen.store
     try:
         yield
@@ -158,10 +174,3 @@ def warning(chosen: Selection) -> Iterator[None]:
         warn(store)
         raise
     warn(store)
-
-
-def run_command(command: Callable[..., None]) -> None:
-    """Run a program of one command, such as `python -m benchmark.search`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
-    run_app(app)

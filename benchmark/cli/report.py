@@ -19,13 +19,12 @@ from benchmark.cli.options import (
     warning,
 )
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.common.progress import console
-from benchmark.comparison import claims
 from benchmark.config import CONFIGS, known_plans, load_paper_values
-from benchmark.report import claims as claims_report
-from benchmark.report import contents, html
+from benchmark.report import contents
 from benchmark.report.contents import REPORTS
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 from benchmark.sweep.status import State, status
 
 NOT_SUPPORTED = 3
@@ -78,6 +77,8 @@ def report_command(
         for file in files:
             console.print(f"written: {file}", markup=False)
     if open_page:
+        from benchmark.report import html
+
         html.open_page(files[-1])
 
 
@@ -97,6 +98,9 @@ def verify(
     results: Results = RESULTS,
 ) -> None:
     """Judge every claim of the paper on stored results; exit status 3 if one is not supported."""
+    from benchmark.comparison import claims
+    from benchmark.report import claims as claims_report
+
     chosen = Selection(
         plan or "table2", results, seeds=seeds, epochs=epochs, precision=precision, reading=True
     )

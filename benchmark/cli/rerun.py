@@ -20,15 +20,17 @@ from benchmark.cli.options import (
     pick_device,
 )
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.common.progress import console, progress_bar
 from benchmark.config import MOST_EPOCHS
 from benchmark.engine import replay
-from benchmark.engine.execution import Compile, check_precision, execution
+from benchmark.engine.execution import check_precision, execution
 from benchmark.engine.samples import Dataset
+from benchmark.engine.settings import Compile
 from benchmark.report.runs import described
 from benchmark.store.record import StoredRun
 from benchmark.sweep import rerun
-from benchmark.sweep.selection import RESULTS, Selection, check_number
+from benchmark.sweep.selection import Selection, check_number
 from benchmark.sweep.train import advance
 
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli import sensitivity, timing
 from benchmark.cli.options import (
     CompileSetting,
     DataRoot,
@@ -25,15 +24,10 @@ from benchmark.cli.options import (
     pick_device,
     warn,
 )
-from benchmark.cli.report import report_command
 from benchmark.common.errors import DataNotFound, UserError
+from benchmark.common.files import RESULTS
 from benchmark.common.progress import console
-from benchmark.engine.execution import Compile
-from benchmark.report.contents import MEASURED, REPORTS
-from benchmark.studies.sensitivity.study import PROFILES
-from benchmark.sweep.selection import RESULTS, Selection, check_number
-from benchmark.sweep.status import State, status
-from benchmark.sweep.train import train_column
+from benchmark.engine.settings import Compile
 
 
 def run(
@@ -53,7 +47,12 @@ def run(
         str | None, typer.Option("--for", help="Only what table1 or figure2 needs, and rebuild that.")
     ] = None,
 ) -> None:
-    """Train what is missing of a plan; interrupted runs go on where they stopped."""
+    """Train what is missing of a plan. Interrupted runs resume from their checkpoints."""
+    from benchmark.report.contents import REPORTS
+    from benchmark.sweep.selection import Selection, check_number
+    from benchmark.sweep.status import State, status
+    from benchmark.sweep.train import train_dataset
+
     check_number("--replicas-per-pass", replicas_per_pass)
     chosen = Selection(
         name,
@@ -79,7 +78,7 @@ def run(
         failures += [found.detail for found in statuses if found.state is State.DAMAGED]
         addition = chosen.plan.config.columns[column].addition and not chosen.named_columns
         try:
-            failures += train_column(
+            failures += train_dataset(
                 chosen, column, statuses, data_root, on, compile, replicas_per_pass, download=not addition
             )
         except DataNotFound as error:
@@ -100,20 +99,27 @@ def run(
 
 
 def _measurement(report: str) -> str:
-    """What a report rests on, of `run --for`."""
+    """The measurement that a report of `run --for` shows."""
+    from benchmark.report.contents import MEASURED
+
     if report not in MEASURED:
         raise UserError(f"--for: {report!r} found, allowed: {', '.join(MEASURED)}")
     return MEASURED[report]
 
 
 def reproduce(
-    profile: Annotated[str, typer.Argument(metavar="PROFILE", help=", ".join(PROFILES))],
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="paper or quick.")],
     data_root: DataRoot = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
     open_page: OpenPage = False,
 ) -> None:
     """Train and measure everything that is missing, then rebuild all tables and figures, and the page."""
+    from benchmark.cli import sensitivity, timing
+    from benchmark.cli.report import report_command
+    from benchmark.studies.sensitivity.study import PROFILES
+    from benchmark.sweep.selection import Selection
+
     if profile not in PROFILES:
         raise UserError(f"{profile!r} found, allowed: {', '.join(PROFILES)}")
     plan, failures = PROFILES[profile], list[str]()

@@ -19,12 +19,13 @@ from benchmark.cli.options import (
     pick_device,
 )
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.common.progress import console
 from benchmark.config import CONFIGS, LAST_SEED, load_search, plan_file
 from benchmark.studies.search.conduct import run_search
 from benchmark.studies.search.design import Search
 from benchmark.studies.search.plan_patch import plan_patch
-from benchmark.sweep.selection import RESULTS, Selection, check_number
+from benchmark.sweep.selection import Selection, check_number
 
 
 def command(

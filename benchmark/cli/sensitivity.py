@@ -17,6 +17,7 @@ from benchmark.cli.options import (
     pick_device,
 )
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.common.progress import console
 from benchmark.config import LAST_SEED, MOST_EPOCHS
 from benchmark.report import figure3
@@ -30,7 +31,7 @@ from benchmark.studies.sensitivity.design import (
     designs,
 )
 from benchmark.studies.sensitivity.study import PROFILES, train_designs
-from benchmark.sweep.selection import RESULTS, Selection, check_number
+from benchmark.sweep.selection import Selection, check_number
 
 
 def command(

@@ -22,20 +22,21 @@ from benchmark.cli.options import (
 )
 from benchmark.common import provenance
 from benchmark.common.errors import UserError
-from benchmark.common.files import refuse_unwritable
+from benchmark.common.files import RESULTS, refuse_unwritable
 from benchmark.common.progress import console
 from benchmark.config import load_paper_values
-from benchmark.engine.execution import Compile, Execution, Precision, execution
+from benchmark.engine.execution import execution
 from benchmark.engine.memory import (
     USABLE,
     free_memory,
 )
+from benchmark.engine.settings import Compile, Execution, Precision
 from benchmark.report import scaling, table3
 from benchmark.studies.timing import costs
 from benchmark.studies.timing.costs import Cost
 from benchmark.studies.timing.measure import measure_all
 from benchmark.studies.timing.points import PROFILES, Point, study_points, table3_points, with_replicas
-from benchmark.sweep.selection import RESULTS, Selection, parse_numbers
+from benchmark.sweep.selection import Selection, parse_numbers
 
 
 def _line(cost: Cost) -> tuple[str, ...]:

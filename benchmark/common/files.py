@@ -11,6 +11,10 @@ from typing import Any
 
 from benchmark.common.errors import Unreadable, UserError
 
+PROJECT = Path(__file__).resolve().parents[2]
+RESULTS = PROJECT / "results"
+FIGURES = PROJECT / "figures"
+
 
 def existing(folder: Path) -> Path:
     """The folder, or the first above it that exists."""

@@ -7,15 +7,18 @@ import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-
-import numpy
-import torch
+from typing import TYPE_CHECKING
 
 import benchmark
+
+if TYPE_CHECKING:
+    import torch
 
 
 def device_name(device: torch.device) -> str:
     """The model of the processor that trains."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -49,6 +52,9 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """The versions of the project, Python and the libraries that compute."""
+    import numpy
+    import torch
+
     return {
         "benchmark": benchmark.__version__,
         "commit": git_commit(),

@@ -14,8 +14,7 @@ from benchmark.config.files import (
     distinct,
 )
 from benchmark.config.limits import LAST_SEED, MOST_EPOCHS, MOST_LAYERS, MOST_UNITS
-from benchmark.engine.execution import Precision
-from benchmark.engine.jacobian import MEASUREMENTS
+from benchmark.engine.settings import MEASUREMENTS, Precision
 from benchmark.methods import METHODS
 
 Source = Literal["paper", "released code", "search", "guess"]

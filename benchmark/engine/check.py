@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.engine.execution import Execution
+from benchmark.engine.build import build
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Execution
 from benchmark.engine.training import Training
-from benchmark.methods import Method, build, seeding
+from benchmark.methods import Method, seeding
 
 DIMS = (10, 8, 7, 4)
 SAMPLES, BATCH = 75, 32

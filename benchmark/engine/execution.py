@@ -8,13 +8,13 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import Size, Tensor
 
 from benchmark.common.errors import UserError
+from benchmark.engine.settings import Compile, Execution, Precision
 from benchmark.methods import Method, Noise
 
 Step = Callable[[Tensor, Tensor, Noise], Tensor]
@@ -25,22 +25,6 @@ OnTensors = Callable[..., Tensor]
 
 WORTHWHILE = 5e12
 """Multiply-adds from which on a run is compiled: minutes on a few cores, and compiling takes half of one."""
-
-
-class Execution(StrEnum):
-    """How a training runs its iterations; recorded with the run."""
-
-    EAGER = "eager"
-    COMPILED = "compiled"  # by torch.compile
-    GRAPHED = "graphed"  # as CUDA graphs
-
-
-class Compile(StrEnum):
-    """What `--compile` allows."""
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
 
 
 def execution(setting: Compile, multiply_adds: float | None, device: torch.device) -> Execution:
@@ -218,13 +202,6 @@ def record(
     # first launch would not wait: on a busy GPU it could draw the beginning of their streams once more.
     torch.cuda.synchronize()
     return graph, result
-
-
-class Precision(StrEnum):
-    """Precision of float32 matrix products: part of the protocol, and so of the key of every run."""
-
-    HIGHEST = "highest"  # float32 throughout
-    TF32 = "tf32"  # factors rounded to ten bits, for NVIDIA's tensor cores
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
-from benchmark.methods import Method, build
+from benchmark.engine.build import build
+from benchmark.methods import Method
 
 _SAMPLES = 2
 

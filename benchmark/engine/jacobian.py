@@ -34,11 +34,7 @@ from benchmark.methods.network import ForwardPass, Layer, Network, Trace
 
 if TYPE_CHECKING:
     from benchmark.engine.training import Training
-from collections.abc import Callable
-from dataclasses import dataclass
 
-SPECTRUM_COLUMNS = ("encoder", "statistics", "trace", "nonnegative", "nonnegative_symmetric", "zero")
-CONDITIONS_COLUMNS = ("encoder", "quantity", "value")
 CONDITIONS_SAMPLES = 8
 """Evaluation minibatches whose first sample `conditions` looks at: pseudo-inverses take their time."""
 
@@ -225,26 +221,9 @@ def _change(method: Method, network: Network, x: Tensor, y: Tensor) -> list[Tens
     return [(layer.weight - old).flatten(1) for layer, old in zip(layers, before, strict=True)]
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """A hook of the training loop: it looks at a `Training` between two epochs and changes nothing."""
-
-    columns: tuple[str, ...]
-    """Of the stored table, after `epoch` and `seed`."""
-    rows: Callable[[Training], list[list[Any]]]
-    """`[replica, *values]`, as many as there is to tell."""
-    every_epoch: bool = True
-    """Otherwise only at initialisation (epoch 0, before any pre-training) and after the last epoch."""
-    version: int = 1
-    """Part of the key of the runs that take it: raise it when its numbers change."""
-
-    def due(self, completed: int, epoch: int, epochs: int) -> bool:
-        """Whether to measure now: `completed` counts pre-training epochs too, `epoch` does not."""
-        return completed == 0 or epoch == epochs or (self.every_epoch and epoch > 0)
+_MEASURED_BY = {"jacobian": spectrum, "conditions": conditions}
 
 
-MEASUREMENTS: dict[str, Measurement] = {
-    "jacobian": Measurement(SPECTRUM_COLUMNS, spectrum),
-    "conditions": Measurement(CONDITIONS_COLUMNS, conditions, every_epoch=False),
-}
-"""Every measurement by the name that plans use."""
+def measure(name: str, training: Training) -> list[list[Any]]:
+    """Take a measurement: rows `[replica, *values]`, with the columns that `MEASUREMENTS` says."""
+    return _MEASURED_BY[name](training)

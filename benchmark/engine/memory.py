@@ -14,7 +14,8 @@ import psutil
 import torch
 
 from benchmark.common.errors import UserError
-from benchmark.methods.network import weight_count
+from benchmark.engine.build import state_count
+from benchmark.methods.sizes import weight_count
 
 if TYPE_CHECKING:
     from benchmark.methods import Method
@@ -81,7 +82,7 @@ def bytes_per_replica(
     runs before they are recorded.
     """
     weights = weight_count(dims) + (weight_count(dims[1:]) if method.feedback != "none" else 0)
-    weights += method.state_count(dims)
+    weights += state_count(method, dims)
     copies, times = (1, 2) if device.type == "cuda" else (3, 1)
     arrays = times * (10 if method.feedback == "decoders" else 6)
     return 4 * (copies * weights + arrays * batch_size * sum(dims[1:]))

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from benchmark.common.errors import UserError
-from benchmark.engine.execution import Compiled, CompiledStep, Execution, Graphs, OnTensors, Step, on_tensors
+from benchmark.engine.execution import Compiled, CompiledStep, Graphs, OnTensors, Step, on_tensors
+from benchmark.engine.settings import Execution
 from benchmark.methods import METHODS, Method, Noise
 from benchmark.methods.network import ForwardPass, Network
 from benchmark.methods.target_propagation import LearnedDecoders, TargetPropagation

@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.engine.execution import Compiled, Execution
+from benchmark.engine.execution import Compiled
 from benchmark.engine.lanes import EVALUATION_BATCH, Cores, Lane
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Execution
 from benchmark.methods import Method
-
-SEMANTICS = 1
-"""Part of every run's key. Raise it when a change to the code changes numbers beyond rounding."""
 
 
 @dataclass

@@ -4,13 +4,17 @@ import importlib
 import pkgutil
 
 from benchmark.common.errors import UserError
-from benchmark.methods.base import Hyperparameter, Method, Noise, build
+from benchmark.methods.base import Hyperparameter, Method, Noise
 
 METHODS: dict[str, type[Method]] = {}
 """Every learning rule by its `name`."""
 
+_PARTS = ("base", "network", "seeding", "sizes")
+"""The modules that are no rules. `network` and `seeding` need torch, the names of rules do not."""
 _classes: dict[type[Method], str] = {}
 for _module in pkgutil.iter_modules(__path__):
+    if _module.name in _PARTS:
+        continue
     _file = f"benchmark/methods/{_module.name}.py"
     try:
         _contents = vars(importlib.import_module(f"{__name__}.{_module.name}"))
@@ -26,4 +30,4 @@ for _found, _file in _classes.items():
     elif not _found.__subclasses__():  # a class with subclasses is a base such as TargetPropagation
         raise UserError(f"{_file}: {_found.__name__} needs a `name`, which plans use")
 
-__all__ = ["METHODS", "Hyperparameter", "Method", "Noise", "build"]
+__all__ = ["METHODS", "Hyperparameter", "Method", "Noise"]

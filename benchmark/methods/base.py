@@ -1,4 +1,4 @@
-"""What a learning rule declares and defines, and how one is built."""
+"""What a learning rule declares and defines. Rules are built in `benchmark/engine/build.py`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,31 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
-
-import torch
-from torch import Tensor
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    TypeAlias,
+    Union,
+    get_args,
+    get_origin,
+)
 
 from benchmark.common.errors import UserError
-from benchmark.methods import seeding
-from benchmark.methods.network import Network, initial_weights, meta_weights, weight_count
+from benchmark.methods.sizes import weight_count
 
-Hyperparameter = Annotated[Tensor, "hyperparameter"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from benchmark.methods.network import Network
+
+Hyperparameter = Annotated["Tensor", "hyperparameter"]
 """A positive number that the plan gives for every replica: in a step a tensor (R, 1, 1)."""
-Noise = Callable[[Tensor], Tensor]
+Noise: TypeAlias = "Callable[[Tensor], Tensor]"
 """Called with an activation (R, features, n): fresh Normal(0, 1) numbers of its shape."""
 
 
@@ -164,11 +177,6 @@ class Method:
         return {}
 
     @classmethod
-    def state_count(cls, dims: Sequence[int]) -> int:
-        """Number of numbers in one replica's state, with the default options."""
-        return sum(tensor.numel() for tensor in _initial_state(cls, dims, [1], cls.options).values())
-
-    @classmethod
     def trained_weights(cls, dims: Sequence[int]) -> int:
         """Number of weights that learning changes in one replica. No decoder leads to the input."""
         return weight_count(dims) + (weight_count(dims[1:]) if cls.learns_feedback else 0)
@@ -202,50 +210,6 @@ def _described(kind: Any) -> str:
         return " or ".join(map(repr, get_args(kind)))
     numbers = {int: "int greater than 0", float: "finite float greater than 0"}
     return numbers.get(kind, kind.__name__)
-
-
-def build(
-    method: type[Method],
-    dims: Sequence[int],
-    seeds: Sequence[int],
-    hyperparameters: Mapping[str, float | Sequence[float]],
-    options: Mapping[str, Any] | None = None,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> Method:
-    """Build a rule on new networks of widths `dims`, with one replica for each entry of `seeds`.
-
-    A hyperparameter is one number for all replicas or a sequence with one for each. On the device `meta`
-    nothing is drawn: the tensors have shapes only.
-    """
-    options = {**method.options, **(options or {})}
-    device = torch.device(device)
-    extra = {"decoder_init": options["decoder_init"]} if "decoder_init" in options else {}
-    if device.type == "meta":
-        encoders, feedback = meta_weights(dims, len(seeds), feedback=method.feedback)
-    else:
-        encoders, feedback = initial_weights(dims, seeds, feedback=method.feedback, dtype=dtype, **extra)
-    flags = method.network_flags(options)
-    network = Network(encoders, feedback, feedback=method.feedback, **flags).to(device)
-    values = {
-        name: torch.as_tensor(value, dtype=dtype, device=device).expand(len(seeds)).clone().reshape(-1, 1, 1)
-        for name, value in hyperparameters.items()
-    }
-    built = method(network, values, options)
-    state = {name: tensor.to(device) for name, tensor in _initial_state(method, dims, seeds, options).items()}
-    built.state = MappingProxyType({n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()})
-    return built
-
-
-def _initial_state(
-    method: type[Method], dims: Sequence[int], seeds: Sequence[int], options: Mapping[str, Any]
-) -> dict[str, Tensor]:
-    """The state of all replicas, (R, ...), drawn on the CPU so that every device starts alike."""
-    states = {
-        seed: method.initial_state(dims, options, seeding.generator(seed, "state")) for seed in set(seeds)
-    }
-    return {name: torch.stack([states[seed][name].detach() for seed in seeds]) for name in states[seeds[0]]}
 
 
 def cross_entropy_gradient(logits: Tensor, y: Tensor) -> Tensor:

@@ -1,8 +1,13 @@
 """BP, error backpropagation (Rumelhart, Hinton, and Williams 1986)."""
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from benchmark.methods.base import Hyperparameter, Method, Noise, cross_entropy_gradient
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class BP(Method):

@@ -1,8 +1,14 @@
 """DRL, difference reconstruction loss (Meulemans et al. 2020)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from benchmark.methods.base import Noise
-from benchmark.methods.network import ForwardPass
 from benchmark.methods.target_propagation import DifferenceCorrection, LearnedDecoders
+
+if TYPE_CHECKING:
+    from benchmark.methods.network import ForwardPass
 
 
 class DRL(DifferenceCorrection, LearnedDecoders):

@@ -1,8 +1,13 @@
 """FA, feedback alignment (Lillicrap et al. 2016)."""
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from benchmark.methods.bp import BP
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class FA(BP):

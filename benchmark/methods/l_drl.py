@@ -1,8 +1,14 @@
 """L-DRL, local difference reconstruction loss (Ernoult et al. 2022)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from benchmark.methods.base import Noise
-from benchmark.methods.network import ForwardPass
 from benchmark.methods.target_propagation import DifferenceCorrection, LearnedDecoders
+
+if TYPE_CHECKING:
+    from benchmark.methods.network import ForwardPass
 
 
 class LDRL(DifferenceCorrection, LearnedDecoders):

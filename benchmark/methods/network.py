@@ -17,9 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.methods import seeding
-
-DECODER_INIT = 0.01
-"""Decoders start uniform in (-0.01, 0.01): section "Weak and Strict Conditions"."""
+from benchmark.methods.sizes import DECODER_INIT
 
 # The paper's code divides by std + 1e-12; layer_norm divides by sqrt(var + eps).
 _EPSILON = 1e-24
@@ -268,8 +266,3 @@ def meta_weights(dims: Sequence[int], replicas: int, *, feedback: str) -> tuple[
     encoders = [torch.empty(replicas, out, width, device="meta") for width, out in pairwise(dims)]
     held = encoders[1:] if feedback != "none" else []
     return encoders, [torch.empty_like(w.mT if feedback == "decoders" else w) for w in held]
-
-
-def weight_count(dims: Sequence[int]) -> int:
-    """Number of encoder weights of a network with the given widths."""
-    return sum(width * out for width, out in pairwise(dims))

@@ -1,11 +1,15 @@
 """Shallow learning (as in Frenkel, Lefebvre, and Bol 2021): only the output layer learns."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from benchmark.methods.base import Hyperparameter, Method, Noise, cross_entropy_gradient
-from benchmark.methods.network import weight_count
+from benchmark.methods.sizes import weight_count
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Shallow(Method):

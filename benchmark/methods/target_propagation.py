@@ -1,12 +1,17 @@
 """The parts that TP and its variants share: one iteration, learned decoders, the difference correction."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmark.methods.base import Hyperparameter, Method, Noise, cross_entropy_gradient
-from benchmark.methods.network import DECODER_INIT, ForwardPass
+from benchmark.methods.sizes import DECODER_INIT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from benchmark.methods.network import ForwardPass
 
 
 class TargetPropagation(Method):

@@ -1,10 +1,16 @@
 """TP, target propagation (Bengio 2014): section "Overview", Equations 4-7."""
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from benchmark.methods.base import Noise
-from benchmark.methods.network import ForwardPass
 from benchmark.methods.target_propagation import LearnedDecoders
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from benchmark.methods.network import ForwardPass
 
 
 class TP(LearnedDecoders):

@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark.common.errors import UserError
-from benchmark.engine.execution import Precision
+from benchmark.engine.settings import Precision
 from benchmark.report import drawing, latex, markdown
 from benchmark.report.files import write_texts
 from benchmark.store.record import slug

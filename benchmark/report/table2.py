@@ -16,7 +16,7 @@ from benchmark.common.statistics import ALPHA, Verdict
 from benchmark.comparison.cells import Cell, judged, kept_note, read_cells
 from benchmark.config import PaperTable
 from benchmark.methods import METHODS
-from benchmark.methods.network import weight_count
+from benchmark.methods.sizes import weight_count
 from benchmark.report import latex, markdown
 from benchmark.report.files import write_texts
 from benchmark.store.store import Store

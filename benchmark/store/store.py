@@ -24,7 +24,6 @@ from typing import Any
 
 import filelock
 import pandas as pd
-import torch
 
 from benchmark.common.errors import Unreadable, UserError
 from benchmark.common.files import atomic_file, existing, inside, refuse_unwritable, sync
@@ -104,6 +103,8 @@ class Store:
         file = self.partial(key) / "checkpoint.pt"
         if file not in inside(file.parent):
             return None
+        import torch
+
         try:
             content = file.read_bytes()
             if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
@@ -123,6 +124,8 @@ class Store:
 
     def save_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
         """Replace a run's checkpoint in one step."""
+        import torch
+
         self._make(self.partial(key))
         content = BytesIO()
         torch.save(dict(state), content)

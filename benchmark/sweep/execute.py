@@ -14,9 +14,9 @@ import torch
 from benchmark.common import provenance
 from benchmark.common.errors import UserError
 from benchmark.engine import memory
-from benchmark.engine.execution import Compile, computing
-from benchmark.engine.jacobian import MEASUREMENTS
+from benchmark.engine.execution import computing
 from benchmark.engine.samples import Dataset
+from benchmark.engine.settings import MEASUREMENTS, Compile
 from benchmark.engine.training import EpochResult, Training
 from benchmark.methods import METHODS
 from benchmark.store.record import EPOCH_COLUMNS

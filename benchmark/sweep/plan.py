@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config import DatasetConfig, PlanConfig
-from benchmark.engine.execution import Precision
+from benchmark.engine.settings import Precision
 from benchmark.store.record import key_of
 from benchmark.sweep.run import Run
 

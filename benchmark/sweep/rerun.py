@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from benchmark.common.errors import DataNotFound, UserError
-from benchmark.engine.execution import Compile, Execution
 from benchmark.engine.samples import Dataset
-from benchmark.engine.training import SEMANTICS
+from benchmark.engine.settings import SEMANTICS, Compile, Execution
 from benchmark.methods import METHODS
 from benchmark.store.record import StoredRun
 from benchmark.store.store import Store

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from benchmark.engine import flops
-from benchmark.engine.execution import WORTHWHILE, Compile, Execution, Precision, execution
-from benchmark.engine.jacobian import MEASUREMENTS
-from benchmark.engine.training import SEMANTICS
-from benchmark.methods import METHODS, Method, build
-from benchmark.methods.network import weight_count
+from benchmark.engine.settings import MEASUREMENTS, SEMANTICS, Compile, Execution, Precision
+from benchmark.methods import METHODS, Method
+from benchmark.methods.sizes import weight_count
 from benchmark.store.record import key_of
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_PER_WEIGHT = 200
 """Multiply-adds per sample and encoder weight that no rule exceeds: three times those of DRL."""
@@ -118,17 +116,23 @@ class Run:
 
     def multiply_adds(self, samples: int) -> float | None:
         """Multiply-adds of training on so many samples, without pre-training. None if unknown."""
+        from benchmark.engine import flops  # needs torch
+
         per_sample = flops.multiply_adds(METHODS[self.method], self.dims, self.options)
         return None if per_sample is None else float(per_sample) * samples * self.epochs * len(self.seeds)
 
     def execution(self, setting: Compile, samples: int, device: torch.device) -> Execution:
         """How iterations on so many samples are executed. Only a run that may be long is counted."""
+        from benchmark.engine.execution import WORTHWHILE, execution  # needs torch
+
         at_most = MOST_PER_WEIGHT * weight_count(self.dims) * samples * self.epochs * len(self.seeds)
         may_compile = setting is Compile.AUTO and device.type == "cpu" and at_most >= WORTHWHILE
         return execution(setting, self.multiply_adds(samples) if may_compile else None, device)
 
     def build(self, device: torch.device | str) -> Method:
         """Build the method with freshly initialised networks."""
+        from benchmark.engine.build import build  # needs torch
+
         method = METHODS[self.method]
         return build(method, self.dims, self.seeds, self.hyperparameters, self.options, device=device)
 

@@ -8,17 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmark.common.errors import UserError
-from benchmark.common.files import existing, refuse_unwritable
-from benchmark.config import CONFIGS, MOST, MOST_EPOCHS, PROJECT, load_datasets, load_plan, plan_file
+from benchmark.common.files import FIGURES, RESULTS, existing, refuse_unwritable
+from benchmark.config import CONFIGS, MOST, MOST_EPOCHS, load_datasets, load_plan, plan_file
 from benchmark.config.limits import LONGEST_LABEL
-from benchmark.engine.execution import Precision
+from benchmark.engine.settings import Precision
 from benchmark.store.record import slug
 from benchmark.store.store import Store
 from benchmark.sweep.plan import CHANGED, REPORTS, Plan
 from benchmark.sweep.status import Status, status
-
-RESULTS = PROJECT / "results"
-FIGURES = PROJECT / "figures"
 
 
 class Selection:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 
 import torch
@@ -13,16 +11,15 @@ import torch
 from benchmark import datasets
 from benchmark.common.errors import DataNotFound, UserError
 from benchmark.common.progress import console, progress_bar
-from benchmark.engine.execution import Compile
+from benchmark.engine.settings import Compile
 from benchmark.store.record import StoredRun
 from benchmark.store.store import Store
 from benchmark.sweep.execute import Progress, collect, execute
-from benchmark.sweep.plan import Plan
 from benchmark.sweep.selection import Selection
-from benchmark.sweep.status import State, Status, checkpoint, stored_seeds
+from benchmark.sweep.status import State, Status
 
 
-def train_column(
+def train_dataset(
     chosen: Selection,
     column: str,
     statuses: Sequence[Status],
@@ -108,30 +105,3 @@ def advance(update: Callable[[int, str], None]) -> Progress:
 
 def _errors(errors: Sequence[float]) -> str:
     return f"test error {sum(errors) / len(errors):.2f} % over {len(errors)} seed{'s' * (len(errors) > 1)}"
-
-
-class Jobs(StrEnum):
-    """How much one command trains."""
-
-    ROWS = "rows"
-    """One row on one data set, all seeds side by side: for a GPU."""
-    SEEDS = "seeds"
-    """One seed: for the cores of a CPU. When all seeds are stored, the command of the row assembles them."""
-
-
-def commands(
-    statuses: Iterable[Status], plan: Plan, store: Store, each: Jobs, *options: str
-) -> Iterator[str]:
-    """The commands that train the missing runs; `options` are added to each. Damaged runs have none.
-
-    A run with a checkpoint, or with a single seed missing, gets one command for the whole row.
-    """
-    given = f" {shlex.join(options)}" if options else ""
-    for found in statuses:
-        if found.state in (State.STORED, State.DAMAGED):
-            continue
-        run, stored = found.run, stored_seeds(found.run, store)
-        left = [seed for seed in run.seeds if seed not in stored]
-        apart = each is Jobs.SEEDS and len(left) > 1 and checkpoint(run, store) is None
-        for part in [plan.with_protocol([seed], None) for seed in left] if apart else [plan]:
-            yield part.run_command(run.row, run.column) + given

@@ -7,9 +7,10 @@ import torch
 
 from benchmark.cli.options import pick_device
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.config import PROJECT
 from benchmark.report import contents
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 from tests.helpers.tiny import MINI, PLAN
 
 

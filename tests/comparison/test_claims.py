@@ -18,6 +18,7 @@ from rich.console import Console
 from scipy import stats
 
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.comparison.claims import ClaimVerdict, Judgement, Ledger, Part, verify
 from benchmark.comparison.evidence import Evidence, NoData
 from benchmark.config import CONFIGS, PaperTable, load_claims, load_datasets, load_paper_values
@@ -29,7 +30,7 @@ from benchmark.studies.sensitivity.design import designs, open_study
 from benchmark.studies.timing import costs
 from benchmark.studies.timing import points as timing_points
 from benchmark.studies.timing.costs import Cost
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import record_of
 
 CPU = torch.device("cpu")

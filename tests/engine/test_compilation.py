@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from benchmark.engine.execution import WORTHWHILE, Compile, Compiled, Execution, execution
+from benchmark.engine.build import build
+from benchmark.engine.execution import WORTHWHILE, Compiled, execution
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Compile, Execution
 from benchmark.engine.training import Training
-from benchmark.methods import METHODS, build
+from benchmark.methods import METHODS
 
 DIMS = [12, 8, 4]
 RATES = {"lr": 0.3, "stepsize": 0.05, "lr_feedback": 0.02, "noise_std": 0.1}

@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmark.engine.flops import multiply_adds
 from benchmark.methods import METHODS, Noise
 from benchmark.methods.bp import BP
-from benchmark.methods.network import weight_count
+from benchmark.methods.sizes import weight_count
 
 DEEP, SHALLOW = [11, 8, 7, 6, 5], [11, 8, 5]
 OPTIONS: list[tuple[str, dict[str, Any]]] = [

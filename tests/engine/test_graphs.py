@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmark.engine import execution, replay
-from benchmark.engine.execution import Execution
+from benchmark.engine.build import build
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Execution
 from benchmark.engine.training import Training
-from benchmark.methods import METHODS, build
+from benchmark.methods import METHODS
 
 DIMS = [10, 8, 7, 4]
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark.engine import jacobian
-from benchmark.engine.jacobian import CONDITIONS_COLUMNS, SPECTRUM_COLUMNS, conditions, spectrum
+from benchmark.engine.build import build
+from benchmark.engine.jacobian import conditions, spectrum
 from benchmark.engine.lanes import EVALUATION_BATCH
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import MEASUREMENTS
 from benchmark.engine.training import Training
-from benchmark.methods import METHODS, Hyperparameter, Method, Noise, build
+from benchmark.methods import METHODS, Hyperparameter, Method, Noise
 from benchmark.methods.bp import BP
 from benchmark.methods.network import Layer
 
@@ -50,12 +52,12 @@ def training(
 
 
 def frame(rows: list[list[Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["replica", *SPECTRUM_COLUMNS])
+    return pd.DataFrame(rows, columns=["replica", *MEASUREMENTS["jacobian"].columns])
 
 
 def long_frame(rows: list[list[Any]]) -> pd.Series:
     """Values by replica, encoder and quantity."""
-    table = pd.DataFrame(rows, columns=["replica", *CONDITIONS_COLUMNS])
+    table = pd.DataFrame(rows, columns=["replica", *MEASUREMENTS["conditions"].columns])
     index = ["replica", "encoder", "quantity"]
     assert not table.duplicated(index).any()
     return table.set_index(index)["value"].sort_index()

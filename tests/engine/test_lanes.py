@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from benchmark.engine.execution import Execution
+from benchmark.engine.build import build
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Execution
 from benchmark.engine.training import Training
-from benchmark.methods import METHODS, build
+from benchmark.methods import METHODS
 
 
 @pytest.mark.parametrize("name", METHODS)

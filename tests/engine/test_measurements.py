@@ -8,8 +8,8 @@ import torch
 
 from benchmark.common.errors import UserError
 from benchmark.config import load_datasets, load_paper_values, load_plan
-from benchmark.engine.jacobian import MEASUREMENTS
 from benchmark.engine.samples import Dataset
+from benchmark.engine.settings import MEASUREMENTS
 from benchmark.report import table2
 from benchmark.store.record import StoredRun
 from benchmark.sweep import execute as executor

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from benchmark.common.errors import UserError
-from benchmark.engine.execution import Precision, check_precision, computing
+from benchmark.engine.execution import check_precision, computing
+from benchmark.engine.settings import Precision
 
 CUDA = torch.device("cuda")
 

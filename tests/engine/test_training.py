@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.engine.execution import Execution
+from benchmark.engine.build import build
 from benchmark.engine.lanes import EVALUATION_BATCH
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Execution
 from benchmark.engine.training import EpochResult, Training
-from benchmark.methods import METHODS, Method, Noise, build
+from benchmark.methods import METHODS, Method, Noise
 
 DIMS = [10, 8, 7, 4]
 BATCH = 32

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.engine.execution import Execution
+from benchmark.engine.build import build
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Execution
 from benchmark.engine.training import Training
-from benchmark.methods import Hyperparameter, Method, Noise, build
+from benchmark.methods import Hyperparameter, Method, Noise
 from benchmark.methods.base import cross_entropy_gradient
 
 DIMS = [10, 8, 7, 4]

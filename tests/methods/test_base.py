@@ -10,8 +10,9 @@ from torch import Tensor
 
 from benchmark.common.errors import UserError
 from benchmark.engine import memory
-from benchmark.engine.execution import Execution
+from benchmark.engine.build import state_count
 from benchmark.engine.jacobian import conditions
+from benchmark.engine.settings import Execution
 from benchmark.methods import METHODS, Method, Noise
 from tests.helpers.rules import DIMS, DirectFeedback, training
 
@@ -102,8 +103,8 @@ def test_a_checkpoint_of_another_state_is_refused(then: dict[str, Tensor]) -> No
 
 def test_memory_counts_the_state() -> None:
     cpu = torch.device("cpu")
-    more = 4 * 3 * DirectFeedback.state_count(DIMS)
-    assert DirectFeedback.state_count(DIMS) == (8 + 7) * 4 + 8 * 10 + 7 * 8 + 4 * 7
+    more = 4 * 3 * state_count(DirectFeedback, DIMS)
+    assert state_count(DirectFeedback, DIMS) == (8 + 7) * 4 + 8 * 10 + 7 * 8 + 4 * 7
     plain = memory.bytes_per_replica(METHODS["BP"], DIMS, 32, cpu)
     assert memory.bytes_per_replica(DirectFeedback, DIMS, 32, cpu) == plain + more
 

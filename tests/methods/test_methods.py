@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from benchmark import methods
 from benchmark.common.errors import UserError
-from benchmark.methods import METHODS, Hyperparameter, Method, build
+from benchmark.engine.build import build
+from benchmark.methods import METHODS, Hyperparameter, Method
 
 DIMS = [9, 8, 7, 6, 4]
 DEPTH = len(DIMS) - 1

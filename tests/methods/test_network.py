@@ -4,13 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.methods.network import (
-    Layer,
-    Network,
-    initial_weights,
-    norm,
-    weight_count,
-)
+from benchmark.methods.network import Layer, Network, initial_weights, norm
+from benchmark.methods.sizes import weight_count
 
 DIMS = [12, 9, 7, 7, 4]
 FLOAT64 = {"dtype": torch.float64}

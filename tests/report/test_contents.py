@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmark.common.files import RESULTS
 from benchmark.report.contents import REPORTS
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 
 
 @pytest.fixture

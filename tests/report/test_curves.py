@@ -235,7 +235,8 @@ def test_nothing_stored(tmp_path: Path) -> None:
 
 
 def test_the_page_has_an_exhibit_a_data_set(chosen: Selection) -> None:
-    files, exhibits = contents.report_curves(chosen, Console(file=StringIO()))
+    files, shown = contents.report_curves(chosen, Console(file=StringIO()))
+    exhibits = shown()
     assert [exhibit.anchor for exhibit in exhibits] == ["curves-mnist", "curves-fashion-mnist-mini"]
     mnist, jpeg = exhibits
     assert mnist.table is not None

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats
 
+from benchmark.common.files import RESULTS
 from benchmark.common.statistics import Difference
 from benchmark.report import contents, differences
 from benchmark.report.differences import NOTE, Differences, Pair
 from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.sweep.plan import NOT_COMPARABLE
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import PAPER, PLAN, record_of, select
 
 EPOCHS = 30
@@ -241,7 +242,7 @@ def test_a_row_that_is_not_stored_is_named_with_its_command(tmp_path: Path, erro
     assert "MNIST: Nothing to compare." in text
     assert f"Not stored: [BP (as released)], DTP, DRL, L-DRL, [{ADDED}]." in text
     assert "--dataset mnist,fashion-mnist-mini " in text
-    assert contents.report_differences(chosen, QUIET)[1] == []
+    assert contents.report_differences(chosen, QUIET)[1]() == []
     assert built(chosen).frame().empty
 
 
@@ -341,7 +342,8 @@ def test_files(chosen: Selection) -> None:
 
 def test_page(chosen: Selection) -> None:
     found = pairs_of(built(chosen))
-    _, (exhibit,) = contents.report_differences(chosen, QUIET)
+    _, exhibits = contents.report_differences(chosen, QUIET)
+    (exhibit,) = exhibits()
     assert exhibit.table is not None
     labels = [label(row) for row in ROWS]
     assert [column.text for column in exhibit.table.columns] == ["row minus column", *labels]
@@ -364,7 +366,8 @@ def test_page(chosen: Selection) -> None:
 def test_page_says_what_is_not_tested(tmp_path: Path, errors: Errors) -> None:
     chosen = select(tmp_path, SEEDS)
     keep(chosen, {"L-DRL": errors["BP"], "DRL": errors["DRL"]}, diverged={"L-DRL": 1})
-    _, (exhibit,) = contents.report_differences(chosen, QUIET)
+    _, exhibits = contents.report_differences(chosen, QUIET)
+    (exhibit,) = exhibits()
     assert exhibit.table is not None
     cell = exhibit.table.rows[0].cells[2]
     assert (cell.rank, cell.details[0].text) == (0, "no test: 1 of L-DRL diverged")
@@ -383,7 +386,8 @@ def test_another_protocol_is_said(tmp_path: Path, errors: Errors) -> None:
     keep(chosen, errors)
     assert built(chosen).heads[-1] == "mean of the only epoch"
     assert "NOT THE PAPER'S PROTOCOL" in shown(chosen)
-    files, (exhibit,) = contents.report_differences(chosen, QUIET)
+    files, exhibits = contents.report_differences(chosen, QUIET)
+    (exhibit,) = exhibits()
     assert files[0].name == "differences-made up-1-epochs.md"
     assert "NOT THE PAPER'S PROTOCOL" in files[0].read_text()
     assert exhibit.warning == chosen.plan.warning

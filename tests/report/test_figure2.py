@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmark.common.errors import UserError
-from benchmark.engine.jacobian import SPECTRUM_COLUMNS
+from benchmark.engine.settings import MEASUREMENTS
 from benchmark.report import figure2
 from benchmark.report.figure2 import Figure2
 from benchmark.store.record import EPOCH_COLUMNS
@@ -67,7 +67,7 @@ def store(chosen: Selection, row: str, checksum: str = "ab", nan: tuple[int, ...
         for l in range(2, DEPTH + 1)
         for statistics in ("sample", "batch")
     ]
-    measured = pd.DataFrame(rows, columns=["epoch", "seed", *SPECTRUM_COLUMNS])
+    measured = pd.DataFrame(rows, columns=["epoch", "seed", *MEASUREMENTS["jacobian"].columns])
     measured.loc[measured["statistics"] == "batch", "trace"] = -1.0
     record = record_of(run, checksum)
     chosen.store.commit(

@@ -245,7 +245,8 @@ def test_a_study_of_another_plan_is_refused(tmp_path: Path) -> None:
 def exhibited(chosen: Selection) -> tuple[list[Exhibit], list[str], str]:
     """The exhibits, the Markdown files behind them, and what is printed."""
     console = Console(width=250, record=True, file=io.StringIO())
-    files, exhibits = contents.report_figure3(chosen, console)
+    files, shown = contents.report_figure3(chosen, console)
+    exhibits = shown()
     return exhibits, [file.stem for file in files if file.suffix == ".md"], console.export_text()
 
 

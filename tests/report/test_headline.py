@@ -7,12 +7,13 @@ import pytest
 from rich.console import Console
 
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.common.statistics import Verdict
 from benchmark.config import CONFIGS, load_paper_values
 from benchmark.report import contents, headline, table2
 from benchmark.report.table2 import Table2
 from benchmark.sweep import selection
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 
 
 @pytest.fixture(scope="module")

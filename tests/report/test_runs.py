@@ -11,12 +11,13 @@ import pytest
 from rich.console import Console
 
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.config import CONFIGS
 from benchmark.report import runs
 from benchmark.store.record import EPOCH_COLUMNS
 from benchmark.sweep.plan import Plan
 from benchmark.sweep.run import Run
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import record_of
 
 PLAN = f"""\

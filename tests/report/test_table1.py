@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 
 from benchmark.common.errors import UserError
-from benchmark.engine.jacobian import CONDITIONS_COLUMNS
 from benchmark.engine.samples import Dataset, Split
+from benchmark.engine.settings import MEASUREMENTS
 from benchmark.report import table1
 from benchmark.report.contents import report_table1
 from benchmark.report.table1 import QUANTITIES, Table1
@@ -58,7 +58,7 @@ def store(chosen: Selection, row: str, checksum: str = "ab", nan: tuple[int, ...
                     rows.append(
                         [epoch, seed, l, quantity, np.nan if l == 3 and epoch and seed in nan else base]
                     )
-    measured = pd.DataFrame(rows, columns=["epoch", "seed", *CONDITIONS_COLUMNS])
+    measured = pd.DataFrame(rows, columns=["epoch", "seed", *MEASUREMENTS["conditions"].columns])
     epochs = [[e, s, 1.0, 50.0, False] for e in range(1, run.epochs + 1) for s in run.seeds]
     record = record_of(run, checksum)
     chosen.store.commit(

@@ -14,8 +14,8 @@ import torch
 import yaml
 
 from benchmark.common.errors import UserError
-from benchmark.engine.execution import Execution
 from benchmark.engine.samples import Dataset
+from benchmark.engine.settings import Execution
 from benchmark.store.record import EPOCH_COLUMNS, checksum_of, key_of, slug
 from benchmark.sweep import execute as executor
 from benchmark.sweep.selection import Selection

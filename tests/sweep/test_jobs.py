@@ -8,8 +8,8 @@ import pytest
 from benchmark.engine.samples import Dataset
 from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
+from benchmark.sweep.jobs import Jobs, commands
 from benchmark.sweep.selection import Selection
-from benchmark.sweep.train import Jobs, commands
 from tests.helpers.tiny import CPU, MINI, PLAN, picked, select, train
 
 THREE = PLAN.replace("seeds: [1, 2]", "seeds: [1, 2, 3]")

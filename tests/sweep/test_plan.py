@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.engine.execution import Precision
+from benchmark.common.files import RESULTS
+from benchmark.engine.settings import Precision
 from benchmark.methods import METHODS
 from benchmark.sweep import run as run_module
 from benchmark.sweep.plan import CHANGED, NOT_COMPARABLE
 from benchmark.sweep.run import Run
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 from tests.helpers.tiny import MINI, PLAN, picked, select
 
 

@@ -9,8 +9,8 @@ import torch
 
 from benchmark.common.errors import DataNotFound, UserError
 from benchmark.engine import flops
-from benchmark.engine.execution import Compile, Execution
 from benchmark.engine.samples import Dataset
+from benchmark.engine.settings import Compile, Execution
 from benchmark.methods.bp import BP
 from benchmark.methods.fa import FA
 from benchmark.store.record import StoredRun

@@ -12,9 +12,10 @@ import torch
 
 from benchmark.common.errors import UserError
 from benchmark.config import SearchSpace
-from benchmark.engine.execution import Compile, computing
+from benchmark.engine.execution import computing
 from benchmark.engine.memory import keep_freed_memory, replicas_per_pass
 from benchmark.engine.samples import Dataset
+from benchmark.engine.settings import Compile
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS
 from benchmark.store.record import key_of

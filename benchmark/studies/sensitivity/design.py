@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmark.common import provenance
 from benchmark.common.errors import UserError
-from benchmark.engine.execution import Precision
+from benchmark.engine.settings import Precision
 from benchmark.methods import METHODS
 from benchmark.store.store import Store
 from benchmark.studies import storage as optuna_storage

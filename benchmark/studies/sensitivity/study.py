@@ -22,8 +22,8 @@ from benchmark import datasets
 from benchmark.common.errors import UserError
 from benchmark.common.progress import console, progress_bar
 from benchmark.engine import memory
-from benchmark.engine.execution import Compile
 from benchmark.engine.samples import Dataset
+from benchmark.engine.settings import Compile
 from benchmark.engine.training import EpochResult
 from benchmark.methods import METHODS
 from benchmark.store.store import Store

@@ -28,8 +28,8 @@ from benchmark.common import provenance
 from benchmark.common.errors import UserError
 from benchmark.common.files import atomic_file, inside
 from benchmark.common.statistics import Estimate
-from benchmark.engine.execution import Precision
 from benchmark.engine.flops import multiply_adds
+from benchmark.engine.settings import Precision
 from benchmark.methods import METHODS
 from benchmark.store.record import slug
 from benchmark.sweep.run import Run

@@ -12,7 +12,8 @@ import torch
 
 from benchmark.common import provenance
 from benchmark.common.progress import console
-from benchmark.engine.execution import Compile, Execution, computing, execution
+from benchmark.engine.build import build
+from benchmark.engine.execution import computing, execution
 from benchmark.engine.lanes import Cores
 from benchmark.engine.memory import (
     bytes_per_replica,
@@ -21,8 +22,9 @@ from benchmark.engine.memory import (
     replicas_per_pass,
 )
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Compile, Execution
 from benchmark.engine.training import Training
-from benchmark.methods import METHODS, Method, build
+from benchmark.methods import METHODS, Method
 from benchmark.methods.dtp import DTP
 from benchmark.methods.fw_dtp import FWDTP
 from benchmark.studies.timing import costs, peak

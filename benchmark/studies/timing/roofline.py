@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmark.methods import METHODS, build
+from benchmark.engine.build import build
+from benchmark.methods import METHODS
 from benchmark.sweep.run import Run
 
 WARM_UP = 3

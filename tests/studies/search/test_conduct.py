@@ -18,8 +18,8 @@ from benchmark import datasets
 from benchmark.cli.search import command as search
 from benchmark.common.errors import UserError
 from benchmark.config import CONFIGS, SearchSpace, load_datasets, load_plan
-from benchmark.engine.execution import Precision
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Precision
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS
 from benchmark.store.store import Store

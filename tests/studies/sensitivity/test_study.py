@@ -28,10 +28,11 @@ from benchmark import datasets
 from benchmark.cli.options import run_app
 from benchmark.cli.sensitivity import command as sensitivity
 from benchmark.common.errors import INTERRUPTED, DataNotFound, UserError
+from benchmark.common.files import RESULTS
 from benchmark.config import PROJECT, load_datasets
 from benchmark.datasets import load
 from benchmark.engine import memory
-from benchmark.engine.execution import Precision
+from benchmark.engine.settings import Precision
 from benchmark.methods import METHODS
 from benchmark.report import drawing
 from benchmark.studies import storage as optuna_storage
@@ -50,7 +51,7 @@ from benchmark.studies.sensitivity.study import PROFILES, Conductor
 from benchmark.sweep import execute as executor
 from benchmark.sweep.plan import Plan
 from benchmark.sweep.run import Run
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 from tests.helpers.commands import Command, fails
 
 MINI = "fashion-mnist-mini"

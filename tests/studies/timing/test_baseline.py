@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmark.engine.build import build
 from benchmark.engine.replay import TRACED
 from benchmark.engine.samples import Split
 from benchmark.engine.training import Training
-from benchmark.methods import METHODS, Method, build
+from benchmark.methods import METHODS, Method
 from benchmark.methods.dtp import DTP
 from benchmark.methods.fw_dtp import FWDTP
-from benchmark.methods.network import Network, weight_count
+from benchmark.methods.network import Network
+from benchmark.methods.sizes import weight_count
 from benchmark.studies.timing.baseline import Baseline
 
 TRACES = Path(__file__).parents[2] / "reference_traces"

@@ -16,10 +16,11 @@ import typer
 from benchmark.cli.options import run_app
 from benchmark.cli.timing import command as timing_command
 from benchmark.common.errors import UserError
+from benchmark.common.files import RESULTS
 from benchmark.config import CONFIGS
-from benchmark.engine.execution import Execution
 from benchmark.engine.memory import bytes_per_replica
 from benchmark.engine.samples import Split
+from benchmark.engine.settings import Execution
 from benchmark.engine.training import Training
 from benchmark.methods import METHODS
 from benchmark.studies.timing import costs, peak, roofline
@@ -28,7 +29,7 @@ from benchmark.studies.timing import points as timing_points
 from benchmark.studies.timing.points import PROFILES, Point
 from benchmark.sweep.plan import Plan
 from benchmark.sweep.run import Run
-from benchmark.sweep.selection import RESULTS, Selection
+from benchmark.sweep.selection import Selection
 from benchmark.sweep.status import State, Status
 from tests.helpers.commands import MINI, PLAN, Command
 

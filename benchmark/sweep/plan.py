@@ -23,7 +23,6 @@ REPORTS = (
     "claims",
     "differences",
     "curves",
-    "scaling",
     "runs",
     "report",
 )

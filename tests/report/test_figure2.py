@@ -133,9 +133,9 @@ def test_what_is_drawn_is_what_is_stored(tmp_path: Path) -> None:
     (legend,) = canvas.legends
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts == [
-        "DTP (n=3), 2nd layer ($f_3$), trace × 0.1",
+        "DTP (n=3), 2nd layer ($f_2$), trace × 0.1",
         "DTP (n=3), last layer ($f_6$)",
-        "FW-DTP (n=3), 2nd layer ($f_3$)",
+        "FW-DTP (n=3), 2nd layer ($f_2$)",
         "FW-DTP (n=3), last layer ($f_6$)",
     ]
     assert trace.get_xlabel() == share.get_xlabel() == "epoch"

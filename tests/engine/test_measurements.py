@@ -61,9 +61,7 @@ class Interrupted(Exception):
     pass
 
 
-def test_interrupted_anywhere_the_tables_are_the_same(
-    tmp_path: Path, data: Dataset
-) -> None:
+def test_interrupted_anywhere_the_tables_are_the_same(tmp_path: Path, data: Dataset) -> None:
     whole = trained(select(tmp_path / "whole"), data)
     chosen = select(tmp_path / "broken")
     run = chosen.plan.run("DTP", MINI)

@@ -103,7 +103,9 @@ def test_stored_seeds_do_not_train_again(
 
     trained: list[list[int]] = []
     really = executor.train
-    monkeypatch.setattr(executor, "train", lambda *given, **how: trained.append(how["seeds"]) or really(*given, **how))
+    monkeypatch.setattr(
+        executor, "train", lambda *given, **how: trained.append(how["seeds"]) or really(*given, **how)
+    )
     run = train(folder, data)
     assert trained == ([] if len(there) == 3 else [[seed for seed in (1, 2, 3) if seed not in there]])
     assert_alike(run, whole)
@@ -112,9 +114,7 @@ def test_stored_seeds_do_not_train_again(
     assert not list((folder / "results" / "partial").iterdir())
 
 
-def test_all_stored_seeds_are_collected_without_data(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_stored_seeds_are_collected_without_data(tmp_path: Path, data: Dataset) -> None:
     """Whatever was begun of them meanwhile."""
     whole = train(tmp_path / "at-once", data)
     folder = tmp_path / "in-parts"
@@ -139,9 +139,7 @@ def test_seeds_of_different_images_are_not_collected(tmp_path: Path, data: Datas
     assert chosen.store.load(the_run(chosen).key) is None
 
 
-def test_the_rest_goes_on_after_a_kill(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rest_goes_on_after_a_kill(tmp_path: Path, data: Dataset) -> None:
     whole = train(tmp_path / "at-once", data)
     folder = tmp_path / "in-parts"
     train(folder, data, "2")
@@ -154,7 +152,7 @@ def test_the_rest_goes_on_after_a_kill(
 
 
 def test_a_run_under_way_goes_on_though_more_seeds_are_stored_meanwhile(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Dataset
 ) -> None:
     train(tmp_path, data, "1")
     chosen = interrupt(tmp_path, data, 2)
@@ -167,9 +165,7 @@ def test_a_run_under_way_goes_on_though_more_seeds_are_stored_meanwhile(
     assert not list((chosen.root / "partial").iterdir())
 
 
-def test_seeds_that_vanish_from_the_store_are_missed_before_training(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeds_that_vanish_from_the_store_are_missed_before_training(tmp_path: Path, data: Dataset) -> None:
     part = train(tmp_path, data, "1")
     interrupt(tmp_path, data, 1)
     shutil.rmtree(part.folder)
@@ -177,9 +173,7 @@ def test_seeds_that_vanish_from_the_store_are_missed_before_training(
         train(tmp_path, data)
 
 
-def test_a_run_under_way_goes_on_with_all_its_seeds(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_under_way_goes_on_with_all_its_seeds(tmp_path: Path, data: Dataset) -> None:
     chosen = interrupt(tmp_path, data, 1)
     train(tmp_path, data, "2")
     seen: list[int] = []

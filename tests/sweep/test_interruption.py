@@ -48,9 +48,7 @@ def interrupt(run: Run, data: Dataset, store: Store, after: int = 1) -> Path:
 
 
 @pytest.mark.parametrize("row", ["BP", "DTP"])
-def test_interrupted_between_epochs(
-    chosen: Selection, data: Dataset, row: str
-) -> None:
+def test_interrupted_between_epochs(chosen: Selection, data: Dataset, row: str) -> None:
     run = picked(chosen, row)
     straight = train(run, data, chosen.store)
     other = Store(chosen.root / "again")
@@ -77,9 +75,7 @@ def test_interrupted_between_epochs(
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "bit", "text", "directory"])
-def test_damaged_checkpoint(
-    chosen: Selection, data: Dataset, damage: str
-) -> None:
+def test_damaged_checkpoint(chosen: Selection, data: Dataset, damage: str) -> None:
     run = picked(chosen)
     file = interrupt(run, data, chosen.store)
     whole = file.read_bytes()
@@ -101,9 +97,7 @@ def test_damaged_checkpoint(
     assert chosen.store.folders() == []
 
 
-def test_other_data_than_the_checkpoint(
-    chosen: Selection, data: Dataset
-) -> None:
+def test_other_data_than_the_checkpoint(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen)
     file = interrupt(run, data, chosen.store)
     before = file.read_bytes()
@@ -124,9 +118,7 @@ def test_a_second_process_is_turned_away(chosen: Selection, data: Dataset) -> No
     assert not lock.parent.exists()
 
 
-def test_tidy_removes_what_a_kill_before_unlink_left(
-    chosen: Selection, data: Dataset
-) -> None:
+def test_tidy_removes_what_a_kill_before_unlink_left(chosen: Selection, data: Dataset) -> None:
     done, begun = picked(chosen), picked(chosen, "DTP")
     orphan = interrupt(done, data, chosen.store, done.total_epochs)
     content = orphan.read_bytes()
@@ -145,9 +137,7 @@ def test_tidy_removes_what_a_kill_before_unlink_left(
     assert contents(folder) == before
 
 
-def test_progress_begins_with_the_epochs_done(
-    chosen: Selection, data: Dataset
-) -> None:
+def test_progress_begins_with_the_epochs_done(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen)
     interrupt(run, data, chosen.store)
     calls: list[tuple[int, bool]] = []
@@ -303,18 +293,14 @@ def test_killed_at_any_moment_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
         assert starts == sorted(starts)
 
 
-def test_partial_runs_stay_out_of_the_store(
-    chosen: Selection, data: Dataset
-) -> None:
+def test_partial_runs_stay_out_of_the_store(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen, "DTP")
     interrupt(run, data, chosen.store, run.total_epochs)
     assert chosen.store.folders() == []
     assert chosen.store.load(run.key) is None
 
 
-def test_a_checkpoint_that_cannot_be_found_is_not_none(
-    chosen: Selection, data: Dataset
-) -> None:
+def test_a_checkpoint_that_cannot_be_found_is_not_none(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen)
     file = interrupt(run, data, chosen.store)
     for place in (file, file.parent):

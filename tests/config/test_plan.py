@@ -737,6 +737,7 @@ def test_options_may_be_strings(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(METHODS, "BP", Moody)
     given = {"method": "BP", "hyperparameters": {}}
-    assert Row.model_validate({**given, "options": {"mode": "signed"}}).all_options == {"mode": "signed"}
+    row = Row.model_validate({**given, "options": {"mode": "signed"}})
+    assert row.all_options == {"as_released": False, "mode": "signed"}
     with pytest.raises(ValueError, match=r"options\.mode: 1 found, 'plain' or 'signed' expected"):
         Row.model_validate({**given, "options": {"mode": 1}})

@@ -166,7 +166,7 @@ def test_a_run_is_repeated_as_it_was_executed(
     run = stored(chosen)
     asked = []
     monkeypatch.setattr(
-        "benchmark.sweep.execute.execution", lambda setting, *_: asked.append(setting) or Execution.EAGER
+        "benchmark.sweep.run.execution", lambda setting, *_: asked.append(setting) or Execution.EAGER
     )
     changed = replace(run, record={**run.record, "sittings": sittings})
     repeat(changed, run_of(run), data, CPU, silent)

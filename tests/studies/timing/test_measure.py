@@ -416,7 +416,7 @@ def test_what_would_train_apart_is_timed_alone(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(timing, "_iteration_times", times)
     estimates = []
     for how in (Execution.EAGER, Execution.COMPILED):
-        monkeypatch.setattr(timing, "execution", lambda *_, how=how: how)
+        monkeypatch.setattr("benchmark.sweep.run.execution", lambda *_, how=how: how)
         estimates += timing.seconds_left(
             [Status(bp, State.MISSING)], chosen.plan, torch.device("cpu"), lambda run: None
         )

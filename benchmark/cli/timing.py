@@ -31,7 +31,7 @@ from benchmark.engine.memory import (
     free_memory,
 )
 from benchmark.engine.settings import Compile, Execution, Precision
-from benchmark.report import scaling, table3
+from benchmark.report import table3
 from benchmark.studies.timing import costs
 from benchmark.studies.timing.costs import Cost
 from benchmark.studies.timing.measure import measure_all
@@ -202,8 +202,6 @@ def _measure_and_report(
         written = table3.write(table, chosen.root / "tables")
         table3.show(table, console)
     else:
-        figure = scaling.build(plan, chosen.store)
-        written = scaling.write(figure, chosen.figures)
-        scaling.show(figure, console)
+        written = []
     for path in written:
         console.print(f"written: {path}", markup=False)

@@ -132,15 +132,6 @@ def _has_own_figure3(chosen: Selection) -> bool:
     return all(chosen.plan.run(row, column) is not None for row in default_rows(chosen.plan))
 
 
-def report_scaling(chosen: Selection, console: Console) -> tuple[list[Path], Shown]:
-    from benchmark.report import scaling
-
-    figure = scaling.build(chosen.plan, chosen.store)
-    files = scaling.write(figure, chosen.figures)
-    scaling.show(figure, console)
-    return files, lambda: [_exhibits().of_scaling(figure, files, page_file(chosen))]
-
-
 def report_claims(chosen: Selection, console: Console) -> tuple[list[Path], Shown]:
     from benchmark.comparison import claims
     from benchmark.report import claims as ledger_files
@@ -170,14 +161,13 @@ REPORTS: dict[str, Report] = {
     "claims": report_claims,
     "differences": report_differences,
     "curves": report_curves,
-    "scaling": report_scaling,
     "runs": report_runs,
 }
 """In the order of the page."""
 
 MEASURED = {"table1": "conditions", "figure2": "jacobian"}
 """What a plan measures during training for the reports that rest on it."""
-WHATEVER = ("figure3", "table3", "scaling")
+WHATEVER = ("figure3", "table3")
 """Those that other seeds, epochs or precisions of the plan do not change."""
 
 
@@ -200,7 +190,7 @@ def is_available(name: str, chosen: Selection) -> bool:
         from benchmark.studies.sensitivity.design import default_storage, stored
 
         return _has_own_figure3(chosen) or bool(stored(chosen.plan, default_storage(chosen.store)))
-    if name in ("table3", "scaling"):
+    if name == "table3":
         from benchmark.studies.timing.points import PROFILES
 
         return any(profile.plan == chosen.plan.source for profile in PROFILES.values())

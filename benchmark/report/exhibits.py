@@ -15,7 +15,6 @@ from benchmark.report import (
     figure2,
     figure3,
     runs,
-    scaling,
     table1,
     table2,
     table3,
@@ -205,22 +204,6 @@ def of_figure3(figure: figure3.Figure3, notes: Sequence[str], files: Sequence[Pa
         _table(list(lines[0]), [list(line.values()) for line in lines]),
         _figures(files, alt, page),
         tuple(figure.missing()),
-    )
-
-
-def of_scaling(figure: scaling.Scaling, files: Sequence[Path], page: Path) -> Exhibit:
-    notes = [scaling.NOTE]
-    for device in figure.devices:
-        notes += [f"{device}: {gain}." for gain in figure.gains(device)]
-        notes += [f"{device}: skipped: {reason}." for reason in figure.skipped(device)]
-    return Exhibit(
-        "scaling",
-        "Scaling",
-        figure.heading,
-        tuple(notes),
-        figure.warning,
-        figures=_figures(files, "Cost against replicas, width, depth and feedback updates", page),
-        missing=_commands(figure.missing()),
     )
 
 

@@ -22,13 +22,13 @@ networks:
   1x8: {hidden_layers: 1, width: 8, source: guess}
   2x8: {hidden_layers: 2, width: 8, source: guess}
 columns:
-  mnist: {network: 1x8}
-  fashion-mnist: {network: 1x8}
-  cifar-10-jpeg: {network: 2x8, addition: true}
+  mnist: {network: 1x8, half_width: 4}
+  fashion-mnist: {network: 1x8, half_width: 4}
+  fashion-mnist-mini: {network: 2x8, half_width: 4, addition: true}
 rows:
   BP:
     method: BP
-    hyperparameters: &bp {mnist: {lr: 0.1, source: guess}, cifar-10-jpeg: {lr: 0.1, source: guess}}
+    hyperparameters: &bp {mnist: {lr: 0.1, source: guess}, fashion-mnist-mini: {lr: 0.1, source: guess}}
   BP (as released):
     method: BP
     options: {as_released: true}

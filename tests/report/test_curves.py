@@ -58,17 +58,17 @@ def panels(canvas: Figure) -> dict[str, Axes]:
 
 @pytest.fixture
 def chosen(tmp_path: Path) -> Selection:
-    """Two rows on MNIST, one on CIFAR-10 (JPEG), forty epochs of two seeds."""
+    """Two rows on MNIST, one on F-MNIST (mini), forty epochs of two seeds."""
     made = select(tmp_path, LONG)
     keep(made, "BP", "mnist", FALLING, [error + 1 for error in FALLING])
     keep(made, "BP (as released)", "mnist", DIP, DIP)
-    keep(made, "BP", "cifar-10-jpeg", FALLING, FALLING)
+    keep(made, "BP", "fashion-mnist-mini", FALLING, FALLING)
     return made
 
 
 def test_the_numbers(chosen: Selection) -> None:
     frame = built(chosen).frame()
-    assert list(frame["dataset"]) == ["mnist", "mnist", "cifar-10-jpeg"]
+    assert list(frame["dataset"]) == ["mnist", "mnist", "fashion-mnist-mini"]
     bp, released = frame.iloc[0], frame.iloc[1]
     assert (bp["method"], bp["n"]) == ("BP", 2)
     # Half a point above the first seed: the mean of both.
@@ -97,7 +97,7 @@ def test_what_is_printed(chosen: Selection) -> None:
         "[BP (as released)]", "n=2", "12.00", "9.00", "12.00", "12.00", "9.00 (8)", "12.00", "12.00 to 12.00",
     ]  # fmt: skip
     assert "MNIST: Not complete: DTP, DRL, L-DRL, [L-DRL #2_a & b]." in text
-    assert re.search("--dataset mnist,cifar-10-jpeg .*` trains what is not stored", text)
+    assert re.search("--dataset mnist,fashion-mnist-mini .*` trains what is not stored", text)
 
 
 def test_rows_and_data_sets_can_be_chosen(chosen: Selection, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_the_legend_names_what_is_drawn(chosen: Selection) -> None:
     found = built(chosen)
     for column, expected in (
         ("mnist", ["a seed", "mean over the seeds", "the paper's mean, last epoch"]),
-        ("cifar-10-jpeg", ["a seed", "mean over the seeds"]),
+        ("fashion-mnist-mini", ["a seed", "mean over the seeds"]),
     ):
         (legend,) = curves.draw(found, column).legends
         assert [text.get_text() for text in legend.get_texts()] == expected
@@ -171,8 +171,8 @@ def test_every_column_of_panels_has_its_epochs(tmp_path: Path) -> None:
 )
 def test_the_error_has_ticks(tmp_path: Path, errors: list[float], expected: set[int]) -> None:
     chosen = select(tmp_path, PLAN.replace("epochs: 1,", "epochs: 2,"))
-    keep(chosen, "BP", "cifar-10-jpeg", errors, errors)
-    (axes,) = curves.draw(built(chosen), "cifar-10-jpeg").get_axes()
+    keep(chosen, "BP", "fashion-mnist-mini", errors, errors)
+    (axes,) = curves.draw(built(chosen), "fashion-mnist-mini").get_axes()
     low, high = axes.get_ylim()
     assert expected <= {tick for tick in axes.get_yticks() if low <= tick <= high}
     assert {str(tick) for tick in expected} <= {label.get_text() for label in axes.get_yticklabels()}
@@ -190,9 +190,9 @@ def test_zero_can_be_seen(tmp_path: Path) -> None:
 
 
 def test_what_the_title_says(chosen: Selection, tmp_path: Path) -> None:
-    (title,) = curves.draw(built(chosen), "cifar-10-jpeg").texts
+    (title,) = curves.draw(built(chosen), "fashion-mnist-mini").texts
     assert title.get_text().splitlines() == [
-        "[CIFAR-10 (JPEG)]: 40 epochs, seeds 1, 2",
+        "[F-MNIST (mini)]: 40 epochs, seeds 1, 2",
         "1 of 2 rows not complete",
     ]
     longer = select(tmp_path, PLAN, epochs=3)
@@ -221,7 +221,7 @@ def test_files_are_rebuilt_byte_for_byte(chosen: Selection, tmp_path: Path) -> N
         assert [file.name for file in files] == [
             f"curves-{name}.md", f"curves-{name}.csv",
             f"curves-mnist-{name}.png", f"curves-mnist-{name}.pdf",
-            f"curves-cifar-10-jpeg-{name}.png", f"curves-cifar-10-jpeg-{name}.pdf",
+            f"curves-fashion-mnist-mini-{name}.png", f"curves-fashion-mnist-mini-{name}.pdf",
         ]  # fmt: skip
     assert written[0] == written[1]
     assert pd.read_csv(StringIO(written[0][1].decode()))["epoch 40"].tolist() == [10.75, 12.0, 10.25]
@@ -231,13 +231,13 @@ def test_nothing_stored(tmp_path: Path) -> None:
     chosen = select(tmp_path, LONG)
     assert curves.write(built(chosen), tmp_path / "tables", tmp_path / "figures") == []
     assert not (tmp_path / "tables").exists()
-    assert re.search("--dataset mnist,cifar-10-jpeg .*` trains what is not stored", shown(chosen))
+    assert re.search("--dataset mnist,fashion-mnist-mini .*` trains what is not stored", shown(chosen))
 
 
 def test_the_page_has_an_exhibit_a_data_set(chosen: Selection) -> None:
     files, shown = contents.report_curves(chosen, Console(file=StringIO()))
     exhibits = shown()
-    assert [exhibit.anchor for exhibit in exhibits] == ["curves-mnist", "curves-cifar-10-jpeg"]
+    assert [exhibit.anchor for exhibit in exhibits] == ["curves-mnist", "curves-fashion-mnist-mini"]
     mnist, jpeg = exhibits
     assert mnist.table is not None
     assert [row.cells[0].text for row in mnist.table.rows] == ["BP", "[BP (as released)]"]

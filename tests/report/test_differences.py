@@ -129,9 +129,9 @@ def test_the_papers_rows_are_corrected_apart(chosen: Selection) -> None:
 
 def test_every_data_set_is_corrected_by_itself(chosen: Selection, errors: Errors) -> None:
     before = pairs_of(built(chosen))
-    keep(chosen, {row: errors[row] for row in ("BP", FIRST_ADDED)}, column="cifar-10-jpeg")
+    keep(chosen, {row: errors[row] for row in ("BP", FIRST_ADDED)}, column="fashion-mnist-mini")
     found = built(chosen)
-    assert len(found.pairs["cifar-10-jpeg"]) == 1
+    assert len(found.pairs["fashion-mnist-mini"]) == 1
     assert pairs_of(found) == before
 
 
@@ -202,15 +202,15 @@ def test_the_command_trains_what_is_missing(tmp_path: Path, errors: Errors, epoc
     longer = {row: np.concatenate([table, table[-1:]])[-epochs:] for row, table in errors.items()}
     keep(chosen, longer)
     keep(chosen, {"L-DRL": longer["BP"]})
-    keep(chosen, {"BP": longer["BP"]}, column="cifar-10-jpeg")
+    keep(chosen, {"BP": longer["BP"]}, column="fashion-mnist-mini")
     text = shown(chosen)
     changes = [] if epochs == EPOCHS else ["--epochs", str(epochs)]
     options = [*changes, "--results", str(tmp_path / "results")]
     source = shlex.quote(str(tmp_path / "made up.yaml"))
-    command = f"python -m benchmark run {source} --dataset cifar-10-jpeg {shlex.join(options)}"
+    command = f"python -m benchmark run {source} --dataset fashion-mnist-mini {shlex.join(options)}"
     assert text.splitlines()[-1] == f"`{command}` trains what is not stored, `--method` a part of it."
     assert f"\n`{command}` trains" in contents.report_differences(chosen, QUIET)[0][0].read_text()
-    keep(chosen, {FIRST_ADDED: longer["BP"]}, column="cifar-10-jpeg")
+    keep(chosen, {FIRST_ADDED: longer["BP"]}, column="fashion-mnist-mini")
     assert "trains what is not stored" not in shown(chosen)
     assert "Not stored" not in shown(chosen)
     assert "trains what is not stored" not in contents.report_differences(chosen, QUIET)[0][0].read_text()
@@ -241,7 +241,7 @@ def test_a_row_that_is_not_stored_is_named_with_its_command(tmp_path: Path, erro
     text = shown(chosen, ["DTP"])
     assert "MNIST: Nothing to compare." in text
     assert f"Not stored: [BP (as released)], DTP, DRL, L-DRL, [{ADDED}]." in text
-    assert "--dataset mnist,cifar-10-jpeg " in text
+    assert "--dataset mnist,fashion-mnist-mini " in text
     assert contents.report_differences(chosen, QUIET)[1]() == []
     assert built(chosen).frame().empty
 

@@ -3,7 +3,6 @@
 from io import StringIO
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -29,17 +28,6 @@ def test_the_readme_shows_what_is_stored(stored: Table2, tmp_path: Path) -> None
     copy.write_bytes(headline.README.read_bytes())
     assert headline.write(stored, copy) == [copy]
     assert copy.read_bytes() == headline.README.read_bytes()
-
-
-def test_the_readme_counts_the_claims() -> None:
-    claims = pd.read_csv(RESULTS / "tables/claims.csv").groupby("claim")["claim_verdict"].first()
-    order = ("SUPPORTED", "NOT SUPPORTED", "INCOMPLETE", "NO DATA")
-    counts = claims.value_counts()
-    assert set(counts.index) <= set(order)
-    there = [verdict for verdict in order if verdict in counts]
-    first, *others = (f"{counts[verdict]} {'are ' * (verdict == there[0])}{verdict}" for verdict in there)
-    said = f"Of the {len(claims)} claims in the ledger, on what is stored, {', '.join([first, *others])}."
-    assert said in headline.README.read_text()
 
 
 def test_every_stored_cell_has_a_line(stored: Table2) -> None:

@@ -45,7 +45,7 @@ networks:
 columns:
   mnist: {network: 1x8}
   fashion-mnist: {network: 1x8}
-  cifar-10-jpeg: {network: 1x8, addition: true}
+  fashion-mnist-mini: {network: 1x8, addition: true}
 rows:
   BP:
     method: BP
@@ -72,7 +72,7 @@ PAPER = PaperTable(
         "DTP": {
             "mnist": PaperCell(mean=2.5, std=0.05),
             "fashion-mnist": PaperCell(mean=11.77, std=0.16),
-            "cifar-10-jpeg": PaperCell(mean=50.0, std=1.0),
+            "fashion-mnist-mini": PaperCell(mean=50.0, std=1.0),
         },
         "DRL": {"mnist": PaperCell(mean=9.0, std=0.5)},
     },
@@ -281,7 +281,7 @@ def test_cells_of_table_2(tmp_path: Path) -> None:
     exhibit = of_table2(table, lambda key: f"to {key}")
     assert exhibit.table is not None
     assert [column.text for column in exhibit.table.columns] == [
-        "method", "#params, 1x8", "MNIST", "F-MNIST", "[CIFAR-10 (JPEG)]"
+        "method", "#params, 1x8", "MNIST", "F-MNIST", "[F-MNIST (mini)]"
     ]  # fmt: skip
     assert exhibit.caption == "Test error in % after 1 epochs, seeds 1 to 5"
     bp, dtp, drl, nasty = (row.cells for row in exhibit.table.rows)

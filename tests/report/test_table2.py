@@ -334,7 +334,7 @@ def test_no_verdict_without_margin_or_on_another_protocol(
 def test_additions_are_bracketed_and_tex_is_escaped(tmp_path: Path) -> None:
     text = written(select(tmp_path), tmp_path)
     assert "[BP (as released)]" in text["md"]
-    assert "[CIFAR-10 (JPEG)]" in text["md"]
+    assert "[F-MNIST (mini)]" in text["md"]
     assert r"L-DRL \#2\_a \& b" in text["tex"]
     for line in text["tex"].splitlines():
         assert not line.startswith("["), "an optional argument of the line break above"

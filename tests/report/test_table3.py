@@ -145,9 +145,9 @@ def test_errors_come_from_table_2(tmp_path: Path) -> None:
         "- error of BP on cifar-10: `python -m benchmark run table2 --method BP --dataset cifar-10" in empty
     )
     assert "JPEG" not in empty
-    train(chosen, "BP", "cifar-10-jpeg", [50.0, 51.0, 52.0, 53.0, 54.0])
+    train(chosen, "BP", "fashion-mnist-mini", [50.0, 51.0, 52.0, 53.0, 54.0])
     stand_in = rendered(chosen)["table3.md"].decode()
-    assert "| error, CIFAR-10 | [error, CIFAR-10 (JPEG)] |" in stand_in
+    assert "| error, CIFAR-10 | [error, F-MNIST (mini)] |" in stand_in
     assert "| - | 52.00 ± 1.58 (n=5) | 46.16 ± 1.15 |" in stand_in
     assert "- error of BP on cifar-10: " in stand_in
     train(chosen, "BP", "cifar-10", [45.0, 46.0, 47.0, 48.0, 49.0])

@@ -1,7 +1,8 @@
-"""`rerun` and `replay`: whether stored runs and reference traces come out the same."""
+"""`rerun` and `replay`: train stored runs and reference traces again, and compare."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -36,66 +37,54 @@ from benchmark.sweep.train import advance
 
 def rerun_command(
     keys: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY...", help="Of stored runs, or their folders.")
+        list[str] | None, typer.Argument(metavar="KEY...", help="Keys of stored runs, or their folders.")
     ] = None,
-    count: Annotated[
-        int | None, typer.Option("--random", help="Without keys: so many of the cheaper runs.  [default: 3]")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of that choice.  [default: 1]")] = None,
+    count: Annotated[int, typer.Option("--random", help="Without keys: draw so many stored runs.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 1,
     plan: PlanOption = None,
-    epochs: Annotated[int | None, typer.Option(help="Only the first ones, where a run has more.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Train only so many first epochs.")] = None,
     results: Results = RESULTS,
     data_root: DataRoot = None,
     device: DeviceName = "auto",
 ) -> None:
-    """Train stored runs once more, and say whether the same comes out; nothing is stored."""
+    """Train stored runs again and compare the numbers. Nothing is stored."""
     check_number("--random", count)
     check_number("--epochs", epochs, most=MOST_EPOCHS)
-    for option, given in (("--random", count), ("--seed", seed)):
-        if keys and given is not None:
-            raise UserError(f"{option}: goes without keys, {', '.join(keys)} given")
     chosen = Selection(plan or "table2", results, data_root=data_root, reading=True)
     on = pick_device(device)
-    table = Table("row", "data set", "key", "epochs", "train loss", "test error", "")
-    differing = []
     stored_runs = chosen.store.runs()
     if not stored_runs:
         raise UserError(f"{chosen.root}: no stored run to train again")
 
-    def load(stored: StoredRun) -> Dataset:
-        if (config := chosen.plan.datasets.get(stored.column)) is None:
-            raise UserError(f"{stored.folder}: the data set {stored.column} is not in datasets.yaml")
-        return datasets.load(stored.column, config, data_root=data_root, device=on)
+    @cache
+    def load(name: str) -> Dataset:
+        return datasets.load(name, chosen.plan.datasets[name], data_root=data_root, device=on)
 
-    # All is checked before anything trains.
-    drawn, data = rerun.choose_at_hand(
-        stored_runs,
-        keys or [],
-        count or 3,
-        1 if seed is None else seed,
-        load,
-        lambda line: console.print(line, markup=False),
-    )
-    again = [(stored, rerun.run_of(stored, epochs)) for stored in drawn]
-    for _, run in again:
+    def load_for(stored: StoredRun) -> Dataset:
+        if stored.column not in chosen.plan.datasets:
+            raise UserError(f"{stored.folder}: the data set {stored.column} is not in datasets.yaml")
+        return load(stored.column)
+
+    found = rerun.choose(stored_runs, keys or [], count, seed, load_for)
+    again = [(stored, rerun.run_of(stored, epochs), data) for stored, data in found]
+    for stored, run, _ in again:  # everything is checked before anything trains
         check_precision(run.precision, on)
-    for stored, run in again:
         made = described(stored)
         seeds = f"seed{'s' if len(run.seeds) > 1 else ''} {made['seeds']}"
-        epochs_of = (
-            f"{run.epochs} of {stored.spec['epochs']} epochs (all: {made['time']} on {made['device']})"
-        )
-        console.print(f"{run.row} on {run.column}, {made['key']}, {seeds}: {epochs_of}", markup=False)
-    for stored, run in again:
-        column, key = run.column, stored.record["key"]
-        with progress_bar(console, f"{run.row} on {column}", run.total_epochs) as update:
-            found = rerun.repeat(stored, run, data[column], on, advance(update))
-        margin = chosen.plan.config.margins.get(column, 0.0)
-        if not found.within(margin):
+        length = f"{run.epochs} of {stored.spec['epochs']} epochs (all: {made['time']} on {made['device']})"
+        console.print(f"{run.row} on {run.column}, {made['key']}, {seeds}: {length}", markup=False)
+    table = Table("row", "data set", "key", "epochs", "train loss", "test error", "")
+    differing = []
+    for stored, run, data in again:
+        key = stored.record["key"]
+        with progress_bar(console, f"{run.row} on {run.column}", run.total_epochs) as update:
+            agreement = rerun.repeat(stored, run, data, on, advance(update))
+        margin = chosen.plan.config.margins.get(run.column, 0.0)
+        if not agreement.within(margin):
             differing.append(key)
-        deviations = (f"{found.loss:.1e} (relative)", f"{found.error:.2f} of {margin:g} points")
+        deviations = (f"{agreement.loss:.1e} (relative)", f"{agreement.error:.2f} of {margin:g} points")
         table.add_row(
-            escape(stored.record["row"]), column, key, str(found.epochs), *deviations, found.verdict(margin)
+            escape(run.row), run.column, key, str(agreement.epochs), *deviations, agreement.verdict(margin)
         )
     console.print(table)
     if differing:
@@ -110,7 +99,7 @@ def replay_command(
     device: DeviceName = "auto",
     compile: CompileSetting = Compile.OFF,
 ) -> None:
-    """Replay traces of the released code through the code that trains."""
+    """Replay reference traces of the released code through this code, and compare."""
     if not tolerance >= 0:
         raise UserError(f"--tolerance: {tolerance} found, must be 0 or more")
     on = pick_device(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
@@ -19,17 +18,6 @@ from benchmark.methods import METHODS
 
 Source = Literal["paper", "released code", "search", "guess"]
 """Where a value of a plan comes from."""
-
-
-def _inside(directory: str) -> str:
-    if not re.fullmatch(r"\.|[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", directory):
-        raise ValueError(
-            f"{directory!r} found; a folder below the results, named in letters, digits, - and _"
-        )
-    taken = ("runs", "partial", "search", "tables", "timing", "figures")
-    if set(directory.split("/")) & set(taken):
-        raise ValueError(f"{directory!r} found; {', '.join(taken)} are folders inside a results folder")
-    return directory
 
 
 Seeds = Annotated[
@@ -150,8 +138,8 @@ class PlanConfig(Strict):
     comparable: bool = True
     """Whether its numbers may stand beside the paper's; if a plan does not say: whether it trains and judges
     what it has in common with the shipped Table 2 as that does."""
-    directory: Annotated[str, AfterValidator(_inside)] = "."
-    """Where its results go, below the results folder."""
+    directory: str = Field(default=".", pattern=r"^(\.|[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*)$")
+    """The folder of the results, below the results folder."""
     protocol: Protocol
     networks: dict[str, NetworkConfig]
     columns: dict[str, Column] = Field(min_length=1)

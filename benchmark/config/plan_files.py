@@ -62,27 +62,12 @@ def _resolved(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     for path, there in removes_nothing(below, content):
         what = f"there is none in {base}" + (f", which has {', '.join(there)}" if there else "")
         raise UserError(f"{file}: {path}: null removes what the base has, and {what}")
-    _refuse_another_method(file, base, below, content)
     _without_old_notes(file, below, content)
     rows = content.get("rows")
     dropped = [name for name, row in rows.items() if row is None] if isinstance(rows, dict) else []
     if "measure" in below:
         below["measure"] = _measure_without(dropped, below["measure"])
     return merge(below, content)
-
-
-def _refuse_another_method(file: Path, base: str, below: dict[str, Any], content: dict[str, Any]) -> None:
-    """Raise `UserError` if a row of the base gets another method but keeps its hyperparameters."""
-    methods = {
-        row: entry.get("method") for row, entry in _items(below.get("rows")) if isinstance(entry, dict)
-    }
-    for row, entry in _items(content.get("rows")):
-        there, here = methods.get(row), entry.get("method") if isinstance(entry, dict) else None
-        if None not in (there, here) and here != there:
-            raise UserError(
-                f"{file}: rows.{row}.method: {here!r} found, but this row of {base} is {there!r}, and a row "
-                "keeps of its base what is not said anew; give yours a label of its own"
-            )
 
 
 def _without_old_notes(file: Path, below: dict[str, Any], content: dict[str, Any]) -> None:
@@ -169,10 +154,6 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
             raise UserError(
                 f"{file}: columns.{name}.hyperparameters_from: unknown data set "
                 f"{column.hyperparameters_from!r}, allowed: {allowed}"
-            )
-        if column.hyperparameters_from == name:
-            raise UserError(
-                f"{file}: columns.{name}.hyperparameters_from: {name!r} found, must be another data set"
             )
     printed = load_paper_values()["table2"].cells
     for name, row in config.rows.items():

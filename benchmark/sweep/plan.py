@@ -1,10 +1,9 @@
-"""A plan under the options of one command: its runs, the names of its files, and its commands."""
+"""A plan under the options of one command: its runs, the names of its files, its commands."""
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,47 +13,39 @@ from benchmark.engine.settings import Precision
 from benchmark.store.record import key_of
 from benchmark.sweep.run import Run
 
-REPORTS = (
-    "table1",
-    "table2",
-    "table3",
-    "figure2",
-    "figure3",
-    "claims",
-    "differences",
-    "curves",
-    "runs",
-    "report",
-)
-"""File names of reports begin with these; those of Table 2 begin with the plan's name."""
-
-CHANGED = re.compile(r"(^|-)(seeds-\d[\da-f-]*|\d+-epochs|" + "|".join(Precision) + r")$")
-"""File names end like this if a command changes the protocol; see `Plan.with_protocol`."""
-
 NOT_COMPARABLE = "NOT COMPARABLE WITH THE PAPER: another data set, network or protocol, or as the plan says."
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan under the settings of one command."""
+    """A plan under the options of one command."""
 
-    name: str
-    """The name in file names. It shows whether the protocol was changed."""
     config: PlanConfig
     datasets: Mapping[str, DatasetConfig]
     source: str
     """The plan's name or path as given on the command line."""
+    suffix: str = ""
+    """The end of file names if a command changes seeds or epochs."""
     changes: tuple[str, ...] = ()
-    """The options of a command that change the protocol."""
+    """The options of the command that change the protocol."""
     options: tuple[str, ...] = ()
     """The other options that decide where a run is stored."""
 
     @property
+    def name(self) -> str:
+        """The name of the plan in file names: `table2-deeper-5-epochs`."""
+        return Path(self.source).stem + self.suffix
+
+    @property
     def guest(self) -> str:
         """The plan's name if its results are in the folder of another plan, else empty."""
-        written = Path(self.source).stem
+        name = Path(self.source).stem
         owner = Path(self.config.directory).name or "table2"
-        return "" if written == owner else written
+        return "" if name == owner else name
+
+    def file_name(self, report: str) -> str:
+        """The name of a report's files, different for each plan, choice of seeds and number of epochs."""
+        return (f"{report}-{self.guest}" if self.guest else report) + self.suffix
 
     @property
     def protocol(self) -> str:
@@ -69,7 +60,7 @@ class Plan:
 
     @property
     def warning(self) -> str | None:
-        """Why the numbers cannot be compared with the paper's, or an empty string."""
+        """Why the numbers cannot be compared with the paper's, or None."""
         if not self.config.comparable:
             return NOT_COMPARABLE
         return f"NOT THE PAPER'S PROTOCOL: {shlex.join(self.changes)}" if self.changes else None
@@ -84,17 +75,12 @@ class Plan:
         return f"[{name}]" if self.config.columns[column].addition else name
 
     def command(self, *chosen: str) -> str:
-        """The command that trains the plan, or the part that these options choose."""
+        """The command that trains the plan, or the part of it that the given options choose."""
         return "python -m benchmark run " + shlex.join([self.source, *chosen, *self.changes, *self.options])
 
     def run_command(self, row: str, column: str) -> str:
         """The command that trains a row on a data set."""
         return self.command("--method", row, "--dataset", column)
-
-    def file_name(self, report: str) -> str:
-        """The name of a report's files, different for each plan and protocol."""
-        changes = self.name.removeprefix(Path(self.source).stem)
-        return (f"{report}-{self.guest}" if self.guest else report) + changes
 
     def run(self, row: str, column: str) -> Run | None:
         """The run of a row on a data set, or None if the plan has no hyperparameters for it."""
@@ -130,31 +116,25 @@ class Plan:
     def with_protocol(
         self, seeds: Sequence[int] | None, epochs: int | None, precision: Precision | None = None
     ) -> Plan:
-        """The plan with other seeds, epochs or precision; its `name` changes accordingly."""
+        """The plan with other seeds, epochs or precision. Files of other seeds or epochs get other names."""
+        protocol = self.config.protocol
         update: dict[str, Any] = {}
-        name, changes = self.name, self.changes
-        if seeds is not None and (seeds := sorted(seeds)) != sorted(self.config.protocol.seeds):
+        suffix, changes = self.suffix, dict(zip(self.changes[::2], self.changes[1::2], strict=True))
+        if seeds is not None and (seeds := sorted(seeds)) != sorted(protocol.seeds):
             update["seeds"] = seeds
             listed = "-".join(map(str, seeds))
             if len(listed) > 60:  # a file name has 255 bytes
                 listed = f"{len(seeds)}-{key_of({'seeds': list(seeds)})}"
-            name += f"-seeds-{listed}"
-            changes = (*_without("--seeds", changes), "--seeds", ",".join(map(str, seeds)))
-        if epochs is not None and epochs != self.config.protocol.epochs:
+            suffix += f"-seeds-{listed}"
+            changes.pop("--seeds", None)  # a changed option stands last
+            changes["--seeds"] = ",".join(map(str, seeds))
+        if epochs is not None and epochs != protocol.epochs:
             update["epochs"] = epochs
-            name += f"-{epochs}-epochs"
-            changes = (*_without("--epochs", changes), "--epochs", str(epochs))
-        if precision is not None and precision != self.config.protocol.precision:
+            suffix += f"-{epochs}-epochs"
+            changes["--epochs"] = str(epochs)
+        if precision is not None and precision != protocol.precision:
             update["precision"] = precision
-            name += f"-{precision}"
-            changes = (*_without("--precision", changes), "--precision", precision.value)
-        protocol = self.config.protocol.model_copy(update=update)
-        config = self.config.model_copy(update={"protocol": protocol})
-        return replace(self, name=name, config=config, changes=changes)
-
-
-def _without(option: str, changes: Sequence[str]) -> Iterator[str]:
-    """The options and their values, without `option`."""
-    for name, value in zip(changes[::2], changes[1::2], strict=True):
-        if name != option:
-            yield from (name, value)
+            changes["--precision"] = precision.value
+        config = self.config.model_copy(update={"protocol": protocol.model_copy(update=update)})
+        given = tuple(word for option in changes.items() for word in option)
+        return replace(self, config=config, suffix=suffix, changes=given)

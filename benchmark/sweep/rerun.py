@@ -1,8 +1,7 @@
-"""Trains stored runs once more and says whether they come out the same."""
+"""Train stored runs again and compare the numbers."""
 
 from __future__ import annotations
 
-import math
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +26,9 @@ class Agreement:
     """A stored run beside its repetition."""
 
     epochs: int
-    """Compared, from the first on."""
+    """Number of compared epochs, from the first on."""
     alike: int
-    """The first epochs in which every loss and error is the same."""
+    """Number of first epochs in which every loss and error is the same."""
     loss: float
     """Largest relative deviation of a train loss."""
     error: float
@@ -48,112 +47,75 @@ class Agreement:
         return f"DIFFERS (from epoch {self.alike + 1})"
 
 
-def choose(stored: Sequence[StoredRun], keys: Sequence[str], count: int, seed: int) -> list[StoredRun]:
-    """The runs with these keys (or their beginnings, or their folders), else `count` of the cheaper half.
-
-    Drawn are only runs that this code still computes; `UserError` if there are none.
-    """
-    if not keys:
-        able = [run for run in stored if _made_by(run) == _now(run)]
-        if not able:
-            raise UserError(
-                f"rerun: the {len(stored)} stored runs to draw from were made by other versions of their "
-                "methods"
-            )
-        by_cost = sorted(able, key=lambda run: (_multiply_adds(run), run.record["key"]))
-        cheap = by_cost[: max(count, (len(able) + 1) // 2)]
-        return random.Random(seed).sample(cheap, min(count, len(cheap)))
-    chosen = []
-    for key in keys:
-        found = [run for run in stored if run.record["key"].startswith(key) or _is_at(run, key)]
-        if len(found) != 1:
-            begin = f"the keys of {len(found)} stored runs begin" if found else "no stored run's key begins"
-            raise UserError(
-                f"rerun: {begin} with {key!r}; the folders of the stored runs, in "
-                f"{stored[0].folder.parents[1]}, end in their keys (--plan: those of another plan)"
-            )
-        chosen += found
-    return chosen
-
-
-def choose_at_hand(
+def choose(
     stored: Sequence[StoredRun],
     keys: Sequence[str],
     count: int,
     seed: int,
     load: Callable[[StoredRun], Dataset],
-    say: Callable[[str], None],
-) -> tuple[list[StoredRun], dict[str, Dataset]]:
-    """What `choose` finds, with the data sets by name; drawn are only runs whose images `load` finds.
+) -> list[tuple[StoredRun, Dataset]]:
+    """The runs with these keys or folders, each with its data set; without keys, `count` drawn at random.
 
-    `say` gets a line for every data set that the draw goes on without. `UserError` names all that are missing
-    where a key asks for a run on one, or nothing else is left; also where the images are not those that a run
-    saw, and whatever `choose` and `load` raise.
+    Only runs that this code still computes and whose data set `load` finds are drawn.
     """
-    left, data, missing = list(stored), dict[str, Dataset](), dict[str, str]()
-    while True:
-        chosen = choose(left, keys, count, seed)
-        absent = {}
-        for column, run in {run.column: run for run in chosen}.items():
+    if keys:
+        asked = [Path(key).name.rpartition("-")[2] for key in keys]
+        by_key = {run.record["key"]: run for run in stored}
+        if unknown := [key for key in asked if key not in by_key]:
+            raise UserError(f"no stored run has the key {', '.join(unknown)} (--plan: of another plan)")
+        return [(by_key[key], _seen_by(by_key[key], load)) for key in asked]
+    able = [run for run in stored if _versions_of(run) == _versions_now(run)]
+    random.Random(seed).shuffle(able)
+    found: list[tuple[StoredRun, Dataset]] = []
+    missing: dict[str, str] = {}
+    for run in able:
+        if len(found) < count and run.column not in missing:
             try:
-                data[column] = data.get(column) or load(run)
+                found.append((run, _seen_by(run, load)))
             except DataNotFound as error:
-                absent[column] = str(error)
-        if not absent:
-            break
-        missing |= absent
-        left = [run for run in left if run.column not in absent]
-        if keys or not left:
-            raise UserError(*missing.values())
-        for column, why in absent.items():
-            say(f"drawn without {column}: {why}")
-    for run in chosen:
-        _check_images(run, data[run.column])
-    return chosen, {run.column: data[run.column] for run in chosen}
+                missing[run.column] = str(error)
+    if not found:
+        raise UserError(
+            *missing.values() or ["rerun: other versions of their methods trained all stored runs"]
+        )
+    return found
 
 
-def _multiply_adds(stored: StoredRun) -> float:
-    """A run's cost wherever it is trained, unlike its seconds; infinite if its method does not say."""
-    found = run_of(stored).multiply_adds(stored.record["data"]["train_samples"])
-    return math.inf if found is None else found
-
-
-def _is_at(run: StoredRun, place: str) -> bool:
-    """Whether the place is the run's folder, or its name."""
-    return run.folder.name == place or ("/" in place and run.folder.resolve() == Path(place).resolve())
+def _seen_by(stored: StoredRun, load: Callable[[StoredRun], Dataset]) -> Dataset:
+    """The data set of a stored run. `UserError` if it has other images now."""
+    dataset = load(stored)
+    if dataset.checksum != stored.record["data"]["checksum"]:
+        raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")
+    return dataset
 
 
 def run_of(stored: StoredRun, epochs: int | None = None) -> Run:
-    """The run that a record describes, or its first epochs, which do not depend on how many follow.
+    """The run that a record describes, or its first epochs; they do not depend on how many follow.
 
     `UserError` if this code no longer computes it.
     """
-    spec, then, now = stored.spec, _made_by(stored), _now(stored)
+    then, now = _versions_of(stored), _versions_now(stored)
     if now != then:
-        raise UserError(f"{stored.folder}: made by {spec['method']} with {then}, this code has {now}")
-    run = Run.of(stored.record["row"], spec)
+        raise UserError(f"{stored.folder}: made by {stored.spec['method']} with {then}, this code has {now}")
+    run = Run.of(stored.record["row"], stored.spec)
     return replace(run, epochs=min(epochs or run.epochs, run.epochs))
 
 
-def _made_by(stored: StoredRun) -> dict[str, int]:
+def _versions_of(stored: StoredRun) -> dict[str, int]:
+    """The versions that a stored run was trained with."""
     return {"semantics": stored.spec["semantics"], "version": stored.spec["version"]}
 
 
-def _now(stored: StoredRun) -> dict[str, int] | None:
+def _versions_now(stored: StoredRun) -> dict[str, int] | None:
+    """The versions of this code, or None if it has no such method."""
     method = METHODS.get(stored.spec["method"])
     return None if method is None else {"semantics": SEMANTICS, "version": method.version}
-
-
-def _check_images(stored: StoredRun, dataset: Dataset) -> None:
-    """`UserError` if these are not the images that the run saw."""
-    if dataset.checksum != stored.record["data"]["checksum"]:
-        raise UserError(f"{stored.folder} was trained on other images than {dataset.source} holds now")
 
 
 def repeat(
     stored: StoredRun, run: Run, dataset: Dataset, device: torch.device, progress: Progress
 ) -> Agreement:
-    """Train `run_of(stored)` on the images that it saw, and compare; nothing is stored."""
+    """Train `run_of(stored)` again and compare. Nothing is stored."""
     with tempfile.TemporaryDirectory() as folder:
         compile, size = _compile(stored), _replicas_per_pass(stored)
         again = train(run, dataset, Store(Path(folder)), device, progress, compile, size).epochs
@@ -170,10 +132,7 @@ def repeat(
 
 
 def _compile(stored: StoredRun) -> Compile:
-    """Executed as the stored run was, if all of it was alike: else rounding would differ.
-
-    It does so where a run was compiled before replicas trained apart, which its record does not say.
-    """
+    """The setting that executes a run as it was executed: another one rounds differently."""
     ways = {_execution(sitting) for sitting in stored.record["sittings"]}
     if ways == {Execution.GRAPHED}:
         return Compile.AUTO
@@ -181,12 +140,13 @@ def _compile(stored: StoredRun) -> Compile:
 
 
 def _replicas_per_pass(stored: StoredRun) -> int:
-    """As in the stored run; of one put together from others, in its largest passes."""
+    """As many as in the stored run, or as in the largest of the runs that it was assembled from."""
     sizes = [sitting.get("replicas_per_pass") for sitting in stored.record["sittings"]]
-    return max(size or len(stored.spec["seeds"]) for size in sizes)  # the first runs did not say
+    return max(size or len(stored.spec["seeds"]) for size in sizes)  # the first runs lack it
 
 
 def _execution(sitting: Mapping[str, Any]) -> Execution:
+    """How a sitting was executed. The first runs say `compiled` instead."""
     if "execution" in sitting:
         return Execution(sitting["execution"])
-    return Execution.COMPILED if sitting.get("compiled") else Execution.EAGER  # as it was recorded before
+    return Execution.COMPILED if sitting.get("compiled") else Execution.EAGER

@@ -66,11 +66,11 @@ def _status(run: Run, store: Store) -> Status:
     for folder in store.folders(run.column):
         if folder.name.rsplit("-", 1)[0] == slug(run.row):
             try:
-                stored = store.read(folder)
-            except UserError:  # another run's damage is not this one's
+                spec = store.spec(folder)
+            except UserError:  # another run is damaged
                 continue
-            if _same_protocol(stored.spec, run.spec):
-                return Status(run, State.STALE, f"stored with {differences(stored.spec, run.spec)}")
+            if all(spec[name] == run.spec[name] for name in ("seeds", "epochs", "precision")):
+                return Status(run, State.STALE, f"stored with {differences(spec, run.spec)}")
     return Status(run, State.MISSING)
 
 
@@ -102,10 +102,6 @@ def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:
     if found is not None:
         found.setdefault("seeds", run.seeds)  # all of them, before some could be stored already
     return found
-
-
-def _same_protocol(stored: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
-    return all(stored[name] == planned[name] for name in ("seeds", "epochs", "precision"))
 
 
 @dataclass(frozen=True)

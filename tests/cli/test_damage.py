@@ -99,7 +99,7 @@ def test_reports_say_what_they_cannot_read(command: Command, tmp_path: Path) -> 
         assert status == 0
         (line,) = err.splitlines()
         assert line.startswith(f"warning: not read: {Path('results')}")
-        assert line.endswith(f"move it to {folder.relative_to(tmp_path)}")
+        assert line.endswith(f"belongs in {folder.relative_to(tmp_path)}; move it there")
     status, _, err = command(*RUN, "--method", "FA")
     assert status == 0
     assert err.count("warning: not read: ") == 1

@@ -63,8 +63,8 @@ def test_what_nothing_trains_on_is_named(tmp_path: Path) -> None:
         given = {"dataset": None, "method": None, **narrowed}
         return list(Selection(str(plan), tmp_path, **given).empty())
 
-    row = f"Odd: no hyperparameters for any data set of the plan: mnist (or fashion-mnist), {MINI}"
-    column = "mnist (or fashion-mnist): no row has hyperparameters for it"
+    row = f"Odd: no hyperparameters for any data set of the plan: mnist, {MINI}"
+    column = "mnist: no row has hyperparameters for it"
     assert named() == [row, column]
     assert named(dataset=[MINI]) == [row]
     assert named(method=["BP"]) == [column]

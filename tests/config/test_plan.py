@@ -155,7 +155,7 @@ def test_options_of_one_data_set(write: Write, datasets: dict[str, DatasetConfig
     row = {"method": "DTP", "addition": True, "hyperparameters": {"mnist": on_mnist, "fashion-mnist": values}}
     delta = {"base": str(CONFIGS / "table2.yaml"), "rows": {"Mine": row}}
     config = load_plan(str(write(delta)), datasets)
-    plan = Plan("mine", config, datasets, source="mine.yaml")
+    plan = Plan(config, datasets, "mine.yaml")
     on = {column: plan.run("Mine", column).options["decoder_init"] for column in ("mnist", "fashion-mnist")}
     assert on == {"mnist": "orthogonal", "fashion-mnist": 0.01}
 

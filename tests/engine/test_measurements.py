@@ -61,10 +61,7 @@ class Interrupted(Exception):
     pass
 
 
-def test_interrupted_anywhere_the_tables_are_the_same(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+def test_interrupted_anywhere_the_tables_are_the_same(tmp_path: Path, data: Dataset) -> None:
     whole = trained(select(tmp_path / "whole"), data)
     chosen = select(tmp_path / "broken")
     run = chosen.plan.run("DTP", MINI)
@@ -76,7 +73,7 @@ def test_interrupted_anywhere_the_tables_are_the_same(
                 raise Interrupted
 
         with pytest.raises(Interrupted):
-            execute(run, data, chosen.store, torch.device("cpu"), progress)
+            execute(run, data, chosen.store, torch.device("cpu"), progress, checkpoint_seconds=0.0)
     again = trained(chosen, data)
     assert again.measured["jacobian"].equals(whole.measured["jacobian"])
     assert again.epochs.equals(whole.epochs)

@@ -48,7 +48,7 @@ def picked(chosen: Selection, row: str = "BP") -> Run:
 
 
 def train(chosen: Selection, data: Dataset, row: str = "BP") -> None:
-    execute(picked(chosen, row), data, chosen.store, CPU, lambda done, result: None)
+    execute(picked(chosen, row), data, chosen.store, CPU, lambda done, result: None, checkpoint_seconds=0.0)
 
 
 def states(chosen: Selection) -> dict[str, State]:

@@ -16,7 +16,7 @@ from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
 from benchmark.sweep.run import Run
 from benchmark.sweep.selection import Selection
-from benchmark.sweep.status import State, status, stored_seeds
+from benchmark.sweep.status import State, Trained, status, stored_seeds
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""
@@ -58,9 +58,8 @@ def train(folder: Path, data: Dataset, seeds: str | None = None) -> StoredRun:
     return stored
 
 
-def interrupt(folder: Path, data: Dataset, after: int, monkeypatch: pytest.MonkeyPatch) -> Selection:
+def interrupt(folder: Path, data: Dataset, after: int) -> Selection:
     """Begin the whole run, and leave it with the checkpoint of so many epochs."""
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     chosen = select(folder)
 
     def kill(done: int, result: object) -> None:
@@ -68,7 +67,7 @@ def interrupt(folder: Path, data: Dataset, after: int, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        execute(the_run(chosen), data, chosen.store, torch.device("cpu"), kill)
+        execute(the_run(chosen), data, chosen.store, torch.device("cpu"), kill, checkpoint_seconds=0.0)
     return chosen
 
 
@@ -104,7 +103,9 @@ def test_stored_seeds_do_not_train_again(
 
     trained: list[list[int]] = []
     really = executor.train
-    monkeypatch.setattr(executor, "train", lambda *given: trained.append(given[-1]) or really(*given))
+    monkeypatch.setattr(
+        executor, "train", lambda *given, **how: trained.append(how["seeds"]) or really(*given, **how)
+    )
     run = train(folder, data)
     assert trained == ([] if len(there) == 3 else [[seed for seed in (1, 2, 3) if seed not in there]])
     assert_alike(run, whole)
@@ -113,13 +114,11 @@ def test_stored_seeds_do_not_train_again(
     assert not list((folder / "results" / "partial").iterdir())
 
 
-def test_all_stored_seeds_are_collected_without_data(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_stored_seeds_are_collected_without_data(tmp_path: Path, data: Dataset) -> None:
     """Whatever was begun of them meanwhile."""
     whole = train(tmp_path / "at-once", data)
     folder = tmp_path / "in-parts"
-    chosen = interrupt(folder, data, 2, monkeypatch)
+    chosen = interrupt(folder, data, 2)
     train(folder, data, "1,2")
     assert not executor.collect(the_run(chosen), chosen.store)
     train(folder, data, "3")
@@ -140,13 +139,11 @@ def test_seeds_of_different_images_are_not_collected(tmp_path: Path, data: Datas
     assert chosen.store.load(the_run(chosen).key) is None
 
 
-def test_the_rest_goes_on_after_a_kill(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rest_goes_on_after_a_kill(tmp_path: Path, data: Dataset) -> None:
     whole = train(tmp_path / "at-once", data)
     folder = tmp_path / "in-parts"
     train(folder, data, "2")
-    chosen = interrupt(folder, data, 2, monkeypatch)
+    chosen = interrupt(folder, data, 2)
     found = status(the_run(chosen), chosen.store)
     assert (found.state, found.detail) == (State.PARTIAL, "1 of 3 seeds stored, 2 of 3 epochs")
     assert found.epochs_done == 2  # (3 + 2 + 2) / 3
@@ -155,10 +152,10 @@ def test_the_rest_goes_on_after_a_kill(
 
 
 def test_a_run_under_way_goes_on_though_more_seeds_are_stored_meanwhile(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Dataset
 ) -> None:
     train(tmp_path, data, "1")
-    chosen = interrupt(tmp_path, data, 2, monkeypatch)
+    chosen = interrupt(tmp_path, data, 2)
     train(tmp_path, data, "2")
     found = status(the_run(chosen), chosen.store)
     assert found.detail == "1 of 3 seeds stored, 2 of 3 epochs"
@@ -168,20 +165,16 @@ def test_a_run_under_way_goes_on_though_more_seeds_are_stored_meanwhile(
     assert not list((chosen.root / "partial").iterdir())
 
 
-def test_seeds_that_vanish_from_the_store_are_missed_before_training(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeds_that_vanish_from_the_store_are_missed_before_training(tmp_path: Path, data: Dataset) -> None:
     part = train(tmp_path, data, "1")
-    interrupt(tmp_path, data, 1, monkeypatch)
+    interrupt(tmp_path, data, 1)
     shutil.rmtree(part.folder)
     with pytest.raises(UserError, match=r"begun when seeds 1 were stored, which they no longer are; delete"):
         train(tmp_path, data)
 
 
-def test_a_run_under_way_goes_on_with_all_its_seeds(
-    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = interrupt(tmp_path, data, 1, monkeypatch)
+def test_a_run_under_way_goes_on_with_all_its_seeds(tmp_path: Path, data: Dataset) -> None:
+    chosen = interrupt(tmp_path, data, 1)
     train(tmp_path, data, "2")
     seen: list[int] = []
     execute(the_run(chosen), data, chosen.store, torch.device("cpu"), lambda done, result: seen.append(done))

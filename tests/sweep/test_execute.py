@@ -10,7 +10,6 @@ from benchmark.common.errors import UserError
 from benchmark.engine import memory
 from benchmark.engine.samples import Dataset
 from benchmark.engine.training import EpochResult, Training
-from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
 from benchmark.sweep.status import State, status
 from tests.helpers.tiny import CPU, PLAN, picked, select, train
@@ -73,7 +72,6 @@ def test_a_run_of_several_passes_goes_on_where_it_stopped(
     tmp_path: Path, data: Dataset, epoch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after any of the 3 x 4 epochs, pre-training included; the size is that of the beginning."""
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     whole, broken = (select(tmp_path / name, PASSES) for name in ("whole", "broken"))
     run = picked(whole, "DTP")
     execute(run, data, whole.store, CPU, lambda done, result: None, replicas_per_pass=1)
@@ -88,7 +86,15 @@ def test_a_run_of_several_passes_goes_on_where_it_stopped(
     run_epoch = Training.run_epoch
     monkeypatch.setattr(Training, "run_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
-        execute(run, data, broken.store, CPU, lambda done, result: None, replicas_per_pass=1)
+        execute(
+            run,
+            data,
+            broken.store,
+            CPU,
+            lambda done, result: None,
+            replicas_per_pass=1,
+            checkpoint_seconds=0.0,
+        )
     monkeypatch.setattr(Training, "run_epoch", run_epoch)
     found = status(run, broken.store)
     assert (found.state, found.epochs_done) == (State.PARTIAL, epoch // 3)
@@ -96,7 +102,7 @@ def test_a_run_of_several_passes_goes_on_where_it_stopped(
     checkpoint = broken.store.checkpoint(run.key)
     assert checkpoint is not None
     assert found.seconds_per_epoch == pytest.approx(3 * checkpoint["log"]["seconds"] / epoch)
-    with pytest.raises(UserError, match=r"--replicas-per-pass: 2 found, but run .* was begun with 1"):
+    with pytest.raises(UserError, match=r"--replicas-per-pass: 2 found, but DTP on .* was begun with 1"):
         execute(run, data, broken.store, CPU, lambda done, result: None, replicas_per_pass=2)
     execute(run, data, broken.store, CPU, lambda done, result: None)
     stored, expected = broken.store.load(run.key), whole.store.load(run.key)

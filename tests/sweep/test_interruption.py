@@ -16,7 +16,6 @@ from benchmark.common.errors import UserError
 from benchmark.config import PROJECT
 from benchmark.engine.samples import Dataset
 from benchmark.store.store import Store
-from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
 from benchmark.sweep.run import Run
 from benchmark.sweep.selection import Selection
@@ -42,19 +41,16 @@ def interrupt(run: Run, data: Dataset, store: Store, after: int = 1) -> Path:
             raise Stop
 
     with pytest.raises(Stop):
-        execute(run, data, store, CPU, progress)
+        execute(run, data, store, CPU, progress, checkpoint_seconds=0.0)
     file = store.root / "partial" / run.key / "checkpoint.pt"
     assert file.is_file()
     return file
 
 
 @pytest.mark.parametrize("row", ["BP", "DTP"])
-def test_interrupted_between_epochs(
-    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch, row: str
-) -> None:
+def test_interrupted_between_epochs(chosen: Selection, data: Dataset, row: str) -> None:
     run = picked(chosen, row)
     straight = train(run, data, chosen.store)
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     other = Store(chosen.root / "again")
     first = yaml.safe_load((straight / "run.yaml").read_text())["sittings"][0]
     for after in range(1, run.total_epochs + 1):
@@ -79,10 +75,7 @@ def test_interrupted_between_epochs(
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "bit", "text", "directory"])
-def test_damaged_checkpoint(
-    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+def test_damaged_checkpoint(chosen: Selection, data: Dataset, damage: str) -> None:
     run = picked(chosen)
     file = interrupt(run, data, chosen.store)
     whole = file.read_bytes()
@@ -104,10 +97,7 @@ def test_damaged_checkpoint(
     assert chosen.store.folders() == []
 
 
-def test_other_data_than_the_checkpoint(
-    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+def test_other_data_than_the_checkpoint(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen)
     file = interrupt(run, data, chosen.store)
     before = file.read_bytes()
@@ -128,10 +118,7 @@ def test_a_second_process_is_turned_away(chosen: Selection, data: Dataset) -> No
     assert not lock.parent.exists()
 
 
-def test_tidy_removes_what_a_kill_before_unlink_left(
-    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+def test_tidy_removes_what_a_kill_before_unlink_left(chosen: Selection, data: Dataset) -> None:
     done, begun = picked(chosen), picked(chosen, "DTP")
     orphan = interrupt(done, data, chosen.store, done.total_epochs)
     content = orphan.read_bytes()
@@ -150,10 +137,7 @@ def test_tidy_removes_what_a_kill_before_unlink_left(
     assert contents(folder) == before
 
 
-def test_progress_begins_with_the_epochs_done(
-    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+def test_progress_begins_with_the_epochs_done(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen)
     interrupt(run, data, chosen.store)
     calls: list[tuple[int, bool]] = []
@@ -186,7 +170,6 @@ def test_store_survives_a_failing_commit(
 ) -> None:
     first, run = train(picked(chosen), data, chosen.store), picked(chosen, "DTP")
     stored = contents(first)
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     file = interrupt(run, data, chosen.store, run.total_epochs)
     before = file.read_bytes()
     with monkeypatch.context() as patch:
@@ -310,20 +293,14 @@ def test_killed_at_any_moment_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
         assert starts == sorted(starts)
 
 
-def test_partial_runs_stay_out_of_the_store(
-    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+def test_partial_runs_stay_out_of_the_store(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen, "DTP")
     interrupt(run, data, chosen.store, run.total_epochs)
     assert chosen.store.folders() == []
     assert chosen.store.load(run.key) is None
 
 
-def test_a_checkpoint_that_cannot_be_found_is_not_none(
-    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+def test_a_checkpoint_that_cannot_be_found_is_not_none(chosen: Selection, data: Dataset) -> None:
     run = picked(chosen)
     file = interrupt(run, data, chosen.store)
     for place in (file, file.parent):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from benchmark.engine.samples import Dataset
-from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
 from benchmark.sweep.jobs import Jobs, commands
 from benchmark.sweep.selection import Selection
@@ -48,8 +47,7 @@ def test_the_row_s_own_command_puts_seeds_together(tmp_path: Path, data: Dataset
     assert listed(select(tmp_path, THREE, method=["BP"]), Jobs.SEEDS) == ["BP all"]
 
 
-def test_a_row_under_way_goes_on(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
+def test_a_row_under_way_goes_on(tmp_path: Path, data: Dataset) -> None:
     chosen = select(tmp_path, THREE)
 
     def stop(done: int, result: object) -> None:
@@ -57,16 +55,8 @@ def test_a_row_under_way_goes_on(tmp_path: Path, data: Dataset, monkeypatch: pyt
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        execute(picked(chosen, "DTP"), data, chosen.store, CPU, stop)
+        execute(picked(chosen, "DTP"), data, chosen.store, CPU, stop, checkpoint_seconds=0.0)
     assert listed(chosen, Jobs.SEEDS) == ["BP 1", "BP 2", "BP 3", "DTP all"]
-
-
-def test_a_plan_named_like_an_option_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    select(tmp_path, THREE, name="-x")
-    monkeypatch.chdir(tmp_path)
-    chosen = Selection("-x.yaml", tmp_path / "results", method=["BP"])
-    (command,) = commands(chosen.statuses(), chosen.plan, chosen.store, Jobs.ROWS)
-    assert shlex.split(command)[4] == "./-x.yaml"
 
 
 def test_what_was_given_is_passed_on(tmp_path: Path) -> None:

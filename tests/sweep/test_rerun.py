@@ -8,15 +8,13 @@ import pytest
 import torch
 
 from benchmark.common.errors import DataNotFound, UserError
-from benchmark.engine import flops
 from benchmark.engine.samples import Dataset
 from benchmark.engine.settings import Compile, Execution
 from benchmark.methods.bp import BP
-from benchmark.methods.fa import FA
 from benchmark.store.record import StoredRun
 from benchmark.sweep import rerun
 from benchmark.sweep.execute import execute
-from benchmark.sweep.rerun import choose, choose_at_hand, repeat, run_of
+from benchmark.sweep.rerun import choose, repeat, run_of
 from benchmark.sweep.selection import Selection
 from tests.helpers import commands
 from tests.helpers.commands import MINI
@@ -96,103 +94,54 @@ def test_other_images_or_another_version_are_refused(
     other = Dataset(data.name, data.train, data.test, data.source, "0" * 64)
     key = stored(chosen).record["key"]
     with pytest.raises(UserError, match="other images"):
-        choose_at_hand(chosen.store.runs(), [key], 1, 1, lambda _: other, pytest.fail)
+        choose(chosen.store.runs(), [key], 1, 1, lambda _: other)
     run = stored(chosen)
     monkeypatch.setattr(BP, "version", 2)
     with pytest.raises(UserError, match=r"'version': 1}, this code has .*'version': 2}"):
         run_of(run)
 
 
-def test_choice(chosen: Selection) -> None:
-    everything = {stored(chosen, row).record["key"] for row in ("BP", "FA", "FW-DTP")}
-    drawn = choose(chosen.store.runs(), [], 2, 1)
-    assert [run.record["key"] for run in drawn] == [
-        r.record["key"] for r in choose(chosen.store.runs(), [], 2, 1)
-    ]
-    assert len({run.record["key"] for run in drawn}) == 2
-    assert {run.record["key"] for run in choose(chosen.store.runs(), [], 9, 1)} == everything
-    key = stored(chosen).record["key"]
-    assert [run.record["key"] for run in choose(chosen.store.runs(), [key[:8]], 1, 1)] == [key]
-    (folder,) = chosen.store.folders()[:1]
-    for named in (folder.name, str(folder), f"{folder}/"):
-        assert [run.folder for run in choose(chosen.store.runs(), [named], 1, 1)] == [folder]
-    with pytest.raises(UserError, match="no stored run's key begins with '/elsewhere/"):
-        choose(chosen.store.runs(), [f"/elsewhere/{folder.name}"], 1, 1)
-    runs = chosen.root / "runs"
-    with pytest.raises(UserError, match=f"no stored run's key begins with 'zzz'.* in {runs}, .*--plan"):
-        choose(chosen.store.runs(), ["zzz"], 1, 1)
-    with pytest.raises(UserError, match="the keys of 3 stored runs begin with ''"):
-        choose(chosen.store.runs(), [""], 1, 1)
+def test_choice(chosen: Selection, data: Dataset) -> None:
+    runs = chosen.store.runs()
+
+    def drawn(keys: list[str], count: int, seed: int = 1) -> list[str]:
+        return [run.record["key"] for run, _ in choose(runs, keys, count, seed, lambda _: data)]
+
+    assert drawn([], 2) == drawn([], 2)
+    assert len(set(drawn([], 2))) == 2
+    assert {key for seed in range(9) for key in drawn([], 1, seed)} == {run.record["key"] for run in runs}
+    assert len(drawn([], 9)) == 3
+    folder = runs[0].folder
+    for named in (runs[0].record["key"], folder.name, str(folder), f"{folder}/"):
+        assert drawn([named], 1) == [runs[0].record["key"]]
+    with pytest.raises(UserError, match="no stored run has the key zzz"):
+        drawn([runs[0].record["key"], "zzz"], 1)
 
 
-def test_cheap_runs_are_drawn(chosen: Selection) -> None:
-    """By what they compute: what took minutes on a GPU takes hours elsewhere."""
-    seconds = {"BP": 30.0, "FA": 20.0, "FW-DTP": 10.0}
-    known = [
-        replace(run, record={**run.record, "training_seconds": seconds[run.record["row"]]})
-        for run in chosen.store.runs()
-    ]
-    assert {choose(known, [], 1, seed)[0].record["row"] for seed in range(20)} == {"BP", "FA"}
-
-
-def test_a_run_of_unknown_cost_counts_as_the_costliest(
-    chosen: Selection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    count = flops.multiply_adds
-    monkeypatch.setattr(
-        flops, "multiply_adds", lambda rule, *given: None if rule is FA else count(rule, *given)
-    )
-    drawn = {choose(chosen.store.runs(), [], 1, seed)[0].record["row"] for seed in range(20)}
-    assert drawn == {"BP", "FW-DTP"}
-
-
-def test_only_what_is_at_hand_is_drawn(
-    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And where nothing is, every data set is named, not the last."""
-
-    def of(run: StoredRun, name: str) -> StoredRun:
-        spec = {**run.spec, "dataset": {**run.spec["dataset"], "name": name}}
-        return replace(run, record={**run.record, "spec": spec})
+def test_runs_without_data_are_not_drawn(chosen: Selection, data: Dataset) -> None:
+    here, there = stored(chosen, "BP"), stored(chosen, "FA")
+    spec = {**there.spec, "dataset": {**there.spec["dataset"], "name": "there"}}
+    there = replace(there, record={**there.record, "spec": spec})
 
     def load(run: StoredRun) -> Dataset:
-        name = run.spec["dataset"]["name"]
-        asked.append(name)
-        if name != MINI:
-            raise DataNotFound(f"no {name}")
+        if run.column == "there":
+            raise DataNotFound("no data set there")
         return data
 
-    here, there, elsewhere = (stored(chosen, row) for row in ("BP", "FA", "FW-DTP"))
-    runs = [here, of(there, "there"), of(elsewhere, "elsewhere")]
-    lines, asked = list[str](), list[str]()
+    for seed in range(4):
+        assert choose([here, there], [], 2, seed, load) == [(here, data)]
+    for keys in ([], [there.record["key"]]):
+        with pytest.raises(UserError, match="no data set there"):
+            choose([there], keys, 1, 1, load)
 
-    def drawn(runs: list[StoredRun], keys: list[str], count: int, seed: int) -> list[StoredRun]:
-        lines.clear()
-        asked.clear()
-        found, at_hand = choose_at_hand(runs, keys, count, seed, load, lines.append)
-        assert at_hand == {MINI: data}
-        return found
 
-    without = ["drawn without elsewhere: no elsewhere", "drawn without there: no there"]
-    for seed in range(8):
-        assert drawn(runs, [], 3, seed) == [here]
-        assert sorted(lines) == without
-        assert sorted(asked) == sorted([MINI, "there", "elsewhere"])
-        assert drawn(runs, [], 1, seed) == [here]  # round by round
-        assert set(lines) <= set(without)
-        assert len(asked) == len(lines) + 1 == len(set(asked))
-    everything = [run.record["key"] for run in runs]
-    for count, asked_for in ((3, []), (1, []), (1, everything[1:])):
-        with pytest.raises(UserError) as error:
-            drawn(runs[1:], asked_for, count, 1)
-        assert sorted(error.value.args) == ["no elsewhere", "no there"]
-        assert asked_for == [] or not lines
-    with pytest.raises(UserError, match=r"^no there$"):
-        drawn(runs, everything[:2], 3, 1)
-    monkeypatch.setattr(BP, "version", 2)  # and so FA's
-    with pytest.raises(UserError, match="the 2 stored runs to draw from were made by other versions"):
-        drawn(runs, [], 3, 1)
-    assert lines == without[:1]
+def test_runs_of_another_version_are_not_drawn(
+    chosen: Selection, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stored(chosen)
+    monkeypatch.setattr(BP, "version", 2)
+    with pytest.raises(UserError, match="other versions"):
+        choose([run], [], 1, 1, lambda _: data)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 
 from benchmark.common.errors import UserError
 from benchmark.engine.samples import Dataset
-from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
 from benchmark.sweep.selection import Selection
 from benchmark.sweep.status import State, status
@@ -22,10 +21,10 @@ def stop_after_an_epoch(chosen: Selection, data: Dataset) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        execute(picked(chosen, "DTP"), data, chosen.store, CPU, stop)
+        execute(picked(chosen, "DTP"), data, chosen.store, CPU, stop, checkpoint_seconds=0.0)
 
 
-def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states(tmp_path: Path, data: Dataset) -> None:
     chosen = select(tmp_path)
     assert states(chosen) == {"BP": State.MISSING, "DTP": State.MISSING}
     train(chosen, data)
@@ -34,7 +33,6 @@ def test_states(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) 
     (found, _) = changed.statuses()
     assert found.state is State.STALE
     assert found.detail == "stored with hyperparameters.lr 0.1 instead of 0.2"
-    monkeypatch.setattr(executor, "CHECKPOINT_SECONDS", 0.0)
     stop_after_an_epoch(chosen, data)
     found = status(picked(chosen, "DTP"), chosen.store)
     assert found.state is State.PARTIAL

@@ -71,7 +71,7 @@ def data():
 
 def searched(plan_path, row, space, seed=1):
     catalogue = load_datasets()
-    plan = Plan("tiny", load_plan(str(plan_path), catalogue), catalogue, source=str(plan_path))
+    plan = Plan(load_plan(str(plan_path), catalogue), catalogue, str(plan_path))
     return Search(plan.run(row, "fashion-mnist-mini"), space, 1000, seed)
 
 

@@ -56,7 +56,7 @@ def test_every_stored_cell_has_a_line(stored: Table2) -> None:
         cell.verdict is Verdict.EQUIVALENT for place, cell in stored.cells.items() if place in there
     )
     rows = [row for row in printed if row not in {row for row, _ in there}]
-    columns = {"cifar-10": "CIFAR-10", "cifar-100": "CIFAR-100"}  # the others are there
+    columns = {name: stored.plan.title(name) for name in stored.columns}
     titles = [title for name, title in columns.items() if name not in {column for _, column in there}]
     expected = [f"none yet of the row{'s' * (len(rows) > 1)} {', '.join(rows)}"] * bool(rows) + [
         f"none on {', '.join(titles)}"

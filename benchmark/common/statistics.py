@@ -23,7 +23,6 @@ ALPHA = 0.05
 """Level of every family of tests; intervals have 1 - ALPHA."""
 RESAMPLES = 9999
 """Of a bootstrap."""
-_NODES = 96
 _ROUNDING = 1e-6
 """Points: differences that vary by less than this vary by rounding."""
 
@@ -149,50 +148,28 @@ class Difference:
         return float(special.stdtr(self.df, -beyond / self.error))
 
 
-def tost_power(ours: Sample, paper: Sample, margin: float, level: float = ALPHA) -> float:
-    """Probability that the TOST at this level finds equivalence if there is no true difference.
+def holm(p: Sequence[float], family: int | None = None) -> list[float]:
+    """Correct p-values for multiple tests (Holm 1979), in the order given.
 
-    The observed deviations are taken for the true ones. Means and deviations of normal samples are
-    independent, so the TOST's chance given two estimated deviations is integrated over their chi-square
-    distributions, by Gauss-Legendre quadrature on both quantiles.
+    `family` is the number of tests in all. Those without a p-value yet count as if their p were 1.
     """
-    true = math.hypot(ours.error, paper.error)
-    if not true:
-        return 1.0
-    nodes, weights = special.roots_legendre(_NODES)
-    quantiles, weights = (nodes + 1) / 2, weights / 2
-    a, b = (s.n - 1 for s in (ours, paper))
-    ours_error = ours.error * np.sqrt(stats.chi2.ppf(quantiles, a) / a)[:, None]
-    paper_error = paper.error * np.sqrt(stats.chi2.ppf(quantiles, b) / b)[None, :]
-    error = np.hypot(ours_error, paper_error)
-    share = (ours_error / error) ** 2
-    df = 1 / (share**2 / a + (1 - share) ** 2 / b)
-    largest = margin - special.stdtrit(df, 1 - level) * error  # difference that is found equivalent
-    chance = np.maximum(2 * special.ndtr(largest / true) - 1, 0)
-    return float(weights @ chance @ weights)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for being several (Holm 1979), in the order given."""
     order = np.argsort(p, kind="stable")
     corrected = np.empty(len(order))
-    corrected[order] = np.maximum.accumulate(np.sort(p) * np.arange(len(order), 0, -1))
+    corrected[order] = np.maximum.accumulate(np.sort(p) * ((family or len(order)) - np.arange(len(order))))
     return [float(value) for value in np.minimum(corrected, 1)]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A number of ours beside the paper's, as one of a table."""
+    """Our sample beside the paper's, as one cell of a table."""
 
     ours: Sample
     paper: Sample
     margin: float
-    compared: int
-    """Numbers of the table that are compared."""
     corrected_p_difference: float
-    """(Holm) over the differences of the table."""
+    """p of the test of difference, corrected (Holm) over the table."""
     corrected_p_equivalence: float
-    """(Holm) over the equivalences of the table."""
+    """p of the test of equivalence, corrected (Holm) over the table."""
 
     @cached_property
     def _welch(self) -> Difference:
@@ -217,44 +194,27 @@ class Comparison:
         """See `Difference.p_equivalence`; of this number alone, not corrected."""
         return self._welch.p_equivalence(self.margin)
 
-    @cached_property
-    def power(self) -> float:
-        """Of this number's TOST alone: see `tost_power`."""
-        return tost_power(self.ours, self.paper, self.margin)
-
-    @cached_property
-    def corrected_power(self) -> float:
-        """The same as the first of all that are compared, where the correction asks most."""
-        return tost_power(self.ours, self.paper, self.margin, ALPHA / self.compared)
-
     @property
     def verdict(self) -> Verdict:
-        return _verdict(self.corrected_p_difference, self.corrected_p_equivalence)
-
-    @property
-    def alone(self) -> Verdict:
-        """What the verdict would be were this the only number compared: of the tests not corrected."""
-        return _verdict(self.p_difference, self.p_equivalence)
-
-
-def _verdict(p_difference: float, p_equivalence: float) -> Verdict:
-    different, equivalent = p_difference <= ALPHA, p_equivalence <= ALPHA
-    if different:
-        return Verdict.DIFFERENT_WITHIN_MARGIN if equivalent else Verdict.DIFFERENT
-    return Verdict.EQUIVALENT if equivalent else Verdict.INCONCLUSIVE
+        """The verdict by the corrected p-values at level ALPHA."""
+        different = self.corrected_p_difference <= ALPHA
+        equivalent = self.corrected_p_equivalence <= ALPHA
+        if different:
+            return Verdict.DIFFERENT_WITHIN_MARGIN if equivalent else Verdict.DIFFERENT
+        return Verdict.EQUIVALENT if equivalent else Verdict.INCONCLUSIVE
 
 
-def compare(table: Mapping[Name, tuple[Sample, Sample, float]]) -> dict[Name, Comparison]:
-    """Compare the (ours, the paper's, margin) of a whole table.
+def compare(table: Mapping[Name, tuple[Sample, Sample, float]], family: int) -> dict[Name, Comparison]:
+    """Compare the (ours, the paper's, margin) of a table of `family` cells.
 
-    Two families of tests, one for the differences and one for the equivalences, each corrected over all of
-    `table` (Holm), so that in either the chance of a single false positive is at most ALPHA.
+    The tests of difference are one family and the tests of equivalence another, each corrected (Holm) over
+    all `family` cells. Cells without results count, so a verdict does not change when they come in.
     """
     welch = {name: Difference.welch(ours, paper) for name, (ours, paper, _) in table.items()}
-    differences = holm([welch[name].p_difference for name in table])
-    equivalences = holm([welch[name].p_equivalence(margin) for name, (_, _, margin) in table.items()])
+    differences = holm([welch[name].p_difference for name in table], family)
+    equivalences = holm([welch[name].p_equivalence(margin) for name, (_, _, margin) in table.items()], family)
     return {
-        name: Comparison(ours, paper, margin, len(table), p_difference, p_equivalence)
+        name: Comparison(ours, paper, margin, p_difference, p_equivalence)
         for (name, (ours, paper, margin)), p_difference, p_equivalence in zip(
             table.items(), differences, equivalences, strict=True
         )

@@ -102,37 +102,12 @@ class Cell:
 
     @property
     def beside(self) -> list[str]:
-        """Lines: the paper's value, our difference to it with its interval, the verdict, its power."""
+        """Lines: the paper's value, our difference to it with its interval, and the verdict."""
         if self.paper is None:
             return []
         line = f"paper {self.paper}"
         line += f", {self.apart}" if self.apart else ""
-        return [line, *([self.said] if self.verdict else []), *([self.power] if self.power else [])]
-
-    @property
-    def said(self) -> str:
-        """The verdict, and how firm it is."""
-        firmness = f" ({'; '.join(self.firmness)})" if self.firmness else ""
-        return f"{self.verdict or ''}{firmness}"
-
-    @property
-    def firmness(self) -> list[str]:
-        """How many of the last epochs bear the verdict out; what it would be without the correction, if that
-        is another."""
-        if self.comparison is None:
-            return []
-        kept, alone = f"{self.kept} of {len(self.late)} epochs", self.comparison.alone
-        return [kept] if alone is self.verdict else [kept, f"alone {alone}"]
-
-    @property
-    def power(self) -> str | None:
-        """Of a verdict that says nothing even without the correction."""
-        if self.verdict is not Verdict.INCONCLUSIVE or self.comparison is None:
-            return None
-        if self.comparison.alone is Verdict.DIFFERENT:
-            return None
-        by_itself, corrected = self.comparison.power, self.comparison.corrected_power
-        return f"power to show equivalence {by_itself:.0%}, corrected {corrected:.0%}"
+        return [line, *([str(self.verdict)] if self.verdict else [])]
 
 
 def read_cells(plan: Plan, store: Store, paper: PaperTable) -> dict[tuple[str, str], Cell]:
@@ -182,8 +157,8 @@ def what_trains(cells: Mapping[tuple[str, str], Cell], plan: Plan, columns: Sequ
 def judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dict[tuple[str, str], Cell]:
     """The cells with comparisons and verdicts, where the plan's numbers may stand beside the paper's.
 
-    Corrected over all of them, the paper's and those that are not in the paper apart; `paper_n` seeds are
-    behind the paper's.
+    Corrected over all cells that the plan has, trained or not. The paper's cells and the additions are
+    separate families. `paper_n` is the number of seeds behind the paper's values.
     """
     if plan.warning:
         return cells
@@ -193,14 +168,13 @@ def judged(cells: dict[tuple[str, str], Cell], plan: Plan, paper_n: int) -> dict
     for place, paper in papers.items():
         if len(cells[place].errors) > 1 and not cells[place].diverged:
             beside_us[place] = (Sample(paper.mean, paper.std, paper_n), margins[place[1]])
-    is_addition = plan.config.is_addition
-    families = [[place for place in beside_us if is_addition(*place) is ours] for ours in (False, True)]
+    families = [{p for p in papers if plan.config.is_addition(*p) is ours} for ours in (False, True)]
     by_epoch: list[dict[tuple[str, str], Comparison]] = []
     for back in range(1, min(LATE_EPOCHS, plan.config.protocol.epochs) + 1):
         pairs = {place: (Sample.of(cells[place].late[-back]), *beside) for place, beside in beside_us.items()}
         by_epoch.append({})
         for family in families:
-            by_epoch[-1] |= compare({place: pairs[place] for place in family})
+            by_epoch[-1] |= compare({p: pairs[p] for p in pairs if p in family}, len(family))
     found = {}
     for place in papers:
         comparison = by_epoch[0].get(place)

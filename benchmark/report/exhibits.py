@@ -91,7 +91,6 @@ def _table2_cell(table: table2.Table2, row: str, column: str, runs_href: RunsHre
         details.append(Line(f"paper {cell.paper}"))
     if cell.apart:
         details.append(Line(_minus(cell.apart)))
-    details += [Line(detail) for detail in (*cell.firmness, cell.power) if detail]
     return Cell(
         cell.value if cell.errors else "missing" if cell.planned else "not planned",
         href=None if cell.key is None else runs_href(cell.key),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from benchmark.common.errors import UserError
 from benchmark.common.files import atomic_file
-from benchmark.comparison.cells import kept_note
 from benchmark.config import PROJECT
 from benchmark.report import markdown
 from benchmark.report.table2 import Table2
@@ -31,9 +30,7 @@ def text(table: Table2) -> str:
     lines = [
         "; ".join([said, *absent]) + "." + counted,
         "",
-        f"In brackets: not a row of the paper's table. {kept_note(table.plan)}. "
-        "alone: what it would be, were this the only cell compared (else it is corrected for all that are). "
-        "The chance that such seeds had to show equivalence: `results/tables/table2.md`.",
+        "Rows in brackets are not in the paper. Details: `results/tables/table2.md`.",
         "",
     ]
     body = []
@@ -43,7 +40,9 @@ def text(table: Table2) -> str:
         paper = "" if cell.paper is None else str(cell.paper)
         apart = "" if cell.comparison is None else str(cell.comparison)
         ours = f"{cell.value} ({cell.seeds})"
-        body.append((table.plan.label(row), table.plan.title(column), ours, paper, apart, cell.said))
+        body.append(
+            (table.plan.label(row), table.plan.title(column), ours, paper, apart, str(cell.verdict or ""))
+        )
     heads = ("method", "data set", "test error (%)", "paper", "difference, 95 % interval", "verdict")
     return "\n".join([*lines, *markdown.table(heads, body), ""])
 

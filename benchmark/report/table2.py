@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from benchmark.common.statistics import ALPHA, Verdict
-from benchmark.comparison.cells import Cell, judged, kept_note, read_cells
+from benchmark.comparison.cells import Cell, judged, read_cells
 from benchmark.config import PaperTable
 from benchmark.methods import METHODS
 from benchmark.methods.sizes import weight_count
@@ -31,7 +31,7 @@ NOTE = (
 )
 COMPARISON_COLUMNS = (
     *("margin", "p_difference", "p_equivalence"),
-    *("corrected_p_difference", "corrected_p_equivalence", "power", "corrected_power"),
+    *("corrected_p_difference", "corrected_p_equivalence"),
 )
 
 
@@ -78,14 +78,9 @@ class Table2:
             "from summary statistics; the paper does not say whether its ± divides by n or n - 1, n - 1 is "
             "assumed. EQUIVALENT: two one-sided tests (TOST) put the difference within the margin that the "
             f"plan declares ({margins}). DIFFERENT: it is not zero. DIFFERENT WITHIN MARGIN: both. "
-            "INCONCLUSIVE: neither can be said, which is no reproduction; its power is the chance that "
-            "equal means would have been found EQUIVALENT with these deviations and seeds, were this the "
-            "only cell; corrected, were it the first of all compared. INCOMPLETE: seeds are missing or "
-            f"diverged. {kept_note(self.plan)}; alone: what it would be, were this the only cell compared. "
-            f"The tests of difference and those of equivalence are two families, each at level {ALPHA:g} "
-            f"and corrected (Holm) over the {self.compared(False)} cells of the paper that are compared, so "
-            f"that a verdict can change when another cell comes in; the {self.compared(True)} in brackets "
-            "are two families more. Intervals are not corrected."
+            "INCONCLUSIVE: neither can be said, which is no reproduction. INCOMPLETE: seeds are missing or "
+            f"diverged. Both tests use a level of {ALPHA:g} and Holm's correction over all cells of the "
+            "table, trained or not; rows in brackets are a family of their own. Intervals are not corrected."
         )
 
     def listed(self, *, addition: bool) -> str:
@@ -93,10 +88,6 @@ class Table2:
         cells = self._cells(addition)
         counts = Counter(cell.verdict for cell in cells if cell.verdict is not None)
         return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-
-    def compared(self, addition: bool) -> int:
-        """The number of the paper's cells, or of those in brackets, that are compared."""
-        return sum(cell.comparison is not None for cell in self._cells(addition))
 
     def _cells(self, addition: bool) -> list[Cell]:
         is_addition = self.plan.config.is_addition
@@ -236,7 +227,6 @@ def _frame(table: Table2) -> pd.DataFrame:
                     for name in COMPARISON_COLUMNS
                 },
                 "verdict": cell.verdict,
-                "alone": cell.comparison.alone if cell.comparison else None,
                 "kept": cell.kept if cell.comparison else None,
                 "run": cell.key,
                 "command": "" if stored else cell.command,

@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.common.errors import UserError
 from benchmark.comparison.cells import Cell, judged, read_cells
-from benchmark.config import PaperCell, PaperTable
+from benchmark.config import PaperTable
 from benchmark.sweep.selection import Selection
 from tests.helpers.made_up import MARGINS, PAPER, fill, fill_late, select
 
@@ -18,29 +18,6 @@ def read(chosen: Selection, paper: PaperTable = PAPER) -> dict[str, Cell]:
     return {row: cell for (row, column), cell in cells.items() if column == "mnist"}
 
 
-def test_what_only_the_correction_leaves_open_says_so(tmp_path: Path) -> None:
-    """A difference of p between ALPHA / 2 and ALPHA, beside one that says nothing."""
-    paper = PaperTable(
-        n=5,
-        spread="-",
-        unit="-",
-        cells={
-            "BP": {"mnist": PaperCell(mean=1.85, std=0.1)},
-            "DRL": {"mnist": PaperCell(mean=9.0, std=0.5)},
-        },
-    )
-    chosen = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1, 2, 3, 4, 5]"))
-    fill(chosen, {"BP": [3.45, 2.45, 3.95, 2.95, 1.95], "DRL": [9.0, 8.0, 10.0, 9.5, 8.0]})
-    cells = read(chosen, paper)
-    compared = {row: cells[row].comparison for row in ("BP", "DRL")}
-    found = {row: (c.verdict, c.alone) for row, c in compared.items() if c is not None}
-    assert found == {"BP": ("INCONCLUSIVE", "DIFFERENT"), "DRL": ("INCONCLUSIVE", "INCONCLUSIVE")}
-    assert cells["BP"].said == "INCONCLUSIVE (1 of 1 epochs; alone DIFFERENT)"
-    assert "alone" not in cells["DRL"].said
-    assert cells["BP"].power is None, "a difference, were it the only cell"
-    assert (cells["DRL"].power or "").startswith("power to show equivalence 0%, corrected")
-
-
 def test_a_verdict_is_tried_at_the_last_epochs(tmp_path: Path) -> None:
     """Thirty epochs of which the last three, and one too early to count, put BP at the paper's value."""
     chosen = select(tmp_path, MARGINS.replace("epochs: 1,", "epochs: 30,"))
@@ -48,7 +25,7 @@ def test_a_verdict_is_tried_at_the_last_epochs(tmp_path: Path) -> None:
     cell = read(chosen)["BP"]
     assert (cell.kept, len(cell.late)) == (3, 20)
     assert cell.late_mean == pytest.approx((3 * 1.85 + 17 * 9.0) / 20 + 0.0015)
-    assert cell.said == "EQUIVALENT (3 of 20 epochs)"
+    assert cell.verdict == "EQUIVALENT"
 
 
 def test_incomplete_cells(tmp_path: Path) -> None:

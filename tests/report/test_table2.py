@@ -178,13 +178,9 @@ def test_an_addition_stands_beside_the_papers_row(tmp_path: Path) -> None:
     fill(chosen, {"BP": [1.8, 1.9], "DTP": [2.0, 3.0], "DRL": [2.0, 2.5]})
     table = table2.build(chosen.plan, chosen.store, PAPER)
     assert table.cells["BP (as released)", "mnist"].comparison == alone  # corrected for itself only
-    compared = {row: cell.comparison.compared for (row, _), cell in table.cells.items() if cell.comparison}
-    assert compared == {"BP": 3, "BP (as released)": 1, "DTP": 3, "DRL": 3}
     said = table.verdicts or ""
     ours = "1 EQUIVALENT, 1 DIFFERENT, 1 INCONCLUSIVE"
     assert said.startswith(f"Verdicts: {ours}; in brackets, of what is not in the paper: 1 EQUIVALENT.")
-    assert "over the 3 cells of the paper that are compared" in said
-    assert "the 1 in brackets are two families more" in said
     with pytest.raises(UserError, match=r"BP \(as released\)\.paper_row: 'BPP' found, allowed: BP, FA, TP, "):
         select(tmp_path, released.replace("paper_row: BP", "paper_row: BPP"))
 
@@ -247,18 +243,13 @@ def test_verdicts(tmp_path: Path) -> None:
     }
     assert table.cells["DRL", "fashion-mnist"].verdict is None  # the plan has no such cell
     files = {file.suffix[1:]: file.read_text() for file in table2.write(table, tmp_path)}
-    assert (
-        "<br>paper 2.50 ± 0.02, +0.10 [+0.08, +0.12]<br>DIFFERENT WITHIN MARGIN (1 of 1 epochs) |"
-        in files["md"]
-    )
+    assert "<br>paper 2.50 ± 0.02, +0.10 [+0.08, +0.12]<br>DIFFERENT WITHIN MARGIN |" in files["md"]
     assert re.search(
-        r"<br>paper 9.00 ± 0.50, -0.10 \[-1\.\d\d, \+\d\.\d\d\]<br>INCONCLUSIVE "
-        r"\(1 of 1 epochs\)<br>power to show equivalence 0%, corrected 0% \|",
+        r"<br>paper 9.00 ± 0.50, -0.10 \[-1\.\d\d, \+\d\.\d\d\]<br>INCONCLUSIVE \|",
         files["md"],
     )
     assert "Verdicts: 1 EQUIVALENT, 1 DIFFERENT, 1 DIFFERENT WITHIN MARGIN, 1 INCONCLUSIVE." in files["md"]
     assert "(MNIST 0.3)" in files["md"], "of Fashion-MNIST nothing is compared"
-    assert "over the 4 cells of the paper that are compared" in files["md"]
     frame = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).xs("mnist", level=1)
     raw = {
         row: stats.ttest_ind_from_stats(
@@ -286,7 +277,6 @@ def test_incomplete_cells_say_so(tmp_path: Path) -> None:
     fill(chosen, {"BP": [2.0, 2.2]}, diverged=1)
     fill(chosen, {"DTP": [2.0, 2.2]})
     text = written(chosen, tmp_path)["md"]
-    assert "over the 1 cells of the paper that are compared" in text
     assert "2.10 ± 0.14 (n=2, 1 diverged)<br>paper 1.85 ± 0.09, +0.25<br>INCOMPLETE" in text
     assert "| -<br>paper 9.00 ± 0.50<br>INCOMPLETE |" in text
 
@@ -298,16 +288,6 @@ def test_how_firm_a_verdict_is_stands_in_the_csv(tmp_path: Path) -> None:
     line = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).loc[("BP", "mnist")]
     assert line[["kept", "verdict"]].tolist() == [3, "EQUIVALENT"]
     assert line["late_mean"] == pytest.approx((3 * 1.85 + 17 * 9.0) / 20 + 0.0015, 1e-4)
-
-
-def test_what_a_verdict_would_be_alone_stands_in_the_csv(tmp_path: Path) -> None:
-    """Of a difference that only the correction leaves open, and beside one that says nothing."""
-    chosen = select(tmp_path, MARGINS.replace("seeds: [1, 2]", "seeds: [1, 2, 3, 4, 5]"))
-    fill(chosen, {"BP": [3.45, 2.45, 3.95, 2.95, 1.95], "DRL": [9.0, 8.0, 10.0, 9.5, 8.0]})
-    written(chosen, tmp_path)
-    frame = pd.read_csv(tmp_path / "made up.csv").set_index(["method", "dataset"]).xs("mnist", level=1)
-    found = frame.loc[["BP", "DRL"], ["verdict", "alone"]].to_numpy().tolist()
-    assert found == [["INCONCLUSIVE", "DIFFERENT"], ["INCONCLUSIVE", "INCONCLUSIVE"]]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def test_plan_estimates(command: Command) -> None:
         "plan", "tiny.yaml", "--results", "results", "--method", "bp,FA", "--dataset", MINI
     )
     assert code == 0
-    assert out.count("missing") == 2
+    assert out.count("missing ") == 2
+    assert "of these: 2 missing" in out
 
 
 def test_the_commands_of_a_plan_train_it(command: Command, tmp_path: Path) -> None:
@@ -176,9 +177,7 @@ def test_only_absent_data_of_an_addition_are_skipped(
 def test_other_images_of_an_unpinned_folder(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = DatasetConfig(
-        title="Mine", kind="image-folder", folder="mine", image=[1, 4, 4], classes=2, archive="mine.tar.gz"
-    )
+    mine = DatasetConfig(title="Mine", kind="image-folder", folder="mine", image=[1, 4, 4], classes=2)
     monkeypatch.setattr(selection, "load_datasets", lambda: {"mine": mine})
     (tmp_path / "tiny.yaml").write_text(PLAN.replace(MINI, "mine"))
 

@@ -16,7 +16,7 @@ from benchmark.sweep import execute as executor
 from benchmark.sweep.execute import execute
 from benchmark.sweep.run import Run
 from benchmark.sweep.selection import Selection
-from benchmark.sweep.status import State, Trained, status, stored_seeds
+from benchmark.sweep.status import State, status, stored_seeds
 
 MINI = "fashion-mnist-mini"
 PLAN = f"""

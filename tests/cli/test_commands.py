@@ -234,7 +234,7 @@ def test_what_goes_on_says_from_where(command: Command) -> None:
     assert command(*RUN, "--method", "BP", "--seeds", "1")[0] == 0
     code, out, _ = command(*RUN)
     assert code == 0
-    assert "\nBP goes on: 1 of 2 seeds stored\n" in out
+    assert "\nBP resumes: 1 of 2 seeds stored\n" in out
     assert "FA goes on" not in out
 
 
@@ -310,7 +310,7 @@ def test_stored_seeds_are_put_together_without_data(command: Command, tmp_path: 
     assert "2 of 2 seeds stored" in command("status", *asked)[1]
     status, out, err = command("run", *asked)
     assert (status, err) == (0, "")
-    assert "BP put together from its seeds, all stored" in out
+    assert "BP assembled from its stored seeds" in out
     assert " stored " in command("status", *asked)[1]
     assert "4.00 ± 1.41 (n=2)" in command("report", *asked[:-2])[1]
 

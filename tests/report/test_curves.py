@@ -238,11 +238,11 @@ def test_the_page_has_an_exhibit_a_data_set(chosen: Selection) -> None:
     files, shown = contents.report_curves(chosen, Console(file=StringIO()))
     exhibits = shown()
     assert [exhibit.anchor for exhibit in exhibits] == ["curves-mnist", "curves-fashion-mnist-mini"]
-    mnist, jpeg = exhibits
+    mnist, mini = exhibits
     assert mnist.table is not None
     assert [row.cells[0].text for row in mnist.table.rows] == ["BP", "[BP (as released)]"]
-    assert [figure.png for figure in jpeg.figures] == [
-        file.read_bytes() for file in files if "cifar" in file.name and file.suffix == ".png"
+    assert [figure.png for figure in mini.figures] == [
+        file.read_bytes() for file in files if "mini" in file.name and file.suffix == ".png"
     ]
     assert len(mnist.figures) == 1
-    assert len(jpeg.missing) == 1
+    assert len(mini.missing) == 1

@@ -396,14 +396,3 @@ def test_another_protocol_is_said(tmp_path: Path, errors: Errors) -> None:
 def test_quick_is_not_comparable() -> None:
     chosen = Selection("quick", RESULTS)
     assert built(chosen).plan.warning == NOT_COMPARABLE
-
-
-def test_stored_differences_are_those_of_the_ledger() -> None:
-    """FW-DTP against DTP on MNIST, as `claims.csv` has it in words."""
-    chosen = Selection("table2", RESULTS)
-    found = built(chosen).of("mnist", ["FW-DTP"])
-    (pair,) = [pair for pair in found if pair.other == "DTP"]
-    claims = pd.read_csv(RESULTS / "tables" / "claims.csv")
-    numbers = claims[claims["part"] == "MNIST: FW-DTP against DTP"]["numbers"]
-    assert len(numbers)
-    assert all(f"difference {pair.last} over" in text for text in numbers)

@@ -117,12 +117,12 @@ def test_what_is_drawn_is_what_is_stored(tmp_path: Path) -> None:
     canvas = figure2._as_in_the_paper(built(chosen))
     trace, share = canvas.axes
     for panel, factor in ((trace, 1.0), (share, 0.01)):
-        lines = [(row, layer) for row in ("DTP", "FW-DTP") for layer in (3, 6)]
+        lines = [(row, layer) for row in ("DTP", "FW-DTP") for layer in (2, 6)]
         assert len(panel.lines) == len(panel.collections) == len(lines)
         for (row, layer), line, band in zip(lines, panel.lines, panel.collections, strict=True):
             assert f"{row} (n=3)" in str(line.get_label())
             assert f"$f_{layer}$" in str(line.get_label())
-            scale = factor * (0.1 if panel is trace and (row, layer) == ("DTP", 3) else 1)
+            scale = factor * (0.1 if panel is trace and (row, layer) == ("DTP", 2) else 1)
             assert (line.get_linestyle() == "--") == (layer == 6)
             x, y = line.get_data()
             assert list(x) == [0, 1, 2, 3]
@@ -133,9 +133,9 @@ def test_what_is_drawn_is_what_is_stored(tmp_path: Path) -> None:
     (legend,) = canvas.legends
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts == [
-        "DTP (n=3), 2nd layer ($f_3$), trace × 0.1",
+        "DTP (n=3), 2nd layer ($f_2$), trace × 0.1",
         "DTP (n=3), last layer ($f_6$)",
-        "FW-DTP (n=3), 2nd layer ($f_3$)",
+        "FW-DTP (n=3), 2nd layer ($f_2$)",
         "FW-DTP (n=3), last layer ($f_6$)",
     ]
     assert trace.get_xlabel() == share.get_xlabel() == "epoch"

@@ -206,7 +206,7 @@ def test_quick_is_watermarked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "name", "reason"),
     [
-        ({"column": "fashion-mnist-mini"}, "figure3-fashion-mnist-mini", "another data set"),
+        ({"column": "fashion-mnist"}, "figure3-fashion-mnist", "another data set"),
         ({"epochs": 10}, "figure3-10-epochs", "10 epochs instead of 100"),
         ({"trials": 10}, "figure3-10-trials", "10 configurations instead of 100"),
         ({"rows": ["DTP", "DRL"]}, "figure3-dtp-drl", "other methods"),
@@ -229,9 +229,9 @@ def test_another_study_has_another_name_and_says_so(
             given = words[words.index(f"--{option}") + 1] if f"--{option}" in words else None
             assert given == (str(options[option]) if option in options else None)
     if reason and "column" in options:
-        assert "F-MNIST (mini)" in figure.heading
+        assert "F-MNIST" in figure.heading
         axes, _ = axes_of(figure, figure3._histogram)
-        assert re.sub(r"\s+", " ", axes.get_title()) == f"F-MNIST (mini), 100 epochs {expected}"
+        assert re.sub(r"\s+", " ", axes.get_title()) == f"F-MNIST, 100 epochs {expected}"
 
 
 def test_a_study_of_another_plan_is_refused(tmp_path: Path) -> None:

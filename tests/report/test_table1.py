@@ -115,7 +115,8 @@ def test_the_page_has_the_same_cells_in_bold(tmp_path: Path) -> None:
     chosen = select(tmp_path)
     for row in ROWS:
         store(chosen, row)
-    _, (exhibit,) = report_table1(chosen, Console(file=StringIO()))
+    _, shown_on_page = report_table1(chosen, Console(file=StringIO()))
+    (exhibit,) = shown_on_page()
     assert exhibit.table is not None
     shown = {row.cells[0].text: row.cells[1:] for row in exhibit.table.rows}
     for head, cells in markdown_lines(chosen.root / "tables").items():

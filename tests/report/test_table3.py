@@ -92,8 +92,8 @@ def test_numbers(tmp_path: Path) -> None:
     )
     assert frame["seconds_of_5"].tolist() == [1.0, 4.0, 5.0, 4.5, 0.5]
     assert frame["seconds_of_100"].tolist() == pytest.approx([0.8, 3.2, 4.0, 3.6, 0.4])
-    # 3072-1024-1024-1024-1024-10; all but the first: 3 * 1024^2 + 10240. By hand from `methods.md`.
-    rest = 3 * 1024**2 + 10240
+    # 3072-1024-1024-1024-10; all but the first: 2 * 1024^2 + 10240. By hand from `methods.md`.
+    rest = 2 * 1024**2 + 10240
     forward = 3072 * 1024 + rest
     fixed = 2 * forward + 2 * rest
     assert frame["predicted_ratio"].tolist()[:2] == pytest.approx([1.0, (fixed + 15 * rest) / fixed])
@@ -112,11 +112,11 @@ def test_files(tmp_path: Path) -> None:
     costs.write(costs.read(file), file)  # what is read is what was written
     assert rendered(chosen) == first
     markdown = first["table3.md"].decode()
-    assert "# Table 3: cost on CIFAR-10, 4 x 1024, minibatch 256, 5 feedback updates" in markdown
+    assert "# Table 3: cost on CIFAR-10, 3 x 1024, minibatch 256, 5 feedback updates" in markdown
     assert "## Some CPU, 2 threads" in markdown
     assert "torch 2.0, commit 0123456789ab+changes, today" in markdown
     row = next(line for line in markdown.splitlines() if line.startswith("| DTP |"))
-    assert "| 8.00 ± 0.80 | 4 x 3 iterations | 4.00 ± 0.57 | 3.50 | 4.00 | 3.20 | 8.32 ± 0.36 |" in row
+    assert "| 8.00 ± 0.80 | 4 x 3 iterations | 4.00 ± 0.57 | 3.15 | 4.00 | 3.20 | 8.32 ± 0.36 |" in row
     assert "random" in markdown
     latex = first["table3.tex"].decode()
     assert r"DTP & 8.00 $\pm$ 0.80" in latex
@@ -144,14 +144,8 @@ def test_errors_come_from_table_2(tmp_path: Path) -> None:
     assert (
         "- error of BP on cifar-10: `python -m benchmark run table2 --method BP --dataset cifar-10" in empty
     )
-    assert "JPEG" not in empty
-    train(chosen, "BP", "fashion-mnist-mini", [50.0, 51.0, 52.0, 53.0, 54.0])
-    stand_in = rendered(chosen)["table3.md"].decode()
-    assert "| error, CIFAR-10 | [error, F-MNIST (mini)] |" in stand_in
-    assert "| - | 52.00 ± 1.58 (n=5) | 46.16 ± 1.15 |" in stand_in
-    assert "- error of BP on cifar-10: " in stand_in
     train(chosen, "BP", "cifar-10", [45.0, 46.0, 47.0, 48.0, 49.0])
-    assert "| 47.00 ± 1.58 (n=5) | 52.00 ± 1.58 (n=5) |" in rendered(chosen)["table3.md"].decode()
+    assert "| 47.00 ± 1.58 (n=5) | 46.16 ± 1.15 |" in rendered(chosen)["table3.md"].decode()
 
 
 def test_nothing_measured(tmp_path: Path) -> None:
@@ -187,7 +181,7 @@ def test_part_measured(tmp_path: Path) -> None:
     text = console.export_text()
     assert "skipped: DTP with 100 replicas: needs about 9.0 GiB" in text
     assert "missing: FW-DTP with 1, 5, 100 replicas on Some CPU" in text
-    assert re.search(r"│ FW-DTP │ +- │ +- │ +- │ +1.00 │ +- │ +- │", text)
+    assert re.search(r"│ FW-DTP │ +- │ +- │ +- │ +1.00 │", text)
     assert "skipped: BP with 100 replicas" in rendered(chosen)["table3.md"].decode()
 
 

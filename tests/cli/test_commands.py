@@ -208,7 +208,7 @@ def test_other_images_of_an_unpinned_folder(
         *runs, advice = err.splitlines()
         assert code == 1
         assert advice.startswith(
-            f"error: mine: image folder holds those of checksum {checksum()} now; delete"
+            f"error: mine: image folder holds images of checksum {checksum()} now; delete"
         )
         assert runs == [f"error: {at} was trained on other images (checksum {first})" for at in (bp, fa)]
     assert files(tmp_path / "results") == before

@@ -1,32 +1,32 @@
-"""What users see as a line of text instead of a traceback."""
+"""Errors that users see as a line of text instead of a traceback."""
 
 import sys
 from typing import NoReturn
 
 
 class UserError(Exception):
-    """Bad input: a line a problem, which says what was found, where, and what is allowed."""
+    """Bad input. Each argument is one line: what was found, where, and what is allowed."""
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.args))
 
 
 class Unreadable(UserError):
-    """A file that may be well, but that this user may not read."""
+    """A file without read permission. It may be intact."""
 
 
 class DataNotFound(UserError):
-    """A data set that is nowhere to be had."""
+    """A data set that is neither on disk nor downloadable."""
 
 
 INTERRUPTED = "interrupted; what was stored is kept"
-"""What Ctrl-C answers, whatever the command was doing."""
+"""The line that every command prints after Ctrl-C."""
 
 
 def interrupted(status: int) -> NoReturn:
-    """Say so, and end with an exit status."""
+    """Print `INTERRUPTED` and exit with this status."""
     print(INTERRUPTED, file=sys.stderr)
-    # An interrupt that leaves an `exec` of text, as where a dataclass is made, CPython marks as unhandled: it
-    # would end by the signal. The next `exec` takes the mark back.
+    # CPython marks an interrupt that leaves an `exec` (a dataclass uses one) as unhandled, and would end by
+    # the signal. Another `exec` removes the mark.
     exec("")
     sys.exit(status)

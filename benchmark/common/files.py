@@ -1,4 +1,4 @@
-"""Files and folders on a disk: read, replaced in one step, and refused before hours are spent."""
+"""Read files, replace them in one step, and check folders before hours of training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FIGURES = PROJECT / "figures"
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the first above it that exists."""
+    """The folder itself, or the nearest folder above it that exists."""
     return next(path for path in (folder, *folder.parents) if os.path.lexists(path))
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """`UserError` where no file could be made in a folder, which need not be there yet."""
+    """`UserError` if no file can be made in a folder. The folder need not exist yet."""
     there = existing(folder)
     within = "" if there == folder else f" for {folder}"
     if not there.is_dir():
@@ -32,9 +32,9 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def inside(folder: Path) -> list[Path]:
-    """What a folder of the store holds, hidden files aside, in any order; nothing where it is not there.
+    """The contents of a folder of the store, without hidden files. Empty if the folder does not exist.
 
-    `UserError` where it cannot be read: what it holds must not be taken for missing.
+    `UserError` if the folder cannot be read: its contents must not be taken for missing.
     """
     try:
         return [path for path in folder.iterdir() if not path.name.startswith(".")]
@@ -48,7 +48,7 @@ def inside(folder: Path) -> list[Path]:
 
 
 def read_text(file: Path) -> str:
-    """A file's text; `UserError` where it is not there, cannot be read, or is no text."""
+    """The text of a file. `UserError` if it does not exist or cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def read_text(file: Path) -> str:
 def atomic_file(target: Path) -> Iterator[Any]:
     """A binary stream whose content replaces `target` as a whole, or not at all.
 
-    `OSError` names `target` where it cannot be written: a full disk, a folder of that name.
+    `OSError` names `target` if it cannot be written, for example on a full disk.
     """
     try:
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as new:

@@ -1,4 +1,4 @@
-"""The console of the commands, and the progress bar of everything that trains."""
+"""The console and the progress bar of the commands."""
 
 import sys
 import time
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-# A pipe or a file has no width to fit.
+# A pipe or a file has no width.
 console = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 LINE_SECONDS = 60
-"""How often a line at most, where there is no terminal to draw a bar on."""
+"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
 
 
 @contextmanager
 def progress_bar(console: Console, label: str, epochs: int) -> Iterator[Callable[[int, str], None]]:
-    """A bar of so many epochs; call what it yields with the epochs done and a remark."""
+    """A progress bar of so many epochs. Yields a function of the number of epochs done and a remark."""
     if not console.is_terminal:
         yield _lines(console, label, epochs)
         return
@@ -35,6 +35,7 @@ def progress_bar(console: Console, label: str, epochs: int) -> Iterator[Callable
 
 
 def _lines(console: Console, label: str, epochs: int) -> Callable[[int, str], None]:
+    """Progress as lines of text, at most one in `LINE_SECONDS`."""
     said = time.monotonic()
 
     def say(done: int, remark: str) -> None:

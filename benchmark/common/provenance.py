@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def device_name(device: torch.device) -> str:
-    """The model of the processor that trains."""
+    """The model of the processor or GPU."""
     import torch
 
     if device.type == "cuda":

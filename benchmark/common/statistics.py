@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 ALPHA = 0.05
 """Level of every family of tests; intervals have 1 - ALPHA."""
@@ -247,8 +247,10 @@ def p_less_sensitive(ours: NDArray[Any], theirs: NDArray[Any], margin: float) ->
 
 
 def _bootstrap(samples: tuple[NDArray[Any], ...], statistic: Callable[..., NDArray[Any]]) -> NDArray[Any]:
+    from scipy.stats import bootstrap  # takes a second to import
+
     rng = np.random.default_rng(0)
-    drawn = stats.bootstrap(
+    drawn = bootstrap(
         samples, statistic, n_resamples=RESAMPLES, method="percentile", rng=rng, paired=len(samples) > 1
     )
     return np.asarray(drawn.bootstrap_distribution)

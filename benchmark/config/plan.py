@@ -1,4 +1,4 @@
-"""Plans (`table2.yaml`, `quick.yaml`, one's own): rows x columns under one protocol."""
+"""Plans (`table2.yaml`, `quick.yaml`, your own): rows and data sets under one protocol."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Column(Strict):
     half_width: int | None = Field(default=None, gt=0, le=MOST_UNITS)
     """Width of the hidden layers in rows of `size: half`."""
     hyperparameters_from: str | None = None
-    """A column whose hyperparameters serve here where a row names none for this one."""
+    """The data set whose hyperparameters a row uses here if it has none for this one."""
     addition: bool = False
-    """Not in the paper; trained when its data are at hand or it is asked for by name."""
+    """Not in the paper. Trained if its data are there or if it is named."""
 
 
 class Hyperparameters(Strict):
-    """A row's hyperparameters on one data set, and where they come from."""
+    """The hyperparameters of a row on one data set, and where they come from."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     __pydantic_extra__: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
@@ -76,11 +76,11 @@ class Row(Strict):
 
     method: str
     size: Literal["full", "half"] = "full"
-    """half: hidden layers have the column's `half_width`."""
+    """half: hidden layers have the data set's `half_width`."""
     addition: bool = False
     """Not in the paper."""
     paper_row: str | None = None
-    """The paper's row whose numbers an addition stands beside."""
+    """The paper's row that an addition is shown beside."""
     options: dict[str, Any] = {}
     hyperparameters: dict[str, Hyperparameters]
 
@@ -101,7 +101,7 @@ class Row(Strict):
             missing = [name for name in method.hyperparameters if name not in given.values]
             if unknown or missing:
                 takes = f"{self.method} takes {', '.join(method.hyperparameters)}"
-                if unknown:  # first: of a mistyped name, what was typed
+                if unknown:  # of a mistyped name, say what was typed
                     raise ValueError(
                         f"hyperparameters.{dataset}.{unknown[0]} is not a hyperparameter; {takes}"
                     )
@@ -119,25 +119,27 @@ class Measure(Strict):
 
     rows: Names
     columns: Names
-    """Of which the plan has at most one: what reports show."""
+    """Of these data sets the plan has at most one."""
 
 
 class Sensitivity(Strict):
     """How the configurations behind Figure 3 are trained."""
 
     epochs: int | None = Field(default=None, gt=0, le=MOST_EPOCHS)
-    """Other than the protocol's."""
+    """Number of epochs, if it is not the protocol's."""
     note: str | None = None
 
 
 class PlanConfig(Strict):
-    """A table to train: rows x columns under one protocol."""
+    """A table to train: rows and data sets (columns) under one protocol."""
 
     resolved = ("base",)
     title: str = Field(pattern=r"\S")
     comparable: bool = True
-    """Whether its numbers may stand beside the paper's; if a plan does not say: whether it trains and judges
-    what it has in common with the shipped Table 2 as that does."""
+    """Whether its numbers can be compared with the paper's.
+
+    If a plan does not say so, it is comparable if it trains and judges the cells that it shares with the
+    shipped Table 2 in the same way."""
     directory: str = Field(default=".", pattern=r"^(\.|[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*)$")
     """The folder of the results, below the results folder."""
     protocol: Protocol
@@ -146,7 +148,7 @@ class PlanConfig(Strict):
     rows: dict[str, Row] = Field(min_length=1)
     measure: dict[str, Measure] = {}
     margins: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
-    """By data set, in points of test error: differences below it do not matter (see `statistics.py`)."""
+    """Margin for each data set, in points of test error. Smaller differences do not matter."""
     sensitivity: Sensitivity = Sensitivity()
 
     @model_validator(mode="after")
@@ -175,7 +177,7 @@ class PlanConfig(Strict):
         return self
 
     def measured(self, row: str, column: str) -> list[str]:
-        """The measurements taken while the row trains on the column."""
+        """The measurements that are taken while the row trains on a data set."""
         return [n for n, where in self.measure.items() if row in where.rows and column in where.columns]
 
     def is_addition(self, row: str, column: str) -> bool:
@@ -183,12 +185,12 @@ class PlanConfig(Strict):
         return self.rows[row].addition or self.columns[column].addition
 
     def hyperparameters(self, row: str, column: str) -> Hyperparameters | None:
-        """What the row uses on the column, or on that whose values it takes; None without a cell."""
+        """The hyperparameters of the row on a data set, or None if it has none."""
         given = self.rows[row].hyperparameters
         return next((given[place] for place in self.values_of(column) if place in given), None)
 
     def values_of(self, column: str) -> list[str]:
-        """The data sets whose hyperparameters serve on a column, its own first; a row's first one counts."""
+        """The data sets whose hyperparameters may be used on one, in the order in which they are tried."""
         found: list[str] = []
         place: str | None = column
         while place is not None and place not in found:
@@ -197,7 +199,7 @@ class PlanConfig(Strict):
         return found
 
     def dims(self, row: str, column: str, dataset: DatasetConfig) -> list[int]:
-        """Layer widths of the row's network on the column: input, hidden..., classes."""
+        """Layer widths of the row's network on a data set: input, hidden..., classes."""
         network = self.networks[self.columns[column].network]
         half = self.rows[row].size == "half"
         width = self.columns[column].half_width or network.width if half else network.width

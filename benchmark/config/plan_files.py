@@ -1,4 +1,4 @@
-"""Plans by name, and what a plan takes from its `base:`."""
+"""Load plans by name, and merge a plan over its `base:`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def known_plans() -> str:
 def _holds_plan(file: Path) -> bool:
     try:
         return bool({"base", "columns"} & set(read_mapping(file)))
-    except UserError:  # said to whoever names this one
+    except UserError:  # the file is reported when it is named
         return False
 
 
@@ -161,13 +161,13 @@ def load_plan(plan: str, datasets: Mapping[str, DatasetConfig]) -> PlanConfig:
             raise UserError(
                 f"{file}: rows.{name}.paper_row: {row.paper_row!r} found, allowed: {', '.join(printed)}"
             )
-        # It would be corrected together with the paper's rows, and weaken what is said of them.
+        # Its cells would be corrected together with the paper's, and weaken their tests.
         if config.comparable and name not in printed and not row.addition:
             raise UserError(
                 f"{file}: rows.{name}: the paper's Table 2 has no such row; it needs `addition: true` (also "
                 f"beside a `paper_row`), or one of the paper's labels: {', '.join(printed)}"
             )
-    # Of data sets, not of this plan's columns: a plan on top of another may have dropped some.
+    # Known data sets are allowed, not only those of this plan: it may have dropped some of its base.
     places = [(f"rows.{label}.hyperparameters", list(r.hyperparameters)) for label, r in config.rows.items()]
     places += [(f"measure.{label}.columns", where.columns) for label, where in config.measure.items()]
     for path, names in [*places, ("margins", list(config.margins))]:

@@ -64,8 +64,8 @@ def execute(
         trained = None
         if seeds:
             try:
-                how = {"seeds": seeds, "checkpoint_seconds": checkpoint_seconds}
-                trained = train(run, dataset, store, device, progress, compile, replicas_per_pass, **how)
+                given = (run, dataset, store, device, progress, compile, replicas_per_pass)
+                trained = train(*given, seeds=seeds, checkpoint_seconds=checkpoint_seconds)
             except Exception as error:  # most likely of a method under development
                 error.add_note(f"while training {run.row} ({run.method}) on {run.column}")
                 raise

@@ -1,4 +1,4 @@
-"""A run: one row on one data set, what determines its numbers, and its key."""
+"""A run: one row on one data set, with everything that determines its numbers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Run:
 
     row: str
     column: str
+    """The name of the data set."""
     method: str
     options: dict[str, Any]
     hyperparameters: Mapping[str, float | list[float]]
@@ -38,11 +39,11 @@ class Run:
     checksum: str | None
     """Checksum of the data set, if `datasets.yaml` declares one."""
     measure: tuple[str, ...] = ()
-    """The measurements taken during training (`MEASUREMENTS` in `benchmark/engine/jacobian.py`)."""
+    """The measurements taken during training (`MEASUREMENTS` in `benchmark/engine/settings.py`)."""
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Everything that can change the numbers."""
+        """Everything that can change the numbers. The key is its hash."""
         spec = {
             "semantics": SEMANTICS,
             "method": self.method,
@@ -80,6 +81,7 @@ class Run:
 
     @property
     def key(self) -> str:
+        """The name of the run in the store: a hash of its specification."""
         return key_of(self.spec)
 
     @property
@@ -89,7 +91,7 @@ class Run:
 
     @property
     def keys(self) -> list[str]:
-        """The keys of the stored runs that have these test errors, the own key first."""
+        """The keys of stored runs with these test errors: its own key, then that without measurements."""
         return list(dict.fromkeys((self.key, self.unmeasured.key)))
 
     @property
@@ -110,7 +112,7 @@ class Run:
         return parts
 
     def epochs_done(self, size: int, number: int, completed: int) -> float:
-        """Mean epochs of all replicas when pass `number` (from 0) of `size` replicas has done `completed`."""
+        """Mean number of epochs over all replicas, when pass `number` (from 0) has done `completed`."""
         part = self.seeds[number * size : (number + 1) * size]
         return (number * size * self.total_epochs + len(part) * completed) / len(self.seeds)
 
@@ -122,7 +124,7 @@ class Run:
         return None if per_sample is None else float(per_sample) * samples * self.epochs * len(self.seeds)
 
     def execution(self, setting: Compile, samples: int, device: torch.device) -> Execution:
-        """How iterations on so many samples are executed. Only a run that may be long is counted."""
+        """How iterations on so many samples run. Multiply-adds are only counted if the run may be long."""
         from benchmark.engine.execution import WORTHWHILE, execution  # needs torch
 
         at_most = MOST_PER_WEIGHT * weight_count(self.dims) * samples * self.epochs * len(self.seeds)

@@ -1,8 +1,8 @@
-"""The state of a run in the store, and runs assembled from seeds that are already stored.
+"""The state of a run in the store, and runs that are assembled from stored seeds.
 
 Seeds do not depend on each other (see `benchmark/methods/seeding.py`). So a long run can be trained a few
-seeds at a time, or on several machines whose results folders are then copied into one. No stored seed trains
-twice.
+seeds at a time, or on several machines whose results folders are then copied into one. No stored seed is
+trained twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class State(StrEnum):
 
     STORED = "stored"
     PARTIAL = "partial"
-    UNMEASURED = "unmeasured"  # stored, but without what the plan measures besides
+    UNMEASURED = "unmeasured"  # stored without the measurements of the plan
     STALE = "stale"  # stored for the same seeds and epochs, but with another specification
     DAMAGED = "damaged"
     MISSING = "missing"
@@ -39,13 +39,13 @@ class Status:
     state: State
     detail: str = ""
     seconds_per_epoch: float | None = None
-    """Measured so far; only for a partial run."""
+    """Measured so far. None unless the run is partial."""
     epochs_done: int = 0
     """Pre-training included."""
 
 
 def status(run: Run, store: Store) -> Status:
-    """Look a run up in the store."""
+    """The state of a run in the store."""
     try:
         return _status(run, store)
     except UserError as error:
@@ -83,7 +83,7 @@ def _partial(run: Run, store: Store) -> Status | None:
     share = 1 - len(seeds) / len(run.seeds)
     details = [f"{len(run.seeds) - len(seeds)} of {len(run.seeds)} seeds stored"] if share else []
     if not seeds:
-        details.append("`run` puts them together")
+        details.append("`run` assembles them")
     done, pace = share * run.total_epochs, None
     if begun is not None:
         rest = replace(run, seeds=seeds)
@@ -95,12 +95,12 @@ def _partial(run: Run, store: Store) -> Status | None:
 
 
 def checkpoint(run: Run, store: Store) -> dict[str, Any] | None:
-    """Read the checkpoint of a run, if there is one. `UserError` if this code cannot resume it."""
+    """The checkpoint of a run, or None. `UserError` if this code cannot resume it."""
     found = store.checkpoint(run.key)
     if found is not None and "replicas_per_pass" not in found:
         raise UserError(f"{store.partial(run.key)}: begun by an earlier version; delete it to start again")
     if found is not None:
-        found.setdefault("seeds", run.seeds)  # all of them, before some could be stored already
+        found.setdefault("seeds", run.seeds)  # the first checkpoints are of all seeds
     return found
 
 
@@ -110,12 +110,12 @@ class Trained:
 
     record: dict[str, Any]
     epochs: pd.DataFrame
-    """Columns `EPOCH_COLUMNS`; within an epoch, one row a replica in their order."""
+    """Columns `EPOCH_COLUMNS`, one row for each epoch and replica."""
     measured: Mapping[str, pd.DataFrame]
 
 
 def stored_seeds(run: Run, store: Store) -> dict[int, StoredRun]:
-    """Find the seeds of `run` that are stored in other runs.
+    """The seeds of `run` that are stored in other runs, with these runs.
 
     These runs differ from `run` only in their seeds, and may have measured more.
     """
@@ -126,11 +126,11 @@ def stored_seeds(run: Run, store: Store) -> dict[int, StoredRun]:
         try:
             if not _like(store.spec(folder), run):
                 continue
-        except UserError:  # another run's damage is not this one's
+        except UserError:  # another run is damaged
             continue
         try:
             stored = store.read(folder)
-        except Unreadable:  # it would train again
+        except Unreadable:  # otherwise its seeds would train again
             raise
         except UserError:
             continue
@@ -139,7 +139,7 @@ def stored_seeds(run: Run, store: Store) -> dict[int, StoredRun]:
 
 
 def _like(spec: Mapping[str, Any], run: Run) -> bool:
-    """Whether a specification equals that of `run` except for the seeds, and measures as much or more."""
+    """Whether a specification equals that of `run`, except for its seeds and additional measurements."""
     measured, wanted = spec.get("measure", {}), run.spec.get("measure", {})
     if not isinstance(measured, dict) or not measured.items() >= wanted.items():
         return False
@@ -147,7 +147,7 @@ def _like(spec: Mapping[str, Any], run: Run) -> bool:
 
 
 def check_images(found: Mapping[int, StoredRun], checksum: str) -> None:
-    """`UserError` unless all stored seeds saw the data with this checksum."""
+    """`UserError` unless all stored seeds were trained on the data with this checksum."""
     for stored in found.values():
         seen = stored.record["data"]["checksum"]
         if seen != checksum:
@@ -158,7 +158,7 @@ def check_images(found: Mapping[int, StoredRun], checksum: str) -> None:
 
 
 def assembled(run: Run, found: Mapping[int, StoredRun], trained: Trained | None) -> Trained:
-    """Assemble `run` from the stored seeds and from those that were just trained, if there are any."""
+    """Assemble `run` from the stored seeds and from those that were just trained, if any."""
     sources: list[tuple[StoredRun | Trained, list[int]]] = [
         (stored, [seed for seed, where in found.items() if where is stored])
         for stored in {id(stored): stored for stored in found.values()}.values()
@@ -189,6 +189,6 @@ def _seconds(record: Mapping[str, Any], seeds: Sequence[int]) -> float:
 
 
 def _joined(tables: Sequence[tuple[pd.DataFrame, list[int]]]) -> pd.DataFrame:
-    """Join the rows of these seeds from each table, sorted by epoch and seed."""
+    """The rows of these seeds from each table, sorted by epoch and seed."""
     rows = pd.concat([table[table["seed"].isin(seeds)] for table, seeds in tables])
     return rows.sort_values(["epoch", "seed"], kind="stable", ignore_index=True)

@@ -1,4 +1,4 @@
-"""Train the missing runs of a data set, or list the commands that do it."""
+"""Train the missing runs on a data set and print what happens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmark.sweep.status import State, Status
 
 def train_dataset(
     chosen: Selection,
-    column: str,
+    name: str,
     statuses: Sequence[Status],
     data_root: Path | None,
     device: torch.device,
@@ -30,15 +30,15 @@ def train_dataset(
     *,
     download: bool,
 ) -> list[str]:
-    """Train the missing runs on one data set. Returns one message for each run that failed."""
-    config, store = chosen.plan.datasets[column], chosen.store
+    """Train the missing runs on the data set `name`. Returns one message for each run that failed."""
+    config, store = chosen.plan.datasets[name], chosen.store
     stored = [found.run for found in statuses if found.state is State.STORED]
     failures: list[str] = []
     waiting = [found.run for found in statuses if found.state not in (State.STORED, State.DAMAGED)]
     for run in list(waiting):
-        with suppress(UserError):  # said when it is its turn to train
+        with suppress(UserError):  # reported below, when it is trained
             if collect(run, store):
-                console.print(f"{column}: {run.row} put together from its seeds, all stored", markup=False)
+                console.print(f"{name}: {run.row} assembled from its stored seeds", markup=False)
                 waiting.remove(run)
                 stored.append(run)
     for run in stored:
@@ -46,33 +46,33 @@ def train_dataset(
     pinned = config.checksum is not None or config.kind == "torchvision"
     if stored and len(stored) == len(statuses):
         rows = f"{len(stored)} row{'s' * (len(stored) != 1)}"
-        console.print(f"{column}: {rows} stored, nothing to train", markup=False)
+        console.print(f"{name}: {rows} stored, nothing to train", markup=False)
     if not waiting and (pinned or not stored):
         return failures
     if waiting:
-        store.refuse_unwritable(column)
+        store.refuse_unwritable(name)
     try:
-        data = datasets.load(column, config, data_root=data_root, device=device, download=download)
+        data = datasets.load(name, config, data_root=data_root, device=device, download=download)
     except DataNotFound:
         if waiting:
             raise
-        return failures  # nothing to train; the stored runs stand
+        return failures  # nothing to train, so that no data are needed
     console.print(
-        f"{column}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
+        f"{name}: {len(data.train)} + {len(data.test)} images, {data.source}, checksum {data.checksum}",
         markup=False,
     )
-    before = [] if pinned else _undeclared(store, column, config.image)
+    before = [] if pinned else _undeclared(store, name, config.image)
     seen = {run.folder: run.record["data"]["checksum"] for run in before}
     if other := {folder: checksum for folder, checksum in seen.items() if checksum != data.checksum}:
         raise UserError(
             *(f"{folder} was trained on other images (checksum {c[:12]}...)" for folder, c in other.items()),
-            f"{column}: {data.source} holds those of checksum {data.checksum[:12]}... now; "
-            "delete these runs, or give the new images a name of their own in datasets.yaml",
+            f"{name}: {data.source} holds images of checksum {data.checksum[:12]}... now; "
+            "delete these runs, or give the new images their own name in datasets.yaml",
         )
     begun = {found.run.key: found.detail for found in statuses if found.state is State.PARTIAL}
     for number, run in enumerate(waiting, 1):
         if run.key in begun:
-            console.print(f"{run.row} goes on: {begun[run.key]}", markup=False)
+            console.print(f"{run.row} resumes: {begun[run.key]}", markup=False)
         try:
             with progress_bar(console, f"{number}/{len(waiting)} {run.row}", run.total_epochs) as update:
                 execute(run, data, store, device, advance(update), compile, replicas_per_pass)
@@ -89,17 +89,17 @@ def train_dataset(
     return failures
 
 
-def _undeclared(store: Store, column: str, image: list[int]) -> Iterator[StoredRun]:
-    """The complete, undamaged runs on a data set whose images have no declared checksum."""
-    for folder in store.folders(column):
+def _undeclared(store: Store, name: str, image: list[int]) -> Iterator[StoredRun]:
+    """The intact runs on a data set whose checksum is not declared in `datasets.yaml`."""
+    for folder in store.folders(name):
         with suppress(UserError):
             run = store.read(folder)
-            if run.spec["dataset"] == {"name": column, "image": image, "checksum": None}:
+            if run.spec["dataset"] == {"name": name, "image": image, "checksum": None}:
                 yield run
 
 
 def advance(update: Callable[[int, str], None]) -> Progress:
-    """A progress callback that shows the test error of the last epoch beside the bar."""
+    """A progress callback that shows the last epoch's test error beside the bar."""
     return lambda done, result: update(done, "" if result is None else _errors(result.test_error))
 
 

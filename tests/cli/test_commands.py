@@ -60,7 +60,8 @@ def test_plan_estimates(command: Command) -> None:
         "plan", "tiny.yaml", "--results", "results", "--method", "bp,FA", "--dataset", MINI
     )
     assert code == 0
-    assert out.count("missing") == 2
+    assert out.count("missing ") == 2
+    assert "of these: 2 missing" in out
 
 
 def test_the_commands_of_a_plan_train_it(command: Command, tmp_path: Path) -> None:
@@ -176,9 +177,7 @@ def test_only_absent_data_of_an_addition_are_skipped(
 def test_other_images_of_an_unpinned_folder(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = DatasetConfig(
-        title="Mine", kind="image-folder", folder="mine", image=[1, 4, 4], classes=2, archive="mine.tar.gz"
-    )
+    mine = DatasetConfig(title="Mine", kind="image-folder", folder="mine", image=[1, 4, 4], classes=2)
     monkeypatch.setattr(selection, "load_datasets", lambda: {"mine": mine})
     (tmp_path / "tiny.yaml").write_text(PLAN.replace(MINI, "mine"))
 
@@ -209,7 +208,7 @@ def test_other_images_of_an_unpinned_folder(
         *runs, advice = err.splitlines()
         assert code == 1
         assert advice.startswith(
-            f"error: mine: image folder holds those of checksum {checksum()} now; delete"
+            f"error: mine: image folder holds images of checksum {checksum()} now; delete"
         )
         assert runs == [f"error: {at} was trained on other images (checksum {first})" for at in (bp, fa)]
     assert files(tmp_path / "results") == before
@@ -235,7 +234,7 @@ def test_what_goes_on_says_from_where(command: Command) -> None:
     assert command(*RUN, "--method", "BP", "--seeds", "1")[0] == 0
     code, out, _ = command(*RUN)
     assert code == 0
-    assert "\nBP goes on: 1 of 2 seeds stored\n" in out
+    assert "\nBP resumes: 1 of 2 seeds stored\n" in out
     assert "FA goes on" not in out
 
 
@@ -311,7 +310,7 @@ def test_stored_seeds_are_put_together_without_data(command: Command, tmp_path: 
     assert "2 of 2 seeds stored" in command("status", *asked)[1]
     status, out, err = command("run", *asked)
     assert (status, err) == (0, "")
-    assert "BP put together from its seeds, all stored" in out
+    assert "BP assembled from its stored seeds" in out
     assert " stored " in command("status", *asked)[1]
     assert "4.00 ± 1.41 (n=2)" in command("report", *asked[:-2])[1]
 

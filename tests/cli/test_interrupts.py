@@ -50,7 +50,7 @@ def test_two_processes_and_an_interrupt(command: Command, tmp_path: Path) -> Non
 def test_a_batch_systems_signal_is_like_ctrl_c(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    def terminated(*_: Any) -> None:
+    def terminated(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 

@@ -122,7 +122,7 @@ def test_a_run_that_measured_more_serves_one_that_measures_less(
     (_, found) = chosen.statuses()
     assert (found.state, found.detail) == (
         State.PARTIAL,
-        "2 of 2 seeds stored, `run` puts them together",
+        "2 of 2 seeds stored, `run` assembles them",
     )
     monkeypatch.setattr(executor, "Training", None)
     plain = trained(chosen, data)

@@ -97,7 +97,7 @@ def test_stored_seeds_do_not_train_again(
         train(folder, data, seeds)
     there = {int(seed) for seeds in parts for seed in seeds.split(",")} - {4}
     found = status(the_run(select(folder)), select(folder).store)
-    collects = ", `run` puts them together" if len(there) == 3 else ""
+    collects = ", `run` assembles them" if len(there) == 3 else ""
     assert (found.state, found.detail) == (State.PARTIAL, f"{len(there)} of 3 seeds stored{collects}")
     assert found.epochs_done == 3 * len(there) // 3
 

@@ -15,6 +15,7 @@ from benchmark.store.record import StoredRun
 from benchmark.sweep import rerun
 from benchmark.sweep.execute import execute
 from benchmark.sweep.rerun import choose, repeat, run_of
+from benchmark.sweep.run import Run
 from benchmark.sweep.selection import Selection
 from tests.helpers import commands
 from tests.helpers.commands import MINI
@@ -165,9 +166,7 @@ def test_a_run_is_repeated_as_it_was_executed(
 ) -> None:
     run = stored(chosen)
     asked = []
-    monkeypatch.setattr(
-        "benchmark.sweep.run.execution", lambda setting, *_: asked.append(setting) or Execution.EAGER
-    )
+    monkeypatch.setattr(Run, "execution", lambda run, setting, *_: asked.append(setting) or Execution.EAGER)
     changed = replace(run, record={**run.record, "sittings": sittings})
     repeat(changed, run_of(run), data, CPU, silent)
     assert asked == [expected]

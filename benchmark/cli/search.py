@@ -37,6 +37,9 @@ def command(
     ] = CONFIGS / "search.yaml",
     trials: Annotated[int | None, typer.Option(help="Other than the row's number of trials.")] = None,
     seed: Annotated[int | None, typer.Option(help="Other than the file's seed.")] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write the winner into the plan, not only into a patch.")
+    ] = False,
     data_root: DataRoot = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
@@ -95,7 +98,7 @@ def command(
     failures: list[str] = []
     for search in searches:
         try:
-            run_search(search, data[search.run.column], chosen, file, on)
+            run_search(search, data[search.run.column], chosen, file, on, apply=apply)
         except UserError as error:  # another process has this one, say; the others go on
             failures += error.args
     if len(searches) > 1:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.store.record import slug
-from benchmark.sweep.plan import Plan, Run
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.run import Run
 from benchmark.sweep.status import State, Status
 
 POLL_SECONDS = 0.2
@@ -55,13 +56,18 @@ def jobs(
     """
     waiting = [found.run for found in statuses if found.state not in (State.STORED, State.DAMAGED)]
     made = []
-    for run in sorted(waiting, key=lambda run: run.cost, reverse=True):
+    for run in sorted(waiting, key=_cost, reverse=True):
         where = ["--method", run.row, "--dataset", run.column, *options]
         commands = [["run", plan.source, *where]]
         if search and _is_guess(plan, run):
             commands.insert(0, ["search", "--plan", plan.source, "--apply", *where])
         made.append(Job(f"{run.row} on {run.column}", commands, logs / f"{run.column}-{slug(run.row)}.log"))
     return made
+
+
+def _cost(run: Run) -> float:
+    """Multiply-adds of the whole run; the number of samples is much the same for all data sets."""
+    return run.multiply_adds(1) or 0.0
 
 
 def _is_guess(plan: Plan, run: Run) -> bool:

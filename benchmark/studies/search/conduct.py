@@ -30,7 +30,7 @@ from benchmark.store.store import Store
 from benchmark.studies import storage as optuna_storage
 from benchmark.studies.search.design import EXACT, UNDER_WAY, Search, kept
 from benchmark.studies.search.halving import DIVERGED, Wave
-from benchmark.studies.search.plan_patch import plan_patch
+from benchmark.studies.search.plan_patch import plan_patch, write_entry
 from benchmark.sweep.execute import Progress
 from benchmark.sweep.run import Run
 from benchmark.sweep.selection import Selection
@@ -139,8 +139,19 @@ def frame(study: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def run_search(search: Search, data: Dataset, chosen: Selection, file: Path, device: torch.device) -> None:
-    """Conduct a search to its end, and write its table and, if it found anything new, its patch of `file`."""
+def run_search(
+    search: Search,
+    data: Dataset,
+    chosen: Selection,
+    file: Path,
+    device: torch.device,
+    *,
+    apply: bool = False,
+) -> None:
+    """Conduct a search to its end. Write its table and, if the winner is new, a patch of the plan `file`.
+
+    With `apply` the winner is written into the plan, too.
+    """
     with search.study(chosen.store) as study:
         done = len(kept(study))
         found = f"{done} configurations complete, {search.trials} asked for"
@@ -157,6 +168,9 @@ def run_search(search: Search, data: Dataset, chosen: Selection, file: Path, dev
             console.print(f"{search.name}: {file} has its winner already", markup=False)
         elif has_learned:
             texts["patch"] = plan_patch(file, search.run.row, search.run.column, best)
+            if apply:
+                write_entry(file, search.run.row, search.run.column, best)
+                console.print(f"{search.name}: the winner is in {file}", markup=False)
         for suffix, text in texts.items():
             written = search.folder(chosen.store) / f"{slug(search.run.row)}.{suffix}"
             with atomic_file(written) as stream:

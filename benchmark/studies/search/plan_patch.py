@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import yaml
 
 from benchmark.common.errors import UserError
+from benchmark.common.files import atomic_file
 from benchmark.config import PROJECT, dump_yaml, merge, parse_yaml
 
 
@@ -28,6 +30,14 @@ def plan_patch(file: Path, row: str, column: str, entry: Mapping[str, Any]) -> s
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
     )
+
+
+def write_entry(file: Path, row: str, column: str, entry: Mapping[str, Any]) -> None:
+    """Set the same cell in the file itself. Several processes may do so at the same time."""
+    with filelock.FileLock(f"{file}.lock"):
+        text = file.read_text(encoding="utf-8")
+        with atomic_file(file) as stream:
+            stream.write(_with_cell(text, file, row, column, entry).encode())
 
 
 def _lines(text: str) -> list[str]:

@@ -135,6 +135,7 @@ NARROWED = {
     "python -m benchmark run table2": "--help",  # needs the real data
     "python -m benchmark run mine": "--help",  # test_adding_a_method
     "python -m benchmark run flowers": "--help",  # test_adding_a_data_set
+    "python -m benchmark campaign": "--help",  # needs the real data
     "python -m benchmark status": "",
     "python -m benchmark report differences --plan mine": "--help",  # test_adding_a_method
     "python -m benchmark report": "",

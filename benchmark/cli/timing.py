@@ -1,4 +1,4 @@
-"""`timing`: measure what training costs; rebuild Table 3 or the scaling study."""
+"""`timing`: measure training times, and rebuild Table 3."""
 
 from __future__ import annotations
 
@@ -26,21 +26,18 @@ from benchmark.common.files import RESULTS, refuse_unwritable
 from benchmark.common.progress import console
 from benchmark.config import load_paper_values
 from benchmark.engine.execution import execution
-from benchmark.engine.memory import (
-    USABLE,
-    free_memory,
-)
+from benchmark.engine.memory import USABLE, free_memory
 from benchmark.engine.settings import Compile, Execution, Precision
 from benchmark.report import table3
 from benchmark.studies.timing import costs
 from benchmark.studies.timing.costs import Cost
 from benchmark.studies.timing.measure import measure_all
-from benchmark.studies.timing.points import PROFILES, Point, study_points, table3_points, with_replicas
+from benchmark.studies.timing.points import PROFILES, Point, table3_points, with_replicas
 from benchmark.sweep.selection import Selection, parse_numbers
 
 
 def _line(cost: Cost) -> tuple[str, ...]:
-    """A measurement as the terminal shows it."""
+    """Format a measurement as a row of the terminal's table."""
     shape = (f"{cost.hidden_layers} x {cost.width}", str(cost.feedback_updates), str(cost.replicas))
     if cost.skipped:
         return (cost.method, cost.implementation, cost.dataset, *shape, f"skipped: {cost.skipped}")
@@ -57,14 +54,12 @@ def _line(cost: Cost) -> tuple[str, ...]:
         shown(cost.seconds_per_epoch_and_replica, ".2f"),
         f"{shown(cost.gflops, '.0f')} of {shown(cost.matmul_gflops, '.0f')}",
         shown(cost.matmul_share, ".0%"),
-        shown(cost.bound_share, ".0%"),
-        shown(cost.peak_gib, ".2f"),
     )
 
 
 HEADS = (
     *("method", "implementation", "data set", "network", "updates", "replicas"),
-    *("s/epoch", "s/epoch/replica", "GFLOP/s", "share", "of bound", "GiB"),
+    *("s/epoch", "s/epoch/replica", "GFLOP/s", "share"),
 )
 
 
@@ -73,38 +68,37 @@ def command(
     dataset: Datasets = None,
     plan: PlanOption = None,
     replicas: Annotated[
-        str | None, typer.Option(help="Replica counts, such as 1,5,20 (default: 1,5).")
+        str | None, typer.Option(help="Replica counts, such as 1,5,20. [default: 1,5]")
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(help="Time spent on each measurement (default: 5, or as the profile says)."),
+        typer.Option(help="Seconds for each measurement. [default: 5; quick profile: 0.2]"),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(parser=given_path, metavar="FILE", help="Write one row a measurement here.")
+        Path | None,
+        typer.Option(parser=given_path, metavar="FILE", help="CSV file to write."),
     ] = None,
     compile: CompileSetting = Compile.AUTO,
     precision: PrecisionSetting = None,
     with_table3: Annotated[
-        bool, typer.Option("--table3", help="Measure what Table 3 needs on this device, and rebuild it.")
-    ] = False,
-    with_study: Annotated[
-        bool, typer.Option("--study", help="Cost against replicas, width, depth and feedback updates.")
+        bool, typer.Option("--table3", help="Measure this device for Table 3, and rebuild the table.")
     ] = False,
     profile: Annotated[
-        str | None, typer.Option(help="Of --table3 and --study: paper or quick (default: paper).")
+        str | None, typer.Option(help="With --table3: paper or quick. [default: paper]")
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Measure anew what --table3 or --study has for this device.")
+        bool, typer.Option("--again", help="With --table3: measure again if this device has been measured.")
     ] = False,
     memory: Annotated[
-        float | None, typer.Option(help="GiB that a measurement may take (default: 70 % of what is free).")
+        float | None,
+        typer.Option(help="Memory limit in GiB. [default: 70 % of the free memory]"),
     ] = None,
     results: Results = RESULTS,
     device: DeviceName = "auto",
 ) -> None:
-    """Measure training time per epoch, and the share of the machine's matrix-product rate it reaches.
+    """Measure training time per epoch, and the share of the machine's matrix-product rate.
 
-    Without --dataset on the first one that the rows have values for.
+    Without --dataset, the first data set of the plan is measured.
     """
     if seconds is not None and not 0 <= seconds < float("inf"):
         raise UserError(f"--seconds: {seconds} found, must be 0 or more")
@@ -112,9 +106,7 @@ def command(
         raise UserError(f"--memory: {memory} found, must be more than 0")
     on = pick_device(device, precision or Precision.HIGHEST)
     most = USABLE * free_memory(on) if memory is None else 2**30 * memory
-    if with_table3 or with_study:
-        if with_table3 and with_study:
-            raise UserError("--table3, --study: one at a time")
+    if with_table3:
         given = {
             "--plan": plan,
             "--method": method,
@@ -128,13 +120,12 @@ def command(
             given["--precision"] = precision
         extra = [option for option, value in given.items() if value is not None]
         if extra:
-            raise UserError(f"{', '.join(extra)}: not with --table3 or --study, which say what they measure")
-        kind: costs.Kind = "study" if with_study else "table3"
-        _measure_and_report(kind, profile or "paper", seconds, most, again, results, on)
+            raise UserError(f"{', '.join(extra)}: cannot be combined with --table3")
+        _measure_table3(profile or "paper", seconds, most, again, results, on)
         return
     for option, used in (("--profile", profile is not None), ("--again", again)):
         if used:
-            raise UserError(f"{option}: only with --table3 or --study")
+            raise UserError(f"{option}: only with --table3")
     chosen = Selection(plan or "table2", results, dataset=dataset, method=method, precision=precision)
     runs = chosen.plan.runs(chosen.rows, chosen.columns)
     if dataset is None:
@@ -167,8 +158,7 @@ def command(
         console.print(f"written: {csv}", markup=False)
 
 
-def _measure_and_report(
-    kind: costs.Kind,
+def _measure_table3(
     profile: str,
     seconds: float | None,
     most: float | None,
@@ -176,13 +166,13 @@ def _measure_and_report(
     results: Path,
     device: torch.device,
 ) -> None:
-    """Measure what is not yet there for this device, then rebuild the table or figure."""
+    """Measure this device unless it has been measured, then rebuild Table 3."""
     if profile not in PROFILES:
         raise UserError(f"--profile: {profile!r} found, allowed: {', '.join(PROFILES)}")
     chosen = Selection(PROFILES[profile].plan, results)
     chosen.refuse_unwritable()
     plan = chosen.plan
-    file = costs.file_of(chosen.root, kind, provenance.device_name(device))
+    file = costs.file_of(chosen.root, provenance.device_name(device))
     if file.exists() and not again:
         first = costs.read(file)[0]
         rate = f", {first.matmul_gflops:.0f} GFLOP/s" if first.matmul_gflops else ""
@@ -190,18 +180,14 @@ def _measure_and_report(
             f"measured before: {file} ({first.measured[:10]}{rate}); --again measures anew", markup=False
         )
     else:
-        points = list(table3_points(plan) if kind == "table3" else study_points(plan))
-        spent = PROFILES[profile].seconds[kind] if seconds is None else seconds
+        points = list(table3_points(plan))
+        spent = PROFILES[profile].seconds if seconds is None else seconds
         refuse_unwritable(file.parent)
         file.parent.mkdir(parents=True, exist_ok=True)
         measured = measure_all(points, plan, device, spent, most)
         costs.write(measured, file)
         console.print(f"written: {file}", markup=False)
-    if kind == "table3":
-        table = table3.build(plan, chosen.store, load_paper_values())
-        written = table3.write(table, chosen.root / "tables")
-        table3.show(table, console)
-    else:
-        written = []
-    for path in written:
+    table = table3.build(plan, chosen.store, load_paper_values())
+    table3.show(table, console)
+    for path in table3.write(table, chosen.root / "tables"):
         console.print(f"written: {path}", markup=False)

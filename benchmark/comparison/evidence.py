@@ -121,13 +121,13 @@ class Evidence:
         run = self._planned(row, column)
         found = {
             device: cost
-            for device, measured in costs.read_all(self.store.root, "table3").items()
+            for device, measured in costs.read_all(self.store.root).items()
             for cost in measured
             if cost.fits(run) and cost.replicas == 1 and cost.time is not None
         }
         if not found:
             try:
-                command = timing_points.command(self.plan, "table3")
+                command = timing_points.command(self.plan)
             except UserError as error:  # a plan of one's own
                 raise NoData(str(error)) from None
             raise NoData(f"{row} on {self.title(column)} is not timed", command)

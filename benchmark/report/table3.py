@@ -116,13 +116,13 @@ class Table3:
     def missing(self) -> Iterator[tuple[str, str]]:
         """What is not there, and the command that fills it."""
         if not self.devices:
-            yield "no device was measured yet", command(self.plan, "table3")
+            yield "no device was measured yet", command(self.plan)
         for device, lines in self.devices.items():
             for line in lines:
                 absent = [n for n, cost in ((1, line.alone), *line.amortised.items()) if cost is None]
                 if absent:
                     counts = ", ".join(map(str, absent))
-                    how = f"{command(self.plan, 'table3')} --again"
+                    how = f"{command(self.plan)} --again"
                     yield f"{line.method} with {counts} replicas on {device}", how
         for (row, column), cell in self.errors.items():
             if cell.planned and not cell.errors:
@@ -167,11 +167,11 @@ class Table3:
 def build(plan: Plan, store: Store, paper: Mapping[str, PaperTable]) -> Table3:
     """Read measured costs and Table 2's errors; `UserError` for damaged or mixed ones."""
     _, profile = profile_of(plan)
-    column, amortised = profile.table3, profile.amortised
+    column, amortised = profile.column, profile.amortised
     runs = {row: _run(plan, row, column) for row in ROWS}
     devices = {
         device: _lines(device, measured, runs, amortised, plan)
-        for device, measured in costs.read_all(store.root, "table3").items()
+        for device, measured in costs.read_all(store.root).items()
     }
     comparable = plan.config.comparable
     network = plan.config.columns[column].network
@@ -204,7 +204,7 @@ def _lines(
         run = runs.get(cost.method)
         if run is None or not cost.fits(run) or (cost.method, cost.replicas) in found:
             what = "twice" if (cost.method, cost.replicas) in found else "on another network than the plan's"
-            how = f"{command(plan, 'table3')} --again"
+            how = f"{command(plan)} --again"
             raise UserError(f"Table 3 on {device}: {cost.method} was measured {what}; measure anew: {how}")
         found[cost.method, cost.replicas] = cost
     adds = {row: cost.multiply_adds for (row, _), cost in found.items()}

@@ -577,7 +577,7 @@ def test_seconds_come_from_table_3(tmp_path: Path) -> None:
         )
         for point in timing_points.table3_points(chosen.plan)
     ]
-    file = costs.file_of(chosen.root, "table3", measured[0].device)
+    file = costs.file_of(chosen.root, measured[0].device)
     file.parent.mkdir(parents=True)
     costs.write(measured, file)
     (part,) = judged(chosen, check).parts

@@ -55,7 +55,7 @@ def made_up(chosen: Selection, seconds: Mapping[str, float] = SECONDS, **changes
 
 
 def store(chosen: Selection, measured: list[Cost]) -> Path:
-    file = costs.file_of(chosen.root, "table3", measured[0].device)
+    file = costs.file_of(chosen.root, measured[0].device)
     file.parent.mkdir(parents=True, exist_ok=True)
     costs.write(measured, file)
     return file
@@ -226,8 +226,8 @@ def test_other_measurements_are_refused(tmp_path: Path, change: dict[str, Any], 
         (lambda text: text.replace("DTP,replica axis", "DTP,magic"), "line 2: implementation"),
         (lambda text: text.replace(",1,50000,", ",one,50000,"), "line 2: replicas"),
         (lambda text: text.replace(",1,50000,", ",,50000,"), "line 2: replicas: Field required"),
-        (lambda text: text.replace("skipped", "left out"), "line 2: other columns"),
-        (lambda text: text[:-40] + "\n", "line 16: other columns"),
+        (lambda text: text.replace("skipped", "left out"), "line 2: no value for"),
+        (lambda text: text[:-40] + "\n", "line 16: no value for"),
         (lambda text: text.splitlines()[0] + "\n", "holds no measurement; restore it, or delete it"),
         (lambda text: text.replace(",1,50000,", ",1,-50000,"), "line 2: samples: '-50000' found"),
         (lambda text: text.replace("Some CPU", "Other CPU", 1), "measurements of one device expected"),

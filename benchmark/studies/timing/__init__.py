@@ -1,1 +1,1 @@
-"""Table 3 and the scaling study: seconds and memory."""
+"""Training times for Table 3."""

@@ -1,8 +1,4 @@
-"""Measured costs, and the files below a results folder that hold them: one a device, one line a measurement.
-
-timing/table3-<device>.csv     what Table 3 is rebuilt from
-timing/study-<device>.csv      what the scaling figure is rebuilt from
-"""
+"""Measured training times, and their CSV files: `timing/table3-<device>.csv` below a results folder."""
 
 from __future__ import annotations
 
@@ -34,74 +30,63 @@ from benchmark.methods import METHODS
 from benchmark.store.record import slug
 from benchmark.sweep.run import Run
 
-Implementation = Literal["replica axis", "compiled", "eager", "eager as released"]
-"""This project's training, plain or by `torch.compile`; or one seed at a time as in `baseline.py` (without or
-with the released code's products with identity matrices)."""
-BASELINES = ("eager", "eager as released")
-Kind = Literal["table3", "study"]
+Implementation = Literal["replica axis", "compiled"]
+"""How an iteration runs: plain (on a GPU, as CUDA graphs), or by `torch.compile`."""
 
 
 class Cost(BaseModel):
-    """What training one method on one network costs; the columns of the files, in their order.
+    """The measured training time of one method on one network. The fields are the columns of the files.
 
-    A measurement that was skipped has a reason in `skipped`, and None from `blocks` on.
+    If the measurement was skipped, `skipped` says why, and the fields from `blocks` on are None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: str
-    """The row's label."""
+    """Label of the row."""
     implementation: Implementation = "replica axis"
     precision: Precision = Precision.HIGHEST
-    """Of matrix products."""
+    """Precision of matrix products."""
     dataset: str
-    """Whose shape the samples have; the pixels are random, on which timing does not depend."""
+    """The data set whose shape the samples have. The pixels are random."""
     inputs: PositiveInt
     hidden_layers: NonNegativeInt
     width: PositiveInt
-    """Of the hidden layers."""
+    """Width of the hidden layers."""
     classes: PositiveInt
     batch_size: PositiveInt
     feedback_updates: NonNegativeInt
-    """In every iteration; 0 for a method that learns no feedback."""
+    """Feedback updates in every iteration; 0 for a method that learns no feedback."""
     replicas: PositiveInt
     samples: PositiveInt
-    """Of an epoch."""
+    """Training samples of an epoch."""
     multiply_adds: PositiveInt | None = None
-    """That matrix products of the method need, per sample and replica; None if they cannot be counted."""
+    """Multiply-adds of the matrix products, per sample and replica; None if they cannot be counted."""
     device: str
     torch_version: str
     commit: str
-    """Of the code that was measured."""
+    """Commit of the measured code."""
     measured: str
-    """When the command began, in UTC: the same for all that was measured in one run."""
+    """Start of the command, in UTC: the same for all measurements of one command."""
     skipped: str = ""
-    """Why it was not measured."""
+    """Reason why there is no measurement."""
     blocks: PositiveInt | None = None
-    """Of consecutive iterations, between two synchronisations of the device."""
+    """Number of timed blocks. The device is synchronised before and after each block."""
     iterations: PositiveInt | None = None
-    """In each block; two or three more before the first, not counted, warm up."""
+    """Consecutive iterations in each block."""
     seconds_per_epoch: PositiveFloat | None = None
-    """Of all replicas together: the median over blocks, scaled to an epoch. Training only, neither evaluation
-    nor feedback pre-training."""
+    """Median over blocks, scaled to an epoch, of all replicas together. Evaluation and feedback pre-training
+    are not included."""
     std: NonNegativeFloat | None = None
     """Sample standard deviation (n - 1) over blocks, scaled alike."""
-    spread: NonNegativeFloat | None = None
-    """Interquartile range over blocks, scaled alike."""
     matmul_gflops: PositiveFloat | None = None
-    """The machine's rate in matrix products, measured before and after; 2 flops a multiply-add."""
-    bandwidth_gbs: PositiveFloat | None = None
-    """The machine's rate of copying, in 1e9 bytes read or written a second."""
-    gbytes: NonNegativeFloat | None = None
-    """1e9 bytes of the factors and results of the matrix products of one iteration, all replicas."""
-    peak_gib: NonNegativeFloat | None = None
-    """Memory taken by building and training; None where the system does not tell."""
+    """The machine's matrix-product rate, measured before and after. A multiply-add counts as 2 flops."""
 
     @classmethod
     def of(
         cls, run: Run, implementation: Implementation, *, samples: int, device: torch.device, began: str
     ) -> Cost:
-        """What is known before measuring."""
+        """Describe a measurement before it is made."""
         return cls(
             method=run.row,
             implementation=implementation,
@@ -129,8 +114,7 @@ class Cost(BaseModel):
 
     @property
     def time(self) -> Estimate | None:
-        """Seconds per epoch of all replicas: median and deviation over blocks of iterations, scaled to
-        an epoch; None where it was not measured."""
+        """Seconds per epoch of all replicas, with the standard deviation; None if not measured."""
         return None if self.seconds_per_epoch is None else Estimate(self.seconds_per_epoch, self.std or 0.0)
 
     @property
@@ -140,7 +124,7 @@ class Cost(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def gflops(self) -> float | None:
-        """The rate at which the needed multiply-adds were done."""
+        """The rate at which the method's matrix products were computed."""
         if self._flops_per_epoch is None or self.seconds_per_epoch is None:
             return None
         return 1e-9 * self._flops_per_epoch / self.seconds_per_epoch
@@ -148,32 +132,10 @@ class Cost(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def matmul_share(self) -> float | None:
-        """`gflops` of the machine's."""
+        """The share of the machine's matrix-product rate."""
         if self.gflops is None or self.matmul_gflops is None:
             return None
         return self.gflops / self.matmul_gflops
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def bound(self) -> float | None:
-        """Seconds an epoch takes at least: needed flops at the matrix-product rate, or the bytes of the
-        matrix products, each factor and result moved once, at the bandwidth, whichever is more."""
-        if self._flops_per_epoch is None or not self.matmul_gflops or not self.bandwidth_gbs:
-            return None
-        moved = (self.gbytes or 0.0) * self.samples / self.batch_size
-        return max(1e-9 * self._flops_per_epoch / self.matmul_gflops, moved / self.bandwidth_gbs)
-
-    @property
-    def bound_per_replica(self) -> float | None:
-        return None if self.bound is None else self.bound / self.replicas
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def bound_share(self) -> float | None:
-        """`bound` of `seconds_per_epoch`: 1 is as fast as the machine can."""
-        if self.bound is None or self.seconds_per_epoch is None:
-            return None
-        return self.bound / self.seconds_per_epoch
 
     @property
     def dims(self) -> list[int]:
@@ -182,38 +144,33 @@ class Cost(BaseModel):
 
     @property
     def how(self) -> str:
-        """How the time was taken."""
+        """The number of blocks and iterations, for a table."""
         if self.blocks is None or self.iterations is None:
             return ""
         return f"{self.blocks} x {self.iterations} iterations"
 
     def fits(self, run: Run) -> bool:
-        """Whether it was measured on the network and minibatch of `run`; replicas may differ."""
+        """Whether the network and minibatch are those of `run`. The number of replicas may differ."""
         planned = (run.row, run.column, run.dims, run.batch_size, feedback_updates(run))
         return (self.method, self.dataset, self.dims, self.batch_size, self.feedback_updates) == planned
 
 
 def feedback_updates(run: Run) -> int:
-    """Feedback updates in every iteration of a run."""
+    """Count the feedback updates in every iteration of a run."""
     return run.options.get("feedback_updates", 0) if METHODS[run.method].learns_feedback else 0
 
 
 COLUMNS = (*Cost.model_fields, *Cost.model_computed_fields)
 
 
-def file_of(root: Path, kind: Kind, device: str) -> Path:
-    """Where the measurements of a device lie below a results folder."""
-    return root / "timing" / f"{kind}-{slug(device)}.csv"
-
-
-def frame(costs: Sequence[Cost]) -> pd.DataFrame:
-    """One row a measurement, columns `COLUMNS`."""
-    return pd.DataFrame([cost.model_dump() for cost in costs], columns=list(COLUMNS))
+def file_of(root: Path, device: str) -> Path:
+    """The file of a device's measurements for Table 3, below a results folder."""
+    return root / "timing" / f"table3-{slug(device)}.csv"
 
 
 def write(costs: Sequence[Cost], file: Path) -> None:
-    """One line a measurement, six digits."""
-    table = frame(costs)
+    """Write one line a measurement, with six digits."""
+    table = pd.DataFrame([cost.model_dump() for cost in costs], columns=list(COLUMNS))
     for column in ("blocks", "iterations", "multiply_adds"):
         table[column] = table[column].astype("Int64")
     with atomic_file(file) as stream:
@@ -221,7 +178,10 @@ def write(costs: Sequence[Cost], file: Path) -> None:
 
 
 def read(file: Path) -> list[Cost]:
-    """The measurements of a file; `UserError` where it does not hold what `write` wrote."""
+    """Read the measurements of a file. Other columns, such as those of earlier versions, are ignored.
+
+    `UserError` if a column is missing, a value is not allowed, or the devices differ.
+    """
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             lines = list(csv.DictReader(stream))
@@ -229,9 +189,10 @@ def read(file: Path) -> list[Cost]:
         raise UserError(f"{file}: cannot be read: {error}") from None
     costs = []
     for number, line in enumerate(lines, 2):
-        if tuple(line) != COLUMNS or None in line.values():
-            raise UserError(f"{file}, line {number}: other columns than {', '.join(COLUMNS)}")
-        given = {name: line[name] for name in Cost.model_fields if line[name] not in ("", None)}
+        missing = [name for name in COLUMNS if line.get(name) is None]
+        if missing:
+            raise UserError(f"{file}, line {number}: no value for {', '.join(missing)}")
+        given = {name: line[name] for name in Cost.model_fields if line[name]}
         try:
             costs.append(Cost.model_validate(given))
         except ValidationError as error:
@@ -246,11 +207,11 @@ def read(file: Path) -> list[Cost]:
     return costs
 
 
-def read_all(root: Path, kind: Kind) -> dict[str, list[Cost]]:
-    """The measurements below a results folder by device."""
+def read_all(root: Path) -> dict[str, list[Cost]]:
+    """Read the measurements for Table 3 below a results folder, by device."""
     found: dict[str, list[Cost]] = {}
     for file in sorted(inside(root / "timing")):
-        if not file.match(f"{kind}-*.csv"):
+        if not file.match("table3-*.csv"):
             continue
         costs = read(file)
         device = costs[0].device

@@ -1,11 +1,14 @@
-"""What training costs here, beside what the machine could do: `python -m benchmark.timing`."""
+"""Measure training time, and the share of the machine's matrix-product rate that it reaches."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import statistics
+import time
 from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 import psutil
 import torch
@@ -24,26 +27,74 @@ from benchmark.engine.memory import (
 from benchmark.engine.samples import Split
 from benchmark.engine.settings import Compile, Execution
 from benchmark.engine.training import Training
-from benchmark.methods import METHODS, Method
-from benchmark.methods.dtp import DTP
-from benchmark.methods.fw_dtp import FWDTP
-from benchmark.studies.timing import costs, peak
-from benchmark.studies.timing.baseline import Baseline
+from benchmark.methods import METHODS
 from benchmark.studies.timing.costs import Cost
 from benchmark.studies.timing.points import Point
-from benchmark.studies.timing.roofline import bandwidth, block_times, matmul_rate, product_bytes
 from benchmark.sweep.plan import Plan
 from benchmark.sweep.run import Run
 from benchmark.sweep.status import State, Status
 
 USUAL_SAMPLES = 50_000
-"""Taken for a data set that does not declare `train_samples`."""
+"""Training samples assumed for a data set that does not declare `train_samples`."""
 
 MINIBATCHES = 64
-"""Of the random data: so many that what happens once an epoch counts for little."""
+"""Minibatches of random data: enough that work done once an epoch hardly counts."""
 
 APART = 16
-"""Iterations at a time of replicas that train apart; a divisor of `MINIBATCHES`."""
+"""Iterations at a time if each replica trains on its own core; a divisor of `MINIBATCHES`."""
+
+WARM_UP = 3
+"""Calls before the first block. With CUDA graphs one runs eagerly and one is recorded."""
+LEAST = 3
+"""Minimum number of blocks."""
+PLANNED = 10
+"""Planned number of blocks in the given time."""
+
+
+def block_times(
+    action: Callable[[], Any], device: torch.device, seconds: float, longest: int = 1000
+) -> tuple[list[float], int]:
+    """Time blocks of consecutive calls. Returns the seconds a call of each block, and the calls in a block.
+
+    The device is synchronised before and after each block. A block has at most `longest` calls, and as many
+    as `PLANNED` blocks need to fill `seconds`. `WARM_UP` calls come first; the last of them sets the pace.
+    """
+
+    def block(calls: int) -> float:
+        _synchronise(device)
+        start = time.perf_counter()
+        for _ in range(calls):
+            action()
+        _synchronise(device)
+        return (time.perf_counter() - start) / calls
+
+    pace = [block(1) for _ in range(WARM_UP)][-1]
+    calls = max(1, min(longest, int(seconds / PLANNED / pace)))
+    times: list[float] = []
+    while len(times) < LEAST or calls * sum(times) < seconds:
+        times.append(block(calls))
+    return times, calls
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_rate(device: torch.device, replicas: int, width: int, batch: int) -> float:
+    """Measure multiply-adds per second: the faster of a 2048-square product and the network's batched one."""
+    return max(_square_rate(device), _product_rate(device, replicas, width, width, batch, 0.15))
+
+
+@cache
+def _square_rate(device: torch.device) -> float:
+    return _product_rate(device, 1, 2048, 2048, 2048, 0.5)
+
+
+def _product_rate(device: torch.device, r: int, m: int, k: int, n: int, seconds: float) -> float:
+    a, b = torch.randn(r, m, k, device=device), torch.randn(r, k, n, device=device)
+    times, _ = block_times(lambda: torch.bmm(a, b), device, seconds)
+    return r * m * k * n / statistics.median(times)
 
 
 def _random_data(run: Run, device: torch.device) -> Split:
@@ -55,29 +106,23 @@ def _random_data(run: Run, device: torch.device) -> Split:
 
 
 def _training(point: Point, data: Split) -> Training:
-    """A training of the point's method on `data`.
+    """Build a training of the point's method on `data`.
 
-    All replicas start alike, since drawing initial weights takes longer than timing them, but each has its
-    own minibatches and noise.
+    All replicas have the same initial weights, because drawing weights takes longer than timing. Each has
+    its own minibatches and noise.
     """
     run, device = point.run, data.x.device
     keep_freed_memory()
     alike = [run.seeds[0]] * len(run.seeds)
-    learner: Method = build(
-        METHODS[run.method], run.dims, alike, run.hyperparameters, run.options, device=device
-    )
-    if point.implementation in costs.BASELINES:
-        assert isinstance(learner, DTP | FWDTP)
-        learner = Baseline(learner, identities=point.implementation == "eager as released")
-    compile = {"replica axis": Compile.AUTO, "compiled": Compile.ON}.get(point.implementation, Compile.OFF)
-    how = execution(compile, None, device)
+    learner = build(METHODS[run.method], run.dims, alike, run.hyperparameters, run.options, device=device)
+    how = execution(Compile.ON if point.implementation == "compiled" else Compile.AUTO, None, device)
     return Training(learner, run.seeds, data, data, batch_size=run.batch_size, execution=how)
 
 
 def _iteration_times(point: Point, data: Split, seconds: float, longest: int) -> tuple[list[float], int]:
-    """Seconds an iteration, block by block, and the iterations of a block: see `block_times`."""
+    """Time blocks of iterations. Returns the seconds an iteration, and the iterations in a block."""
     training = _training(point, data)
-    # Replicas on cores of their own wait for each other at the end of a call, as they do at that of an epoch.
+    # Replicas on separate cores wait for each other after a call, as they do after an epoch.
     many = 1 if len(training.lanes) == 1 else APART
     iterations = itertools.chain.from_iterable(training.iterations(many) for _ in itertools.count())
     times, calls = block_times(lambda: next(iterations), data.x.device, seconds, max(1, longest // many))
@@ -87,10 +132,9 @@ def _iteration_times(point: Point, data: Split, seconds: float, longest: int) ->
 def measure(
     point: Point, samples: int, device: torch.device, seconds: float, *, began: str, most: float | None = None
 ) -> Cost:
-    """Time blocks of iterations, beside the machine's rates; their median is scaled to an epoch of `samples`.
+    """Time iterations for about `seconds`, and scale their median to an epoch of `samples`.
 
-    About `seconds` seconds, and three blocks in any case. Skipped where more than `most` bytes of memory
-    are expected, or found, to be needed.
+    The measurement is skipped if it needs more than `most` bytes of memory, or if memory runs out.
     """
     run, replicas = point.run, len(point.run.seeds)
     cost = Cost.of(run, point.implementation, samples=samples, device=device, began=began)
@@ -99,45 +143,39 @@ def measure(
         reason = f"needs about {expected / 2**30:.1f} GiB, {most / 2**30:.1f} GiB allowed"
         return cost.model_copy(update={"skipped": reason})
     shape = (device, replicas, run.dims[1], run.batch_size)
-    epoch = samples / run.batch_size  # the last, partial minibatch at its share
+    epoch = samples / run.batch_size  # a partial minibatch counts by its size
     try:
         with computing(run.precision, device):
-            rate, copied = matmul_rate(*shape), bandwidth(*shape)
+            rate = matmul_rate(*shape)
             data = _random_data(run, device)
-            with peak.watched(device) as memory:
-                times, calls = _iteration_times(point, data, seconds, max(1, int(epoch)))
-            rate, copied = max(rate, matmul_rate(*shape)), max(copied, bandwidth(*shape))
+            times, calls = _iteration_times(point, data, seconds, max(1, int(epoch)))
+            rate = max(rate, matmul_rate(*shape))
     except Exception as error:
         if not ran_out(error):
             raise
         return cost.model_copy(update={"skipped": "the device ran out of memory"})
-    first, _, third = statistics.quantiles(times, n=4, method="inclusive")
     return cost.model_copy(
         update={
             "blocks": len(times),
             "iterations": calls,
             "seconds_per_epoch": statistics.median(times) * epoch,
             "std": statistics.stdev(times) * epoch,
-            "spread": (third - first) * epoch,
             "matmul_gflops": 2e-9 * rate,
-            "bandwidth_gbs": 1e-9 * copied,
-            "gbytes": 1e-9 * product_bytes(run) * replicas,
-            "peak_gib": memory.gib,
         }
     )
 
 
 def samples_of(plan: Plan, column: str) -> int:
-    """Training samples of an epoch, as declared."""
+    """Number of training samples of an epoch, as declared."""
     return plan.datasets[column].train_samples or USUAL_SAMPLES
 
 
 def seconds_left(
     statuses: Sequence[Status], plan: Plan, device: torch.device, show: Callable[[Run], None]
 ) -> list[float]:
-    """Estimated training time a run: from its own pace if it has one, else from a few iterations here.
+    """Estimate the remaining training time of each run: from its own pace, or from a few iterations here.
 
-    `show` is told of each run before it is timed, which can take a minute.
+    `show` is called before a run is timed, which can take a minute.
     """
     paces: dict[str, float] = {}
     left = []
@@ -159,11 +197,11 @@ def seconds_left(
 
 
 def _seconds_per_sample(run: Run, samples: int, device: torch.device) -> float:
-    """Of all replicas of `run` together, from a few iterations of the first that would train at once."""
+    """Time a few iterations of the replicas that would train at once, and scale to all replicas of `run`."""
     size = replicas_per_pass(METHODS[run.method], run.dims, run.batch_size, device)
     cores = None
     if run.execution(Compile.AUTO, samples, device) is Execution.COMPILED:
-        size, cores = 1, Cores(len(run.seeds))  # which train apart, each with its share of the threads
+        size, cores = 1, Cores(len(run.seeds))  # one replica a core
     first = run.passes(size)[0]
     before = torch.get_num_threads()
     try:
@@ -178,10 +216,10 @@ def _seconds_per_sample(run: Run, samples: int, device: torch.device) -> float:
 
 
 def note_busy_cores() -> None:
-    """Tell who times something that other processes want the cores, too."""
+    """Print a line if other processes keep the cores busy."""
     shares = psutil.cpu_percent(interval=0.5, percpu=True)
     cores = os.sched_getaffinity(0)
-    if max(cores) >= len(shares):  # some are offline, or a container numbers them anew
+    if max(cores) >= len(shares):  # some cores are offline, or a container renumbers them
         cores = set(range(len(shares)))
     busy = sum(shares[core] for core in cores) / 100
     if busy > len(cores) - torch.get_num_threads() + 0.3:
@@ -194,11 +232,11 @@ def note_busy_cores() -> None:
 def measure_all(
     points: Sequence[Point], plan: Plan, device: torch.device, seconds: float, most: float | None
 ) -> list[Cost]:
-    """Measure point after point, in one run, and print a line for each."""
+    """Measure each point, and print a line for it."""
     console.print(f"{len(points)} measurements on {provenance.device_name(device)}", markup=False)
     note_busy_cores()
     began, measured = provenance.now(), []
-    for point in points[:1]:  # what the first training of a process takes once and for all, counts nowhere
+    for point in points[:1]:  # a first, uncounted measurement absorbs one-off costs
         measure(point, samples_of(plan, point.run.column), device, 0.0, began=began, most=most)
     for point in points:
         cost = measure(point, samples_of(plan, point.run.column), device, seconds, began=began, most=most)

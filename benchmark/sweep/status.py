@@ -26,7 +26,7 @@ class State(StrEnum):
     STORED = "stored"
     PARTIAL = "partial"
     UNMEASURED = "unmeasured"  # stored without the measurements of the plan
-    STALE = "stale"  # stored for the same seeds and epochs, but with another specification
+    STALE = "stale"  # stored for the same network, seeds and epochs, but with another specification
     DAMAGED = "damaged"
     MISSING = "missing"
 
@@ -69,7 +69,8 @@ def _status(run: Run, store: Store) -> Status:
                 spec = store.spec(folder)
             except UserError:  # another run is damaged
                 continue
-            if all(spec[name] == run.spec[name] for name in ("seeds", "epochs", "precision")):
+            same = ("dims", "seeds", "epochs", "precision")  # other networks belong to another plan
+            if all(spec[name] == run.spec[name] for name in same):
                 return Status(run, State.STALE, f"stored with {differences(spec, run.spec)}")
     return Status(run, State.MISSING)
 

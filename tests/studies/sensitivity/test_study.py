@@ -667,7 +667,7 @@ def test_the_command_that_trains_what_is_missing(
         (["--dataset", "unknown"], f"'unknown' found, allowed: {MINI}"),
         (["--precision", "half"], "Invalid value for '--precision'"),
         (["--device", "cuda:99"], "'cuda:99' cannot be used"),
-        (["--profile", "unknown"], "unknown plan 'unknown', allowed: quick, table2, or a path"),
+        (["--profile", "unknown"], "unknown plan 'unknown', allowed: quick, table2"),
         (["--profile", "unknown.yaml"], "unknown.yaml: no such file"),
         (["--profile", "paper", "--methods", "TP"], "no hyperparameters for TP on cifar-10"),
         (["--storage", "nonsense"], "--storage: not the URL of a database"),

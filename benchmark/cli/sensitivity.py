@@ -35,9 +35,9 @@ from benchmark.sweep.selection import Selection, check_number
 
 
 def command(
-    trials: Annotated[int, typer.Option(help="Configurations a method.")] = TRIALS,
+    trials: Annotated[int, typer.Option(help="Number of configurations for each method.")] = TRIALS,
     methods: Annotated[
-        list[str] | None, typer.Option("--method", "--methods", help="Rows (repeat, or a,b).")
+        list[str] | None, typer.Option("--method", "--methods", help="Rows of the plan (repeat, or a,b).")
     ] = None,
     dataset: Datasets = None,
     epochs: Epochs = None,
@@ -45,7 +45,7 @@ def command(
     storage: Annotated[
         str | None, typer.Option(help="Optuna storage URL instead of a SQLite file in the results folder.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the configurations and of their training.")] = SEED,
+    seed: Annotated[int, typer.Option(help="Seed of the configurations and of their training.")] = SEED,
     replicas_per_pass: ReplicasPerPass = None,
     results: Results = RESULTS,
     data_root: DataRoot = None,

@@ -1,9 +1,11 @@
 """Studies in files, whatever the folder is called."""
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
+import filelock
 import optuna
 import pytest
 
@@ -78,6 +80,40 @@ def test_an_empty_file_is_filled_by_a_driver_alone(tmp_path: Path) -> None:
     with optuna_storage.driver(url) as storage:
         optuna.create_study(storage=storage, study_name="made")
     assert optuna_storage.study_names(url) == ["made"]
+
+
+def test_a_locked_database_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "study.db"
+    url = optuna_storage.sqlite_url(file)
+    with optuna_storage.driver(url) as storage:
+        optuna.create_study(storage=storage, study_name="made")
+    with closing(sqlite3.connect(file, check_same_thread=False)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        release = threading.Timer(2.0, database.rollback)
+        release.start()
+        with optuna_storage.driver(url) as storage:
+            optuna.create_study(storage=storage, study_name="second")
+        release.join()
+    assert capsys.readouterr().out.count("database is locked by another program; waiting") == 1
+    assert optuna_storage.study_names(url) == ["made", "second"]
+
+
+def test_a_database_that_stays_locked_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optuna_storage, "WAIT_SECONDS", 0.1)
+    file = tmp_path / "study.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        _is_refused(file, "database is locked")
+
+
+def test_one_process_drives_a_study(tmp_path: Path) -> None:
+    url, lock = "postgresql://somebody@host/study", tmp_path / "sensitivity.lock"
+    with (
+        filelock.FileLock(lock),
+        pytest.raises(UserError, match="in use by another process"),
+        optuna_storage.driver(url, lock),
+    ):
+        pass
 
 
 def _is_refused(file: Path, words: str) -> None:

@@ -1,4 +1,7 @@
-"""Successive halving: configurations train side by side, and the best of them go on."""
+"""Successive halving: configurations train side by side, and the best of them continue.
+
+Optuna's pruners do not serve: they stop one asynchronous trial at a time; here a wave is thinned out at once.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ class Wave:
 
     @property
     def key(self) -> str:
-        """Of everything that decides what comes out."""
+        """Hash of everything that decides the result."""
         own = {
             "hyperparameters": [dict(configuration) for configuration in self.configurations],
             "epochs": self.space.rungs,

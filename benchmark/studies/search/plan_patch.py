@@ -1,4 +1,7 @@
-"""A patch of a plan's file: one cell's hyperparameters, everything else as it is written."""
+"""A patch of a plan's file: one cell's hyperparameters, everything else byte for byte.
+
+ruamel.yaml does not serve: its round trip keeps our plans but rewrites files with other indents or quotes.
+"""
 
 from __future__ import annotations
 

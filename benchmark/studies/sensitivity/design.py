@@ -1,5 +1,7 @@
-"""The sensitivity study's design: random configurations around a row's own (Section "Hyperparameter
-Sensitivity"), enumerated from a seed, and the Optuna study that keeps them."""
+"""Design of the sensitivity study: random configurations around a row's own hyperparameters, and their study.
+
+The design follows the paper's Section "Hyperparameter Sensitivity". A seed enumerates the configurations.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ class Design:
 
     @property
     def name(self) -> str:
-        """Of the Optuna study."""
+        """Name of the Optuna study."""
         run = self.run
         name = f"sensitivity {run.row} {run.column} {run.epochs} epochs seed {run.seeds[0]}"
         name += "" if run.precision is Precision.HIGHEST else f" {run.precision}"
@@ -64,14 +66,14 @@ class Design:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Everything that decides what the study holds, the number of trials aside."""
+        """Everything that decides the study's content, except the number of trials."""
         spec = {name: value for name, value in self.run.spec.items() if name != "hyperparameters"}
         return {"plan": self.plan, "row": self.run.row, "factor": FACTOR, "centre": self.centre, "spec": spec}
 
     def configuration(self, index: int) -> dict[str, float]:
-        """Configuration `index` = 0, 1, ...: whatever their number, and wherever it is drawn, the same.
+        """Draw configuration `index` = 0, 1, ..., the same for any number of trials and on any machine.
 
-        Methods share what they can: their first hyperparameters have the same ratio to the centre.
+        The first hyperparameters of all methods have the same ratios to the centre.
         """
         stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.run.seeds[0], index])))
         exponents = stream.uniform(-1.0, 1.0, len(self.centre))
@@ -83,14 +85,14 @@ class Design:
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Of every hyperparameter, as Optuna words it."""
+        """Optuna's distribution of each hyperparameter, by the paper's name."""
         return {
             name: FloatDistribution(value / FACTOR, value * FACTOR, log=True)
             for name, value in self.centre.items()
         }
 
     def replicas(self, indices: Sequence[int]) -> Run:
-        """The run that trains these configurations side by side."""
+        """Build the run that trains these configurations side by side."""
         drawn = [self.configuration(index) for index in indices]
         values = {name: [configuration[name] for configuration in drawn] for name in self.centre}
         return replace(self.run, hyperparameters=values, seeds=self.run.seeds * len(drawn))
@@ -99,9 +101,9 @@ class Design:
 def designs(
     plan: Plan, rows: Sequence[str], column: str, epochs: int | None = None, seed: int = SEED
 ) -> list[Design]:
-    """One design a row of the plan; `epochs` other than the plan's own for this study.
+    """Make one design for each row of the plan. `epochs` replaces the plan's number of epochs.
 
-    `UserError` where the plan has no hyperparameters for a row, or they have no surroundings.
+    `UserError` if a row has no hyperparameters, or if one of them is not finite and above 0.
     """
     found = []
     for row in rows:
@@ -117,29 +119,29 @@ def designs(
 
 
 def default_rows(plan: Plan) -> list[str]:
-    """The rows of Figure 3 that the plan has."""
+    """List the rows of Figure 3 that the plan has, or all rows if it has none of them."""
     return [row for row in ROWS if row in plan.config.rows] or list(plan.config.rows)
 
 
 def default_column(plan: Plan) -> str:
-    """The data set of Figure 3, or the first of a plan that does without it."""
+    """Name the data set of Figure 3, or the plan's first if it lacks that one."""
     return COLUMN if COLUMN in plan.config.columns else next(iter(plan.config.columns))
 
 
 def default_epochs(plan: Plan) -> int:
-    """Of the study: what the plan says of it, or else of its runs."""
+    """Return the plan's epochs for this study, or else those of its runs."""
     return plan.config.sensitivity.epochs or plan.config.protocol.epochs
 
 
 def default_storage(store: Store) -> str:
-    """The URL of the SQLite file beside the store's runs."""
+    """Write the URL of the SQLite file beside the store's runs."""
     return optuna_storage.sqlite_url(store.root / "sensitivity.db")
 
 
 def study_command(plan: Plan, design: Design, *, trials: int = TRIALS, shared_storage: bool = False) -> str:
-    """What trains those of the first `trials` configurations of a design that are missing.
+    """Write the shell command that trains the missing ones of the first `trials` configurations.
 
-    Of a storage other than the store's own its URL is left out, which may hold a password.
+    The URL of another storage is left out, because it may contain a password.
     """
     run = design.run
     words = ["--method", run.row, "--dataset", run.column]
@@ -153,9 +155,9 @@ def study_command(plan: Plan, design: Design, *, trials: int = TRIALS, shared_st
 
 
 def open_study(design: Design, storage: RDBStorage, replicas_per_pass: int) -> optuna.Study:
-    """The design's study, made if there is none; `UserError` if it was made for another design.
+    """Open the design's study, or make it. `UserError` if it was made for another design.
 
-    What trains side by side is a matter of the study: it decides the last bits of the numbers.
+    The study fixes the number of replicas per pass, which decides the last bits of the numbers.
     """
     study = optuna.create_study(
         storage=storage, study_name=design.name, direction="maximize", load_if_exists=True
@@ -169,9 +171,9 @@ def open_study(design: Design, storage: RDBStorage, replicas_per_pass: int) -> o
 
 
 def check(design: Design, study: optuna.Study) -> None:
-    """`UserError` that says what differs if the study was made for another design.
+    """`UserError` if the study was made for another design. It says what differs.
 
-    One that a kill left without a design and without trials was made for none yet.
+    A study with neither design nor trials is what a kill left at its start; it passes.
     """
     made_for = study.user_attrs.get("design", {})
     if made_for != design.record and (made_for or study.get_trials(deepcopy=False)):
@@ -182,10 +184,9 @@ def check(design: Design, study: optuna.Study) -> None:
 
 
 def stored(plan: Plan, url: str) -> list[Design]:
-    """Those designs of the plan's rows and precision that the storage has a study of, on any data set, of any
-    length and from any seed.
+    """List the plan's designs that the storage has a study of, for any data set, epochs and seed.
 
-    By name: whether a study was made for the design, `check` tells.
+    Studies are found by name; `check` compares their designs.
     """
     found = []
     for name in optuna_storage.study_names(url):
@@ -201,7 +202,7 @@ def stored(plan: Plan, url: str) -> list[Design]:
 
 
 def enqueue(design: Design, study: optuna.Study, trials: int) -> None:
-    """Make the first `trials` configurations wait in the study, those that are not in it."""
+    """Add those of the first `trials` configurations that the study lacks, as waiting trials."""
     gone = (TrialState.FAIL, TrialState.PRUNED)
     known = {
         trial.user_attrs.get("index") for trial in study.get_trials(deepcopy=False) if trial.state not in gone
@@ -218,15 +219,15 @@ def enqueue(design: Design, study: optuna.Study, trials: int) -> None:
 
 
 def _alike(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    """To rounding: `pow` differs in the last digit from one C library to the next."""
+    """Whether configurations are equal up to rounding, which differs between C libraries."""
     return one.keys() == other.keys() and all(math.isclose(one[n], other[n], rel_tol=1e-12) for n in one)
 
 
 def complete(design: Design, study: optuna.Study, trials: int) -> dict[int, FrozenTrial]:
-    """The complete trials among the first `trials` configurations, by index in rising order.
+    """Collect the complete trials among the first `trials` configurations, by index in rising order.
 
-    Two drivers may have enqueued one configuration at the same moment: the first trial of it counts.
-    `UserError` for a trial that is none of the design's.
+    If an older study has two trials of a configuration, the first counts. `UserError` for a trial whose
+    configuration is not the design's.
     """
     found: dict[int, FrozenTrial] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):

@@ -1,20 +1,17 @@
 """The sensitivity study of Figure 3: `python -m benchmark.sensitivity`.
 
-Configurations train side by side as replicas. Optuna keeps them; what a pass of them needs to go on after
-a kill is a run's checkpoint in the store.
+Configurations train side by side as replicas of a pass. An Optuna study records them, one trial each. A
+killed pass resumes from its checkpoint in the store.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 import torch
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
@@ -46,7 +43,7 @@ PROFILES = {"paper": "table2", "quick": "quick"}
 
 @dataclass(frozen=True)
 class Conductor:
-    """Trains the configurations of one design, pass by pass."""
+    """Train the configurations of one design, pass by pass."""
 
     design: Design
     study: optuna.Study
@@ -59,62 +56,42 @@ class Conductor:
         """Train until the first `trials` configurations are complete."""
         size = self.study.user_attrs["replicas_per_pass"]
         passes = [(first, min(first + size, trials)) for first in range(0, trials, size)]
-        patient = False
-        while len(complete(self.design, self.study, trials)) < trials:
-            optuna_storage.fail_crashed(self.study, self.storage)
-            enqueue(self.design, self.study, trials)
-            idle = True
+        optuna_storage.requeue(self.study, self.storage)
+        enqueue(self.design, self.study, trials)
+        try:
             for first, end in passes:
-                taken = self._take(first, end)
-                if taken:
-                    idle = False
-                    with optuna_storage.held(self.storage, list(taken.values())):
-                        self._train(first, end, taken)
-            if idle:  # the rest is with other drivers, until they are done or silent for too long
-                if not patient:
-                    console.print(f"{self.study.study_name}: waiting for other processes", markup=False)
-                patient = True
-                time.sleep(optuna_storage.HEARTBEAT_SECONDS)
+                started = self._start(first, end)
+                if started:
+                    self._train(first, end, started)
+        finally:
+            optuna_storage.requeue(self.study, self.storage)
         for first, end in passes:
             self._tidy(first, end)
 
-    def _take(self, first: int, end: int) -> dict[int, int]:
-        """Set the waiting trials of configurations `first` to `end` - 1 running; their ids by index.
+    def _start(self, first: int, end: int) -> dict[int, int]:
+        """Set the waiting trials of a pass running. Returns their ids by configuration index."""
+        waiting = {}
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if first <= (index := trial.user_attrs.get("index", -1)) < end:
+                waiting[index] = trial._trial_id
+        for trial_id in waiting.values():
+            self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        return waiting
 
-        In order of the index, and none where another driver has begun, so that one gets all of a pass.
+    def _train(self, first: int, end: int, started: Mapping[int, int]) -> None:
+        """Train configurations `first` to `end` - 1 in one pass, or in halves if memory runs out.
+
+        A pass always trains all of its configurations, so that its numbers are always the same. Only the
+        `started` trials are recorded.
         """
-        waiting: dict[int, int] = {}
-        done = set()
-        for trial in self.study.get_trials(deepcopy=False):
-            index = trial.user_attrs.get("index", -1)
-            if not first <= index < end:
-                continue
-            if trial.state is TrialState.RUNNING:
-                return {}
-            if trial.state is TrialState.COMPLETE:
-                done.add(index)
-            elif trial.state is TrialState.WAITING:
-                waiting.setdefault(index, trial._trial_id)
-        taken: dict[int, int] = {}
-        for index in sorted(set(waiting) - done):
-            if not optuna_storage.take(self.storage, waiting[index]):
-                break
-            taken[index] = waiting[index]
-        return taken
-
-    def _train(self, first: int, end: int, taken: Mapping[int, int]) -> None:
-        """Train configurations `first` to `end` - 1 in one pass, or in halves where memory is short.
-
-        All of them, even if only some are to be told: a pass is always the same, and so are its numbers.
-        """
-        if not any(first <= index < end for index in taken):
+        if not any(first <= index < end for index in started):
             return
         if not self._is_halved(first, end):
             run = self.design.replicas(range(first, end))
             with self.store.claim(run.key, f"{run.row} on {run.column}"):
                 trained = self._attempt(run, f"{first}-{end - 1}")
                 if trained is not None:
-                    self._tell(trained, first, end, taken)
+                    self._tell(trained, first, end, started)
                 self.store.forget(run.key)
             if trained is not None:
                 return
@@ -123,14 +100,14 @@ class Conductor:
             console.print(f"  {end - first} configurations at once: out of memory, halving", markup=False)
             self.study.set_user_attr(f"halved {first}-{end}", True)
         middle = (first + end) // 2
-        self._train(first, middle, taken)
-        self._train(middle, end, taken)
+        self._train(first, middle, started)
+        self._train(middle, end, started)
 
     def _is_halved(self, first: int, end: int) -> bool:
         return f"halved {first}-{end}" in self.study.user_attrs
 
     def _tidy(self, first: int, end: int) -> None:
-        """Remove what a kill between the last trial told and the end of its pass has left."""
+        """Remove the checkpoint of a pass that was killed after its last trial was completed."""
         self.store.discard(self.design.replicas(range(first, end)).key)
         if self._is_halved(first, end):
             middle = (first + end) // 2
@@ -138,7 +115,7 @@ class Conductor:
             self._tidy(middle, end)
 
     def _attempt(self, run: Run, label: str) -> Trained | None:
-        """The trained run; None if memory ran out."""
+        """Train a run; None if memory ran out."""
         try:
             with progress_bar(console, f"{run.row} {label}", run.total_epochs) as update:
                 advance, size = _advance(update), len(run.seeds)
@@ -146,27 +123,25 @@ class Conductor:
         except Exception as error:
             if not memory.ran_out(error):
                 raise
-        # Only here is nothing left that refers to the tensors.
+        # Outside the except block, nothing refers to the tensors any more.
         memory.give_back(self.device)
         return None
 
-    def _tell(self, trained: Trained, first: int, end: int, taken: Mapping[int, int]) -> None:
-        """Complete the taken trials: test accuracy in % of the last epoch, those before as intermediate."""
+    def _tell(self, trained: Trained, first: int, end: int, started: Mapping[int, int]) -> None:
+        """Complete the started trials: test accuracy in %, an intermediate value for each epoch."""
         epochs = trained.epochs
-        # Where a replica has diverged its error is chance level, never NaN, which would mean FAIL to Optuna.
+        # A diverged replica has the error of chance level, never NaN, which Optuna would record as FAIL.
         accuracy = 100.0 - epochs["test_error"].to_numpy(float).reshape(-1, end - first)
         diverged = epochs["diverged"].to_numpy(bool).reshape(-1, end - first)[-1]
         for index in range(first, end):
-            if index not in taken:
+            if index not in started:
                 continue
-            trial, column = taken[index], index - first
-            with suppress(UpdateFinishedTrialError):  # taken for dead, and done by another driver
-                for epoch, value in enumerate(accuracy[:, column], 1):
-                    self.storage.set_trial_intermediate_value(trial, epoch, float(value))
-                self.storage.set_trial_user_attr(trial, "diverged", bool(diverged[column]))
-                self.storage.set_trial_user_attr(trial, "sittings", trained.record["sittings"])
-                last = float(accuracy[-1, column])
-                self.storage.set_trial_state_values(trial, TrialState.COMPLETE, [last])
+            trial, column = started[index], index - first
+            for epoch, value in enumerate(accuracy[:, column], 1):
+                self.storage.set_trial_intermediate_value(trial, epoch, float(value))
+            self.storage.set_trial_user_attr(trial, "diverged", bool(diverged[column]))
+            self.storage.set_trial_user_attr(trial, "sittings", trained.record["sittings"])
+            self.storage.set_trial_state_values(trial, TrialState.COMPLETE, [float(accuracy[-1, column])])
 
 
 def _advance(update: Callable[[int, str], None]) -> executor.Progress:
@@ -188,13 +163,14 @@ def train_designs(
 ) -> None:
     """Train the first `trials` configurations of the designs of each data set.
 
-    `storage` is the URL of another Optuna storage than the one in the results folder; what it holds
-    afterwards is copied there.
+    `storage` is the URL of an Optuna storage outside the results folder. Its studies are copied into the
+    results folder at the end.
     """
-    if storage is None:
+    if storage is None or not storage.startswith("sqlite"):
         chosen.root.mkdir(parents=True, exist_ok=True)
-    with optuna_storage.driver(storage or default_storage(chosen.store)) as opened:
-        data = {}  # before a study is made
+    lock = chosen.root / "sensitivity.lock"
+    with optuna_storage.driver(storage or default_storage(chosen.store), lock) as opened:
+        data = {}  # loaded before a study is made
         for column, found in studied.items():
             if not all(_is_complete(design, opened, trials) for design in found):
                 config = chosen.plan.datasets[column]
@@ -207,7 +183,7 @@ def train_designs(
             waiting = []
             for design, study in zip(found, made[column], strict=True):
                 asked = max(trials, study.user_attrs.get("trials", 0), len(_done(study)))
-                study.set_user_attr("trials", asked)  # fewer now hide none of those before from a report
+                study.set_user_attr("trials", asked)  # a report still shows earlier trials
                 done = len(complete(design, study, trials))
                 nothing = ", nothing to train" if done == trials else ""
                 console.print(
@@ -224,7 +200,7 @@ def train_designs(
 
 
 def _is_complete(design: Design, storage: RDBStorage, trials: int) -> bool:
-    """Whether the study has all that is asked for; `UserError` if it was made for another design."""
+    """Whether all requested trials are complete. `UserError` if the study was made for another design."""
     if design.name not in optuna.get_all_study_names(storage):
         return False
     study = optuna.load_study(study_name=design.name, storage=storage)
@@ -233,7 +209,7 @@ def _is_complete(design: Design, storage: RDBStorage, trials: int) -> bool:
 
 
 def _keep(found: list[Design], elsewhere: RDBStorage, store: Store) -> None:
-    """Copy studies into the results folder, whose reports read nothing else, where it has less of them."""
+    """Copy studies with more complete trials into the results folder, which reports read."""
     store.root.mkdir(parents=True, exist_ok=True)
     with optuna_storage.driver(default_storage(store)) as here:
         names = optuna.get_all_study_names(here)

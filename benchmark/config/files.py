@@ -126,62 +126,30 @@ def _keys(kind: Any, path: Sequence[str | int]) -> str:
     return ", ".join([*getattr(kind, "resolved", ()), *kind.model_fields])
 
 
-def _place(content: Any, problem: ErrorDetails) -> list[str | int]:
-    """The keys on the way to a problem; pydantic also names the alternatives that it has tried."""
-    steps, lacking = list(problem["loc"]), problem["type"] == "missing"
-    if problem["type"].startswith("union_tag"):
-        steps, lacking = [*steps, problem["ctx"]["discriminator"].strip("'")], True
-    keys: list[str | int] = []
-    for number, step in enumerate(steps, 1):
-        if isinstance(content, Mapping):
-            key = next((key for key in content if str(key) == str(step)), None)  # pydantic makes texts of all
-            if key is not None or (lacking and number == len(steps)):
-                keys.append(step)
-                content = content.get(key)
-        elif isinstance(content, list) and isinstance(step, int):
-            keys.append(step)
-            content = content[step]
-    return keys
+def _message(kind: type[BaseModel], problem: ErrorDetails) -> str:
+    """Say what was found and what is allowed."""
+    if problem["type"] == "missing":
+        return "this key is required"
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys(kind, problem["loc"][:-1])
+        return f"unknown key{', allowed: ' if allowed else ''}{allowed}"
+    if problem["type"] == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{problem['input']!r} found; input should be a mapping"
+    return f"{problem['input']!r} found; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _said(kind: type[BaseModel], problem: ErrorDetails) -> str:
-    """What was found and is allowed."""
-    message, context = problem["msg"].removeprefix("Value error, "), problem.get("ctx", {})
-    match problem["type"]:
-        case "extra_forbidden":
-            allowed = _keys(kind, problem["loc"][:-1])
-            return f"unknown key{', allowed: ' if allowed else ''}{allowed}"
-        case "missing" | "union_tag_not_found":
-            return "this key is required"
-        case "union_tag_invalid":
-            found = problem["input"][context["discriminator"].strip("'")]
-            return f"{found!r} found, allowed: {context['expected_tags']}"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return f"{problem['input']!r} found; input should be a mapping"
-        case "value_error":
-            return message
-    return f"{problem['input']!r} found; {message[0].lower()}{message[1:]}"
-
-
-def _one_line(
-    kind: type[BaseModel], content: Any, file: Path, error: ValidationError, above: Sequence[str]
-) -> UserError:
-    """One problem: file, key path (below `above`), what was found and is allowed; where others are."""
-    # What is misspelt is missing, too.
+def _one_line(kind: type[BaseModel], file: Path, error: ValidationError, above: Sequence[str]) -> UserError:
+    """Join `path: message` for the first problems. Unknown keys come first, because one may be misspelt."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    places: dict[str, list[ErrorDetails]] = {}
-    for problem in problems:
-        place = ".".join(map(str, [*above, *_place(content, problem)]))
-        places.setdefault(place, []).append(problem)
-    where, *others = places
-    first, *alternatives = places[where]
-    message = _said(kind, first)
-    if first["type"] not in ("extra_forbidden", "missing"):
-        message = ", or ".join([message, *(_said(kind, other).rpartition("; ")[2] for other in alternatives)])
-    listed = f"{', '.join(others[:5])}{', ...' * (len(others) > 5)}"
-    more = f" (and {len(others)} more problem{'s' * (len(others) > 1)}: {listed})" if others else ""
-    line = f"{where + ': ' if where else ''}{message}{more}"
-    return UserError(f"{file}: {' '.join(line.split())}")
+    lines = []
+    for problem in problems[:3]:
+        path = ".".join(map(str, [*above, *problem["loc"]]))
+        lines.append(f"{path}: {_message(kind, problem)}".removeprefix(": "))
+    if len(problems) > 3:
+        lines.append(f"and {len(problems) - 3} more")
+    return UserError(f"{file}: {' '.join('; '.join(lines).split())}")
 
 
 def merge(base: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +184,7 @@ def validated(kind: type[Model], content: Any, file: Path, *above: str) -> Model
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise _one_line(kind, content, file, error, above) from None
+        raise _one_line(kind, file, error, above) from None
 
 
 def distinct(values: list[Value]) -> list[Value]:

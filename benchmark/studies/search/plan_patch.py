@@ -1,6 +1,6 @@
 """A patch of a plan's file: one cell's hyperparameters, everything else byte for byte.
 
-ruamel.yaml does not serve: its round trip keeps our plans but rewrites files with other indents or quotes.
+ruamel.yaml does not serve: its round trip keeps our plans, but changes other indents, spacing and line ends.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from benchmark.cli.options import command_of, run_app
 COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status:command", "List what is stored and what is missing of a plan."),
     "run": ("run:run", "Train what is missing of a plan."),
-    "campaign": ("campaign:command", "Train as much of a plan as fits into a time limit."),
+    "campaign": ("campaign:command", "Train what is missing of a plan within a time limit."),
     "report": ("report:report_command", "Rebuild tables, figures and claims from the store."),
     "verify": ("report:verify", "Judge every claim of the paper on stored results."),
     "reproduce": ("run:reproduce", "Train everything that is missing, then rebuild every report."),

@@ -181,7 +181,8 @@ def test_part_measured(tmp_path: Path) -> None:
     text = console.export_text()
     assert "skipped: DTP with 100 replicas: needs about 9.0 GiB" in text
     assert "missing: FW-DTP with 1, 5, 100 replicas on Some CPU" in text
-    assert re.search(r"│ FW-DTP │ +- │ +- │ +- │ +1.00 │", text)
+    (line,) = [line for line in text.splitlines() if line.startswith("│ FW-DTP")]
+    assert [cell.strip() for cell in line.strip("│").split("│")][1:4] == ["-", "-", "-"]
     assert "skipped: BP with 100 replicas" in rendered(chosen)["table3.md"].decode()
 
 

@@ -607,7 +607,7 @@ def test_a_search_that_another_process_conducts_does_not_stop_the_others(plan_pa
     with filelock.FileLock(folder / "bp.db.lock"), pytest.raises(UserError) as refused:
         search(**options, method=["BP,BP again"])
     (problem,) = refused.value.args
-    assert problem == f"{folder / 'bp.db'} is in use by another process; wait for it, or stop it"
+    assert problem.startswith(f"{folder / 'bp.db'} is in use by another process")
     assert (folder / "bp-again.csv").exists()
     assert not (folder / "bp.csv").exists()
     search(**options, method=["BP"])
